@@ -1,0 +1,1 @@
+"""Language-model pretraining that chooses what to read next. See README.md."""

@@ -1,0 +1,131 @@
+"""Every setting of a run, as frozen dataclasses. A field's comment gives its meaning and unit.
+
+A file in `configs/` builds one `Config`; the command line overrides any field by its
+dotted name (`--train.steps 500`). The resolved config is saved beside the run's results.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which token store is read, and how it is cut into blocks."""
+
+    store: str = "data/smoke"  # folder that `lfr prepare` wrote
+    seq_len: int = 1024  # tokens in a block (inputs; targets are shifted by one)
+    workers: int = 0  # Grain worker processes; 0 reads in threads of this process
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """One decoder. `gpt2(...)` and `llama(...)` below fill it in for the two families."""
+
+    vocab_size: int = 50304  # rows of the embedding; may exceed the tokenizer's (padding)
+    num_layers: int = 12
+    dim: int = 768  # width of the residual stream
+    num_heads: int = 12  # query heads
+    num_kv_heads: int = 12  # key/value heads; fewer than num_heads = grouped-query attention
+    mlp_dim: int = 3072  # hidden width of the MLP
+    max_len: int = 1024  # longest sequence: rows of the position table, length of the decoding cache
+    positions: Literal["learned", "rope"] = "learned"
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    mlp: Literal["gelu", "swiglu"] = "gelu"
+    bias: bool = True  # biases in linear layers and norms
+    tied_head: bool = True  # the output head is the embedding, transposed
+    rope_theta: float = 10_000.0  # base of the rotary frequencies
+    norm_eps: float = 1e-5
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; params are float32
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"  # auto: by platform
+    remat: bool = False  # recompute each layer's activations in the backward pass
+    mask_documents: bool = False  # attention and loss do not cross end-of-text tokens
+    loss_chunk: int = 128  # positions whose logits exist at once in the cross-entropy
+
+    def __post_init__(self):
+        if self.dim % self.num_heads:
+            raise ValueError(f"model.dim={self.dim} is not divisible by model.num_heads={self.num_heads}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(
+                f"model.num_heads={self.num_heads} is not divisible by model.num_kv_heads={self.num_kv_heads}"
+            )
+
+
+def gpt2(num_layers: int, dim: int, num_heads: int, **overrides: Any) -> ModelConfig:
+    """A GPT-2 shape (Radford et al. 2019): learned positions, LayerNorm, GELU, tied head."""
+    sizes = dict(num_layers=num_layers, dim=dim, num_heads=num_heads, num_kv_heads=num_heads, mlp_dim=4 * dim)
+    return ModelConfig(**(sizes | overrides))
+
+
+def llama(
+    num_layers: int, dim: int, num_heads: int, num_kv_heads: int, mlp_dim: int, **overrides: Any
+) -> ModelConfig:
+    """A Llama shape (Touvron et al. 2023): RoPE, RMSNorm, SwiGLU, no biases, own head."""
+    sizes = dict(
+        num_layers=num_layers, dim=dim, num_heads=num_heads, num_kv_heads=num_kv_heads, mlp_dim=mlp_dim
+    )
+    family = dict(
+        vocab_size=32000, max_len=2048, positions="rope", norm="rmsnorm", mlp="swiglu", bias=False, tied_head=False
+    )
+    return ModelConfig(**(sizes | family | overrides))
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """Which policy of `lfr_jax.schedule` chooses the data."""
+
+    policy: str = "uniform"  # name of a function in lfr_jax.schedule
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # its keyword arguments
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with a warm-up and one of three learning-rate shapes."""
+
+    peak_lr: float = 6e-4
+    end_lr: float = 6e-5  # learning rate of the last step (cosine, wsd)
+    shape: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup: int = 100  # steps of linear warm-up from 0
+    decay: float = 0.2  # wsd: share of all steps in the final decay
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 0.1  # on matrices; never on norms, biases
+    clip_norm: float = 1.0  # global gradient norm; 0 turns clipping off
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """How many devices lie along each axis of the mesh; -1 takes all that remain."""
+
+    data: int = -1  # the batch is split, params are copied
+    fsdp: int = 1  # the batch is split, params are split too
+    tensor: int = 1  # heads and MLP are split
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """The loop: how long, how much at once, how often it looks up."""
+
+    steps: int = 0  # optimizer steps; the phases are stretched to fill them. 0: the policy's own lengths
+    batch_size: int = 64  # blocks in a step, over all devices
+    accumulate: int = 1  # micro-batches that a step's batch is cut into
+    score_batch: int = 0  # blocks at once in scoring and evaluation; 0: a micro-batch
+    seed: int = 0
+    log_every: int = 10  # steps between two readings of the metrics
+    eval_every: int = 1000  # steps between two evaluations; 0: only at the end
+    eval_blocks: int = 256  # held-out blocks evaluated in each domain
+    checkpoint_every: int = 1000  # steps between two checkpoints; one is always written at the end
+    keep_checkpoints: int = 2  # the newest ones that stay on disk
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole run."""
+
+    run_dir: str = "runs/default"  # everything that the run writes
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
