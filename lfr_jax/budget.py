@@ -1,0 +1,45 @@
+"""What a run costs: FLOPs of training and of scoring, known before it starts.
+
+A training token costs three forward passes (one forward, two backward), a scored token one.
+Held-out evaluation is measurement, not training, and is not charged.
+"""
+
+from typing import NamedTuple
+
+from lfr_jax import model
+from lfr_jax.config import Config
+from lfr_jax.schedule import Phase
+
+
+class Budget(NamedTuple):
+    """Costs of a run on a corpus of a given size."""
+
+    tokens_per_step: int
+    tokens_per_scoring: int  # tokens in one scoring pass over all blocks
+    forward_flops: float  # FLOPs of a forward pass, per token
+
+    def train_tokens(self, step: int) -> int:
+        return step * self.tokens_per_step
+
+    def scored_tokens(self, phases: tuple[Phase, ...], step: int) -> int:
+        """Tokens scored before step number `step` is taken (a pass stands before its phase's first step)."""
+        return self.tokens_per_scoring * sum(phase.score and phase.start < step for phase in phases)
+
+    def flops(self, phases: tuple[Phase, ...], step: int) -> float:
+        """FLOPs of the first `step` steps and of the scoring passes among them."""
+        return self.forward_flops * (3 * self.train_tokens(step) + self.scored_tokens(phases, step))
+
+    def steps_within(self, flops: float, scoring_passes: int) -> int:
+        """The most steps that `flops` pay for beside that many scoring passes."""
+        tokens = flops / self.forward_flops - scoring_passes * self.tokens_per_scoring
+        return int(tokens / (3 * self.tokens_per_step) + 1e-9)
+
+
+def budget(config: Config, num_blocks: int) -> Budget:
+    """The budget of a run of `config` on `num_blocks` training blocks."""
+    length = config.data.seq_len
+    return Budget(
+        tokens_per_step=config.train.batch_size * length,
+        tokens_per_scoring=num_blocks * length,
+        forward_flops=model.forward_flops_per_token(config.model, length),
+    )

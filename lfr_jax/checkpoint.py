@@ -1,0 +1,270 @@
+"""Checkpoints of the train state: written by Orbax in the background, verified when they are read.
+
+Orbax restores a flipped bit without a word. So each leaf of the state gets a digest, computed on
+the devices, stored beside the state, and compared after reading; a checkpoint that fails is set
+aside and the one before it is read. Leaves are stored flat, by name (`params.embed`, ...), so that
+a reader needs none of our classes and may ask for the parameters alone.
+"""
+
+import functools
+import json
+import pathlib
+from typing import Any
+import warnings
+import zlib
+
+import jax
+from jax.experimental import multihost_utils
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import preservation_policy
+
+
+class DamagedCheckpoint(OSError):
+    """No checkpoint of a run can be read; each was found changed, cut short, or incomplete."""
+
+
+class Checkpointer:
+    """Saves to and restores from `folder`, one subfolder a step, keeping the `keep` newest."""
+
+    def __init__(self, folder: str | pathlib.Path, keep: int):
+        self.folder = pathlib.Path(folder).absolute()
+        self.keep = keep
+
+    @functools.cached_property
+    def _manager(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=preservation_policy.LatestN(self.keep),
+            cleanup_tmp_directories=True,  # what a killed save left behind
+        )
+        return ocp.CheckpointManager(self.folder, options=options)
+
+    @property
+    def latest_good(self) -> int | None:
+        """Step of the newest checkpoint that was written to the end; after `restore`, of a verified or newer one."""
+        return latest_step(self.folder)
+
+    def save(self, state: Any, meta: dict[str, Any]) -> None:
+        """Starts writing `state` (any pytree of arrays with a `step`) and `meta` (what JSON can hold).
+
+        Returns once the state is in host memory: the caller may then donate its buffers. A
+        step that is saved already is left as it is.
+
+        Raises:
+          ValueError: a later step is there. An earlier save that failed raises here or in `wait`.
+        """
+        step = int(state.step)
+        leaves = named(state)
+        content = {"leaves": described(leaves), "digests": digests(leaves), "meta": json.loads(json.dumps(meta))}
+        saved = self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.PyTreeSave(nonempty(leaves)),
+                meta=ocp.args.JsonSave({"content": content, "crc32": crc32(content)}),
+            ),
+        )
+        if not saved and step not in self._manager.all_steps():
+            raise ValueError(
+                f"step {step} cannot be saved: {self.folder} holds step {self._manager.latest_step()} already; "
+                "continue from there, or choose another folder"
+            )
+
+    def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
+        """The newest sound (state, meta), or None if nothing was saved here yet.
+
+        Args:
+          abstract_state: the state as `jax.ShapeDtypeStruct`s; their shardings need not be those
+            that it was saved with.
+
+        Damaged checkpoints newer than the sound one are renamed to STEP.damaged, with a warning.
+
+        Raises:
+          ValueError: the checkpoint is of another state: a leaf's name, shape or type differs.
+          DamagedCheckpoint: there are checkpoints, but none is sound. Nothing was renamed.
+        """
+        found = newest_sound(self.folder, named(abstract_state), partial=False)
+        if found is None:
+            return None
+        _, leaves, meta, damaged = found
+        for step, reason in damaged.items():
+            aside = self._set_aside(step)
+            warnings.warn(f"checkpoint {self.folder / str(step)} is damaged ({reason}); moved to {aside}", stacklevel=2)
+        return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values()), meta
+
+    def _set_aside(self, step: int) -> pathlib.Path:
+        names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
+        aside = next(path for path in map(self.folder.joinpath, names) if not path.exists())
+        if jax.process_index() == 0:
+            (self.folder / str(step)).rename(aside)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(f"set aside {step}")
+        return aside
+
+    def wait(self) -> None:
+        """Blocks until all that was saved is on disk; raises what went wrong in the background."""
+        if "_manager" in self.__dict__:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+
+    def close(self) -> None:
+        """Waits, and ends the background threads."""
+        if "_manager" in self.__dict__:
+            self.wait()
+            self._manager.close()
+
+
+def restore_params(folder: str | pathlib.Path, abstract_params: Any) -> tuple[Any, int]:
+    """The parameters alone and their step, from the newest sound checkpoint; changes nothing on disk.
+
+    Raises:
+      FileNotFoundError: no checkpoint is there.
+      ValueError: the parameters are of another model.
+      DamagedCheckpoint: there are checkpoints, but none is sound.
+    """
+    wanted = {f"params.{name}": leaf for name, leaf in named(abstract_params).items()}
+    found = newest_sound(pathlib.Path(folder).absolute(), wanted, partial=True)
+    if found is None:
+        raise FileNotFoundError(f"no checkpoint in {folder}; train first, or name another run")
+    step, leaves, _, damaged = found
+    for bad, reason in damaged.items():
+        warnings.warn(f"checkpoint {bad} in {folder} is damaged ({reason}); step {step} is used", stacklevel=2)
+    return jax.tree.unflatten(jax.tree.structure(abstract_params), leaves.values()), step
+
+
+def latest_step(folder: str | pathlib.Path) -> int | None:
+    """The newest step written to the end, without opening it; None if there is none."""
+    return max(steps_in(pathlib.Path(folder)), default=None)
+
+
+def steps_in(folder: pathlib.Path) -> list[int]:
+    """Steps with a finished checkpoint: a save works under a temporary name, and renames at its end."""
+    return [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+
+
+def newest_sound(folder: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], partial: bool):
+    """(step, leaves, meta, damaged: {step: reason}) of the newest sound checkpoint; None if there is no checkpoint."""
+    damaged = {}
+    for step in sorted(steps_in(folder), reverse=True):
+        content, reason = attempt(read_meta, folder / str(step))
+        if content:
+            check_same(content["leaves"], described(wanted), partial, folder / str(step))
+            leaves, reason = attempt(read_leaves, folder / str(step), wanted, content["digests"])
+            if leaves:
+                return step, leaves, content["meta"], damaged
+        damaged[step] = reason
+    if damaged:
+        reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+        raise DamagedCheckpoint(
+            f"every checkpoint in {folder} is damaged ({reasons}). Put a copy back, or delete the folder "
+            "to start again from step 0"
+        )
+    return None
+
+
+def attempt(read, path: pathlib.Path, *args) -> tuple[Any, str]:
+    """(what was read, ""), or (None, why not). All processes agree: if one fails, all have failed.
+
+    Whatever is raised counts as damage: broken files come out of Orbax, TensorStore and JSON as any
+    kind of error. That is safe because nothing is moved unless another checkpoint reads well.
+    """
+    try:
+        result, reason = read(path, *args), ""
+    except Exception as error:
+        result, reason = None, " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    if jax.process_count() > 1 and not np.all(multihost_utils.process_allgather(np.array(not reason))):
+        result, reason = None, reason or "another process could not read it"
+    return result, reason
+
+
+def read_meta(path: pathlib.Path) -> dict[str, Any]:
+    """The checkpoint's own description: leaves, digests, meta."""
+    sealed = reader().restore(path, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    if crc32(sealed["content"]) != sealed["crc32"]:
+        raise ValueError("its description was changed after it was written")
+    return sealed["content"]
+
+
+def read_leaves(path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]):
+    """The arrays `wanted`, in that order, if their digests are the `expected` ones."""
+    stored = nonempty(wanted)
+    args = ocp.args.PyTreeRestore(
+        stored, restore_args=ocp.checkpoint_utils.construct_restore_args(stored), partial_restore=True
+    )
+    restored = reader().restore(path, args=ocp.args.Composite(state=args)).state
+    empty = {name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in wanted.items() if x.size == 0}
+    leaves = {name: (restored | empty)[name] for name in wanted}
+    for name, digest in digests(leaves).items():
+        if digest != expected[name]:
+            raise ValueError(f"{name} has digest {digest}, and had {expected[name]} when it was saved")
+    return leaves
+
+
+def reader() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
+
+
+def check_same(found: dict[str, str], expected: dict[str, str], partial: bool, path: pathlib.Path) -> None:
+    """Raises ValueError at the first leaf that the checkpoint and the program do not have alike."""
+    for name in expected if partial else expected | found:
+        if found.get(name) != expected.get(name):
+            raise ValueError(
+                f"{path} is of another model, optimizer, schedule or corpus: {name} is {found.get(name, 'absent')} "
+                f"in the checkpoint, and {expected.get(name, 'absent')} in this run; "
+                "go back to the settings that it was saved with, or choose another run_dir"
+            )
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """The leaves by name, in the tree's order.
+
+    >>> named({"a": [1, 2], "b": 3})
+    {'a.0': 1, 'a.1': 2, 'b': 3}
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def nonempty(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Without the arrays of size 0, which Orbax refuses."""
+    return {name: leaf for name, leaf in leaves.items() if leaf.size}
+
+
+def described(leaves: dict[str, Any]) -> dict[str, str]:
+    """Each leaf's type and shape as text, such as float32[3,4]."""
+    return {name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for name, leaf in leaves.items()}
+
+
+def crc32(content: Any) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def digests(leaves: dict[str, jax.Array]) -> dict[str, str]:
+    """The digest of each leaf, 8 hexadecimal digits: the same on any mesh, in any sharding."""
+    return {name: f"{digest:08x}" for name, digest in zip(leaves, np.asarray(_digests(list(leaves.values()))))}
+
+
+@jax.jit
+def _digests(leaves: list[jax.Array]) -> jax.Array:
+    return jnp.stack([digest(leaf) for leaf in leaves])
+
+
+def digest(x: jax.Array) -> jax.Array:
+    """u32[]: sum, modulo 2^32, of a hash of each element's bits and position.
+
+    Integer sums may be taken in any order, so shards are summed where they lie. The hash
+    (MurmurHash3's finaliser, Appleby 2011) is a bijection: a change of one element is always seen,
+    any other change but for one chance in 2^32.
+    """
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        x = jax.random.key_data(x)
+    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
+    bits = x.astype(unsigned) if x.dtype == bool else jax.lax.bitcast_convert_type(x, unsigned)
+    position = jnp.zeros_like(bits, jnp.uint32)
+    for axis, size in enumerate(x.shape):
+        along = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis, out_sharding=jax.typeof(x).sharding)
+        position = position * jnp.uint32(size % 2**32) + along
+    h = bits.astype(jnp.uint32) + position * jnp.uint32(0x9E3779B9)
+    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
+    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
+    return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)

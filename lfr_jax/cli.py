@@ -1,0 +1,140 @@
+"""The command `lfr`: a subcommand for each thing to do with text, a run, or several runs.
+
+A subcommand imports what it needs when it is called, so that help and mistakes answer at once.
+"""
+
+import dataclasses
+import os
+import pathlib
+import runpy
+import sys
+from typing import Annotated
+
+import tyro
+
+from lfr_jax.config import Config
+from lfr_jax.text import nearest
+
+Positional = tyro.conf.Positional
+
+
+def prepare(args: list[str]) -> None:
+    """text -> token store:             lfr prepare --out data/mine book.txt talks.jsonl.gz --train-tokenizer"""
+    from lfr_jax.prepare import prepare_paths
+
+    print(tyro.cli(prepare_paths, args=args, prog="lfr prepare"))
+
+
+def train(args: list[str]) -> None:
+    """train, or continue a run:        lfr train configs/smoke.py --train.steps 500"""
+    config = configured(Config, args, "lfr train")
+    from lfr_jax.train import train
+
+    train(config)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(Config):
+    policies: tuple[str, ...] = ("lfr", "uniform")  # the first one's cost is everybody's budget
+
+
+def compare(args: list[str]) -> None:
+    """policies at equal FLOPs:         lfr compare configs/smoke.py --policies lfr uniform random_drop"""
+    asked = configured(Comparison, args, "lfr compare")
+    from lfr_jax.compare import compare
+
+    config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
+    print(f"\nreport: {compare(config, list(asked.policies))}")
+
+
+def evaluate(args: list[str]) -> None:
+    """held-out loss of a run:          lfr evaluate runs/smoke/lfr"""
+
+    def arguments(
+        run: Positional[str],  # run directory
+        store: str = "",  # a prepared corpus; default: the run's own
+        blocks: int = 0,  # held-out blocks a domain; 0: all
+    ):
+        from lfr_jax import trained
+
+        return trained.evaluate(trained.load(run), store, blocks)
+
+    for domain, (loss, tokens) in tyro.cli(arguments, args=args, prog="lfr evaluate").items():
+        print(f"{domain:<16} {loss:8.4f} nats/token  {tokens:>12,} tokens")
+
+
+def score(args: list[str]) -> None:
+    """loss of every training block:    lfr score runs/smoke/lfr --out scores.csv"""
+
+    def arguments(
+        run: Positional[str],  # run directory
+        out: str,  # csv file to write: block id, domain, loss (mean NLL in nats per token)
+        store: str = "",  # a prepared corpus; default: the run's own
+    ):
+        from lfr_jax import trained
+
+        return trained.write_scores(trained.load(run), store, pathlib.Path(out))
+
+    print(tyro.cli(arguments, args=args, prog="lfr score"))
+
+
+def generate(args: list[str]) -> None:
+    """text from a run's model:         lfr generate runs/smoke/lfr --prompt "def " """
+
+    def arguments(
+        run: Positional[str],  # run directory
+        prompt: str = "",
+        tokens: int = 100,  # at most so many new ones
+        temperature: float = 0.8,  # 0: always the likeliest token
+        top_k: int = 0,  # draw among the k likeliest; 0: all
+        top_p: float = 1.0,  # draw among the likeliest that hold this share of the probability
+        seed: int = 0,
+    ):
+        from lfr_jax import trained
+
+        return trained.generate(trained.load(run), prompt, tokens, temperature, top_k, top_p, seed)
+
+    print(tyro.cli(arguments, args=args, prog="lfr generate"))
+
+
+COMMANDS = {f.__name__: f for f in (prepare, train, compare, evaluate, score, generate)}
+
+
+def main() -> None:
+    """Runs one subcommand. Bad input ends in one line on standard error and exit code 1, not in a traceback."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: lfr COMMAND ...   (lfr COMMAND --help tells more)\n")
+        print("\n".join(f"  {name:<9} {command.__doc__.strip()}" for name, command in COMMANDS.items()))
+        return
+    name, *rest = arguments
+    if name not in COMMANDS:
+        sys.exit(f"lfr: no command {name!r}; {nearest(name, COMMANDS)}there are {', '.join(COMMANDS)}")
+    try:
+        COMMANDS[name](rest)
+    except (ValueError, OSError, ArithmeticError) as error:
+        if os.environ.get("LFR_TRACEBACK"):
+            raise
+        sys.exit(f"lfr {name}: {error}")
+    except KeyboardInterrupt:
+        sys.exit(f"\nlfr {name}: interrupted; the same command continues from the last checkpoint")
+
+
+def configured(kind: type[Config], args: list[str], prog: str) -> Config:
+    """The `config` of the file named first in `args`, overridden by the options after it."""
+    if not args or args[0].startswith("-"):
+        tyro.cli(kind, args=["--help"], prog=f"{prog} configs/NAME.py")
+    path, *overrides = args
+    if not pathlib.Path(path).is_file():
+        known = sorted(str(file) for file in pathlib.Path("configs").glob("*.py"))
+        raise FileNotFoundError(f"no configuration file {path!r}; {nearest(path, known)}")
+    found = runpy.run_path(path).get("config")
+    if not isinstance(found, Config):
+        raise ValueError(f"{path} must set `config` to an lfr_jax.config.Config; found {type(found).__name__}")
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
+    return tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""The time that a run spends on its work: training and scoring, not compiling, evaluating or waiting to be resumed."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+class Clock:
+    """Counts seconds from its creation, except where it is paused."""
+
+    def __init__(self):
+        self.worked, self.since = 0.0, time.perf_counter()  # since None: paused
+
+    @property
+    def seconds(self) -> float:
+        return self.worked + (0.0 if self.since is None else time.perf_counter() - self.since)
+
+    def credit(self, seconds: float) -> None:
+        """Adds what was worked before, in another process."""
+        self.worked += seconds
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stops counting; within another pause it changes nothing."""
+        self.worked, outer = self.seconds, self.since
+        self.since = None
+        yield
+        self.since = None if outer is None else time.perf_counter()
+
+    def compiled(self, jitted: Callable) -> Callable:
+        """The same function for one set of shapes, compiled at its first call, while the clock is paused."""
+        executable: Any = None
+
+        def call(*args):
+            nonlocal executable
+            if executable is None:
+                with self.paused():
+                    executable = jitted.lower(*args).compile()
+            return executable(*args)
+
+        return call

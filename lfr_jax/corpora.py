@@ -1,0 +1,41 @@
+"""A prepared folder, opened for a run: its training blocks, its held-out blocks, its tokenizer."""
+
+import pathlib
+from typing import NamedTuple
+
+from lfr_jax import tokenizer
+from lfr_jax.blocks import Blocks, open_store
+
+
+class Corpus(NamedTuple):
+    """What `lfr prepare` wrote, cut into blocks of one length."""
+
+    train: Blocks
+    valid: Blocks
+    tokenizer: tokenizer.Tokenizer
+    fingerprint: str  # of the training store: a run belongs to one
+
+
+def open_corpus(folder: str, seq_len: int) -> Corpus:
+    """Opens the stores in `folder`.
+
+    Raises:
+      FileNotFoundError: nothing was prepared there.
+      ValueError: a store is damaged or foreign, its tokenizer is not the one that made it,
+        or `seq_len` is longer than every source.
+    """
+    path = pathlib.Path(folder)
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"no prepared corpus in {folder!r}; make one with `lfr prepare --out {folder} FILE ...`, "
+            f"or with `lfr prepare --out {folder} --embedded` from the text that Python carries"
+        )
+    train, valid = open_store(path / "train"), open_store(path / "valid")
+    words = tokenizer.load(path / "tokenizer")
+    made_by = train.tokenizer_digest
+    if words.digest != made_by:
+        raise ValueError(
+            f"the tokenizer in {path / 'tokenizer'} (sha256 {words.digest[:12]}…) did not make the tokens in "
+            f"{path / 'train'} (made by {made_by[:12]}…); put the right one back, or prepare again"
+        )
+    return Corpus(Blocks(train, seq_len), Blocks(valid, seq_len), words, train.fingerprint)

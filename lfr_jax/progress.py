@@ -1,0 +1,135 @@
+"""How far a run is, for the person who watches: a bar on a terminal, a plain line now and then elsewhere.
+
+    step 120/400  focus  kept 50 %  loss 4.812  12.3k tok/s  ~00:34 left
+"""
+
+import contextlib
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from tqdm import tqdm
+
+WINDOW = 30.0  # seconds of training over which the speed is measured
+
+
+class Progress:
+    """Shows a run of `total_steps` on `stream` (default: standard error).
+
+    Args:
+      quiet: show nothing.
+      every: seconds between two lines where the stream is not a terminal.
+      now: the clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        quiet: bool = False,
+        stream: TextIO | None = None,
+        every: float = 5.0,
+        now: Callable[[], float] = time.monotonic,
+    ):
+        self.total_steps, self.quiet, self.now = total_steps, quiet, now
+        self.stream = stream or sys.stderr
+        terminal = self.stream.isatty() and not quiet
+        form = "{percentage:3.0f}%|{bar:16}| {desc}"
+        self.bar = tqdm(total=total_steps, file=self.stream, bar_format=form, dynamic_ncols=True) if terminal else None
+        self.interval = 0.1 if terminal else every
+        self.shown_at, self.unshown = -float("inf"), ""
+        self.away = 0.0  # seconds spent in stages
+        self.marks: deque[tuple[float, int]] = deque()  # (seconds of training, step)
+        self.about_phase = ""
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def phase(self, name: str, kept: float) -> None:
+        """A phase begins, which draws from the share `kept` of all blocks."""
+        self.about_phase = f"{name}  kept {100 * kept:.0f} %"
+
+    def update(self, step: int, loss: float, tokens_per_step: int) -> None:
+        """`step` steps are done, the last one at `loss` nats per token.
+
+        Speed is measured from the first call on, so that compiling does not count, nor do stages.
+        """
+        time_trained = self.now() - self.away
+        self.marks.append((time_trained, step))
+        while len(self.marks) > 2 and self.marks[1][0] < time_trained - WINDOW:
+            self.marks.popleft()
+        (began, first), speed = self.marks[0], ""
+        if step > first and time_trained > began:
+            steps_per_second = (step - first) / (time_trained - began)
+            speed = f"  {short(steps_per_second * tokens_per_step)} tok/s"
+            speed += f"  ~{duration((self.total_steps - step) / steps_per_second)} left"
+        if self.bar is not None:
+            self.bar.n = step
+        self.show(f"step {step}/{self.total_steps}  {self.about_phase}  loss {loss:.3f}{speed}")
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total_blocks: int) -> Iterator[Callable[[int], None]]:
+        """Shows a pass over blocks, such as scoring; gives the function to call with each number done."""
+        began, done = self.now(), 0
+
+        def advance(blocks: int) -> None:
+            nonlocal done
+            done += blocks
+            passed = self.now() - began
+            left = f"  ~{duration(passed * (total_blocks - done) / done)} left" if done and passed else ""
+            self.show(f"{name}  {done}/{total_blocks} blocks{left}")
+
+        try:
+            yield advance
+        finally:
+            self.away += self.now() - began
+            self.unshown = ""  # how far a stage was is of no interest once it is over
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays, such as the result of an evaluation."""
+        if self.bar is not None:
+            self.bar.write(text, file=self.stream)
+        elif not self.quiet:
+            print(text, file=self.stream, flush=True)
+
+    def show(self, text: str) -> None:
+        """Shows `text` in the place of what was shown, unless something was shown just now."""
+        self.unshown = text
+        if self.now() - self.shown_at >= self.interval:
+            self.show_now()
+
+    def show_now(self) -> None:
+        if self.bar is not None:
+            self.bar.set_description_str(self.unshown)
+        elif not self.quiet:
+            print(self.unshown, file=self.stream, flush=True)
+        self.shown_at, self.unshown = self.now(), ""
+
+    def close(self) -> None:
+        """Shows the last state and leaves the terminal on a fresh line; may be called twice."""
+        if self.unshown:
+            self.show_now()
+        if self.bar is not None:
+            self.bar.close()
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, and hours if need be.
+
+    >>> duration(33.7), duration(3661)
+    ('00:34', '1:01:01')
+    """
+    return tqdm.format_interval(round(seconds))
+
+
+def short(number: float) -> str:
+    """Three digits and a unit.
+
+    >>> short(12345.0), short(950.0), short(3.2e6)
+    ('12.3k', '950', '3.20M')
+    """
+    return tqdm.format_sizeof(number) if number >= 999.5 else f"{number:.0f}"

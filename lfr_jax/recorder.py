@@ -1,0 +1,53 @@
+"""What the steps measured, read from the devices late and in bulk, and checked.
+
+A step's metrics stay on the device until a later step has been dispatched, so reading them
+never leaves the device without work.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+
+class NonFiniteLoss(ArithmeticError):
+    """Training diverged: a step's loss or gradient is NaN or infinite."""
+
+
+class Measured(NamedTuple):
+    """One step's metrics: host facts, and device values not read yet."""
+
+    step: int  # number of the step, from 1: the state's step after it
+    phase: str
+    ids_B: np.ndarray  # the blocks that it was trained on
+    on_device: dict[str, Any]  # loss f32[], grad_norm f32[]
+
+
+class Recorder:
+    """Collects `Measured`, and hands them on once they are read and found finite."""
+
+    def __init__(self, log_every: int):
+        self.log_every = log_every
+        self.waiting: list[Measured] = []
+
+    def add(self, measured: Measured) -> list[tuple[Measured, dict[str, np.ndarray]]]:
+        """Takes in the step just dispatched; returns the ones before it once `log_every` of them wait."""
+        self.waiting.append(measured)
+        return self.read(newest=1) if len(self.waiting) > self.log_every else []
+
+    def read(self, newest: int = 0) -> list[tuple[Measured, dict[str, np.ndarray]]]:
+        """Waits for, checks and returns all that wait, except the `newest` ones.
+
+        Raises:
+          NonFiniteLoss: naming the first step whose loss or gradient is not finite, and its blocks.
+        """
+        cut = len(self.waiting) - newest
+        ready, self.waiting = self.waiting[:cut], self.waiting[cut:]
+        values = jax.device_get([{name: m.on_device[name] for name in ("loss", "grad_norm")} for m in ready])
+        for measured, numbers in zip(ready, values):
+            if not all(np.isfinite(number) for number in numbers.values()):
+                found = ", ".join(f"{name} = {number}" for name, number in numbers.items())
+                raise NonFiniteLoss(
+                    f"step {measured.step}: {found}; trained on blocks {measured.ids_B.tolist()}"
+                )
+        return list(zip(ready, values))

@@ -1,0 +1,156 @@
+"""A run's folder: its lock, its settings, and the rule which settings may change in a running experiment."""
+
+import contextlib
+import dataclasses
+import datetime
+import fcntl
+import json
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from lfr_jax.checkpoint import latest_step
+from lfr_jax.config import Config
+from lfr_jax.text import nearest
+
+# What may differ when a run goes on. These fields have no part in what is computed ...
+ONLY_LOOKING = {"run_dir", "train.log_every", "train.eval_every", "train.eval_blocks", "train.checkpoint_every",
+                "train.keep_checkpoints"}  # fmt: skip
+# ... the order of the data does not depend on these, and the store's fingerprint is checked apart ...
+SAME_DATA = {"data.store", "data.workers"}
+# ... and these compute the same sums in another order or place: equal but for rounding.
+SAME_MATHS = {"mesh.data", "mesh.fsdp", "mesh.tensor", "train.accumulate", "train.score_batch", "model.attention",
+              "model.remat", "model.loss_chunk"}  # fmt: skip
+MAY_CHANGE = frozenset(ONLY_LOOKING | SAME_DATA | SAME_MATHS)
+
+
+class RunInUse(RuntimeError):
+    """Another trainer holds the run's lock."""
+
+
+class RunDir:
+    """The folder `path` of one run, on a local or network file system."""
+
+    def __init__(self, path: str | pathlib.Path):
+        self.path = pathlib.Path(path)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Creates the folder and holds it alone. The kernel frees it when the process ends, however it ends.
+
+        Of several processes that train together, the first holds it for all.
+
+        Raises:
+          RunInUse: naming the process that holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() > 0:
+            yield
+            return
+        with open(self.path / "lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                raise RunInUse(
+                    f"{self.path} is in use by another trainer ({file.read()}); stop it or choose another run_dir"
+                ) from None
+            file.truncate(0)
+            since = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
+            file.write(f"pid {os.getpid()}, host {socket.gethostname()}, since {since}")
+            file.flush()
+            yield
+
+    def adopt(self, config: Config) -> None:
+        """Saves `config` as the run's settings, if it may go on under them: see `check_resumable`.
+
+        Where no checkpoint was finished yet, there is nothing to protect, and any settings will do.
+        """
+        if latest_step(self.path / "checkpoints") is not None:
+            check_resumable(self.load_config(), config)
+        if jax.process_index() == 0:
+            write_json(self.path / "config.json", dataclasses.asdict(config))
+
+    def load_config(self) -> Config:
+        """The run's settings.
+
+        Raises:
+          FileNotFoundError: no run is there.
+          ValueError: the file is not JSON, or names an unknown setting.
+        """
+        path = self.path / "config.json"
+        if not path.exists():
+            raise FileNotFoundError(f"no run in {self.path}: {path} does not exist; name the folder of a run")
+        return from_dict(Config, read_json(path), str(path))
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        """Writes `summary.json`, which only a finished run has."""
+        if jax.process_index() == 0:
+            write_json(self.path / "summary.json", summary)
+
+
+def check_resumable(saved: Config, new: Config) -> None:
+    """Raises ValueError with every setting that differs and may not.
+
+    >>> check_resumable(Config(), Config(run_dir="elsewhere"))
+    """
+    before, now = flat(saved), flat(new)
+    differing = [name for name in before | now if before.get(name) != now.get(name) and name not in MAY_CHANGE]
+    if differing:
+        lines = [f"  {name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
+        raise ValueError(
+            f"the run in {new.run_dir} cannot go on with other settings:\n" + "\n".join(lines) + "\n"
+            "go back to the first ones, or choose another run_dir"
+        )
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Settings by dotted name, with values as they read back from JSON."""
+
+    def items(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from items(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            yield prefix, value
+
+    return dict(items("", json.loads(json.dumps(dataclasses.asdict(config)))))
+
+
+def from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
+    """A dataclass from nested dicts; fields that are absent keep their defaults."""
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise ValueError(
+                f"{where}: unknown setting {key!r}; {nearest(key, fields)}known here are {', '.join(fields)}"
+            )
+    return cls(**{
+        key: from_dict(fields[key], value, f"{where}: {key}") if dataclasses.is_dataclass(fields[key]) else value
+        for key, value in values.items()
+    })  # fmt: skip
+
+
+def read_json(path: pathlib.Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); restore it or delete it") from None
+
+
+def write_json(path: pathlib.Path, data: Any) -> None:
+    write_atomically(path, json.dumps(data, indent=2) + "\n")
+
+
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """Readers, and a process killed at any moment, leave either the old file or the new one, whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

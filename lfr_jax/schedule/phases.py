@@ -1,0 +1,152 @@
+"""Phases: building those of Learn–Focus–Review, stretching them, and counting them in epochs."""
+
+import math
+import operator
+from fractions import Fraction
+
+from lfr_jax.schedule.types import Phase, Schedule
+
+
+def learn_focus_review(
+    *, learn: int, focus: int, review: int, focus2: int, drop: float, drop2: float, reps: int, score: bool
+) -> tuple[tuple[Phase, ...], tuple[float, ...]]:
+    """Learn, then `reps` times Focus, Review, Focus 2; and the share of blocks that each phase drops.
+
+    With several repetitions their number is part of the name: 'learn', 'focus.1', 'review.1',
+    'focus2.1', 'focus.2', ...
+
+    Raises:
+      ValueError: a length or `reps` is not a positive whole number, or a share is outside [0, 1).
+    """
+    for name, share in dict(drop=drop, drop2=drop2).items():
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} is {share}, expected a share of the blocks: at least 0, less than 1")
+    reps = positive_int("reps", reps)
+    parts = [("learn", learn, 0.0)]
+    for rep in range(1, reps + 1):
+        suffix = f".{rep}" if reps > 1 else ""
+        parts += [("focus" + suffix, focus, drop), ("review" + suffix, review, 0.0), ("focus2" + suffix, focus2, drop2)]
+    phases, start = [], 0
+    for name, length, _ in parts:
+        stop = start + positive_int(f"the length of phase '{name}'", length)
+        phases.append(Phase(name, start, stop, score=score and name.startswith("focus")))
+        start = stop
+    return tuple(phases), tuple(share for *_, share in parts)
+
+
+def fit(schedule: Schedule, steps: int) -> Schedule:
+    """Stretches or shrinks all phases alike, so that together they last `steps` steps.
+
+    Each boundary b moves to b · steps / total, rounded to the nearest step, halves up. A
+    policy depends on the number of the phase alone, so nothing else changes.
+
+    Args:
+      schedule: any schedule whose phases follow one another from step 0.
+      steps: the new total.
+
+    Returns:
+      The schedule with other phases.
+
+    Raises:
+      ValueError: a phase would last no step.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> s = schedule.fit(schedule.lfr(learn=4, focus=2, review=3, focus2=1, reps=1), 100)
+      >>> [(p.name, p.start, p.stop) for p in s.phases]
+      [('learn', 0, 40), ('focus', 40, 60), ('review', 60, 90), ('focus2', 90, 100)]
+    """
+    steps = positive_int("steps", steps)
+    total = schedule.phases[-1].stop
+
+    def moved(boundary):
+        return (2 * boundary * steps + total) // (2 * total)
+
+    phases = tuple(p._replace(start=moved(p.start), stop=moved(p.stop)) for p in schedule.phases)
+    for old, new in zip(schedule.phases, phases):
+        if new.start == new.stop:
+            raise ValueError(
+                f"phase '{old.name}' is {old.stop - old.start} of {total} steps, and would last none of {steps}: "
+                "train for more steps, or choose fewer or longer phases"
+            )
+    return schedule._replace(phases=phases)
+
+
+def in_epochs(
+    num_blocks: int,
+    batch_size: int,
+    *,
+    learn: float = 1.0,
+    focus: float = 1.0,
+    review: float = 1.0,
+    focus2: float = 1.0,
+    drop: float = 0.5,
+    drop2: float = 0.7,
+) -> dict[str, int | float]:
+    """Phase lengths given in epochs, as keyword arguments of `lfr` and `random_drop` in steps.
+
+    An epoch is one pass over the blocks that the phase draws; in a Focus phase, over the
+    kept ones. Steps are rounded up, so that a pass is complete. The defaults are the
+    published ones of the first version of LFR.
+
+    Args:
+      num_blocks: N, blocks in the corpus.
+      batch_size: blocks in a step.
+      learn, focus, review, focus2: epochs.
+      drop, drop2: share of the blocks that Focus and Focus 2 drop.
+
+    Returns:
+      The four lengths in steps, and both shares.
+
+    Raises:
+      ValueError: a number is not positive, or a share is outside [0, 1).
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> schedule.in_epochs(num_blocks=6400, batch_size=64)
+      {'learn': 100, 'focus': 50, 'review': 100, 'focus2': 30, 'drop': 0.5, 'drop2': 0.7}
+
+    References:
+      Prakriya et al., "Accelerating LLM Pretraining via LFR Pedagogy", arXiv 2409.06131.
+    """
+    num_blocks, batch_size = positive_int("num_blocks", num_blocks), positive_int("batch_size", batch_size)
+    epochs = dict(learn=(learn, 0.0), focus=(focus, drop), review=(review, 0.0), focus2=(focus2, drop2))
+    for name, (count, share) in epochs.items():
+        if not 0 < count < math.inf:
+            raise ValueError(f"{name} is {count} epochs, expected a positive number")
+        if not 0 <= share < 1:
+            raise ValueError(f"{name} drops {share}, expected a share of the blocks: at least 0, less than 1")
+    steps = {
+        name: math.ceil(as_written(count) * num_kept(num_blocks, share) / batch_size)
+        for name, (count, share) in epochs.items()
+    }
+    return steps | dict(drop=drop, drop2=drop2)
+
+
+def drop_in(drops: tuple[float, ...], phase_index: int) -> float:
+    """The share of blocks that phase `phase_index` drops."""
+    phase_index = operator.index(phase_index)
+    if not 0 <= phase_index < len(drops):
+        raise IndexError(f"phase_index is {phase_index}, expected 0 to {len(drops) - 1}: there are {len(drops)} phases")
+    return drops[phase_index]
+
+
+def num_kept(num_blocks: int, drop: float) -> int:
+    """N − floor(drop · N), the product being exact: dropping 0.29 of 100 keeps 71. At least one, for drop < 1."""
+    return num_blocks - math.floor(as_written(drop) * num_blocks)
+
+
+def as_written(x: float) -> Fraction:
+    """0.29 as 29/100, where the float nearest to it is a little less."""
+    return Fraction(repr(float(x)))
+
+
+def positive_int(name: str, value: int) -> int:
+    """`value` as an int, if it is a positive whole number."""
+    try:
+        whole = operator.index(value)
+    except TypeError:
+        raise ValueError(f"{name} is {value!r}, expected a whole number") from None
+    if whole <= 0:
+        raise ValueError(f"{name} is {whole}, expected at least 1")
+    return whole

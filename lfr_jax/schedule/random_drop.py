@@ -1,0 +1,58 @@
+"""The control of LFR: the same phases and shares, but blocks dropped at random."""
+
+import jax
+import jax.numpy as jnp
+
+from lfr_jax.schedule.phases import drop_in, learn_focus_review, num_kept
+from lfr_jax.schedule.select import hardest
+from lfr_jax.schedule.types import Schedule
+from lfr_jax.schedule.uniform import ignore, init, rates
+
+PURPOSE = 0x64726F70  # 'drop': sets these keys apart from others made of the same seed
+
+
+def random_drop(
+    *,
+    learn: int = 2000,
+    focus: int = 1000,
+    review: int = 2000,
+    focus2: int = 600,
+    drop: float = 0.5,
+    drop2: float = 0.7,
+    reps: int = 2,
+    seed: int = 0,
+) -> Schedule:
+    r"""The phases of `lfr`, each Focus phase drawing as many blocks as there, but random ones.
+
+    $$ r_i = [\, i \in \text{a random } k\text{-subset} \,], \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
+
+    The difference between the two is what the scores are worth, apart from the timing.
+
+    Args:
+      learn, focus, review, focus2, drop, drop2, reps: as of `lfr`.
+      seed: decides on the subsets, together with the number of the phase.
+
+    Returns:
+      The schedule, with the phase names of `lfr`. It asks for no scoring pass, and its
+      `observe` changes nothing.
+
+    Raises:
+      ValueError: as `lfr`.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> s = schedule.random_drop(drop=0.5, seed=1)
+      >>> state = s.init(schedule.BlockInfo(num_blocks=6))
+      >>> int(s.rates(s.begin(state, 1)).sum())
+      3
+    """
+    phases, drops = learn_focus_review(
+        learn=learn, focus=focus, review=review, focus2=focus2, drop=drop, drop2=drop2, reps=reps, score=False
+    )
+
+    def begin(state, phase_index):
+        n = state.drawn.shape[0]
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PURPOSE), phase_index)
+        return state._replace(drawn=hardest(jax.random.uniform(key, n), num_kept(n, drop_in(drops, phase_index))))
+
+    return Schedule(phases, init, ignore, begin, rates)

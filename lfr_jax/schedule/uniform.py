@@ -1,0 +1,62 @@
+"""The baseline: every block equally often."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lfr_jax.schedule.phases import positive_int
+from lfr_jax.schedule.types import Phase, Schedule, num_blocks
+
+
+class DrawnState(NamedTuple):
+    """State of a policy that measures nothing."""
+
+    drawn: jax.Array  # bool[N]: the blocks that this phase draws
+
+
+def uniform(steps: int = 1000) -> Schedule:
+    r"""Draws every block at the same rate, in shuffled epochs, to the end.
+
+    $$ r_i = 1 $$
+
+    This is the baseline to beat: `plan` makes of equal rates one pass after another, each in
+    a fresh order, without replacement.
+
+    Args:
+      steps: length of the only phase, 'uniform'. The default is an arbitrary one, for `fit` to change.
+
+    Returns:
+      The schedule; its `observe` changes nothing.
+
+    Raises:
+      ValueError: `steps` is not a positive whole number.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> s = schedule.uniform(100)
+      >>> s.rates(s.init(schedule.BlockInfo(num_blocks=3))).tolist()
+      [1.0, 1.0, 1.0]
+    """
+    return Schedule(
+        phases=(Phase("uniform", 0, positive_int("steps", steps)),),
+        init=init,
+        observe=ignore,
+        begin=lambda state, phase_index: state,
+        rates=rates,
+    )
+
+
+def init(info) -> DrawnState:
+    """All blocks drawn."""
+    return DrawnState(jnp.ones(num_blocks(info), bool))
+
+
+def ignore(state: DrawnState, ids_B, losses_B, step) -> DrawnState:
+    """An `observe` that learns nothing."""
+    return state
+
+
+def rates(state) -> jax.Array:
+    """f32[N]: 1 for the blocks marked in `state.drawn`, 0 for the others."""
+    return state.drawn.astype(jnp.float32)

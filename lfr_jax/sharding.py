@@ -1,0 +1,60 @@
+"""The device mesh ('data', 'fsdp', 'tensor'), on which every computation runs.
+
+All axes are Explicit: an array's type carries its sharding, and a mistake raises at trace time
+instead of costing silent communication. One device is the mesh (1, 1, 1), not a special case.
+"""
+
+from collections.abc import Sequence
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, PartitionSpec as P
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = P(("data", "fsdp"))  # rows of a batch: split over both axes that hold different data
+
+
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None
+) -> Mesh:
+    """A mesh of data x fsdp x tensor devices; -1 for one axis takes all that remain.
+
+    A mesh smaller than `devices` (default: all) uses the first of them, which only one process may do.
+
+    Raises:
+      ValueError: two axes are -1, a size is below 1, the sizes do not divide the number of devices,
+        or they need more devices than there are.
+
+    >>> make_mesh(1, 1, 1).shape
+    OrderedDict({'data': 1, 'fsdp': 1, 'tensor': 1})
+    """
+    devices = jax.devices() if devices is None else list(devices)
+    sizes = dict(zip(AXES, (data, fsdp, tensor)))
+    asked = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1 or any(size < 1 for size in sizes.values() if size != -1):
+        raise ValueError(f"{asked}: every size must be positive, and at most one may be -1 (all that remain)")
+    needed = math.prod(size for size in sizes.values() if size != -1)
+    if free:
+        if len(devices) % needed:
+            raise ValueError(
+                f"{asked}: {len(devices)} devices cannot be divided by {needed}; "
+                "change the other sizes so that their product divides the number of devices"
+            )
+        sizes[free[0]] = len(devices) // needed
+        needed = len(devices)
+    if needed > len(devices):
+        raise ValueError(
+            f"{asked}: the mesh needs {needed} devices and {len(devices)} were found; lower a size, "
+            "or set one to -1 to take all that remain"
+        )
+    if needed < len(devices) and jax.process_count() > 1:
+        raise ValueError(
+            f"{asked}: the mesh has {needed} devices, but {len(devices)} in {jax.process_count()} processes "
+            "must all take part; set one size to -1"
+        )
+    if needed == len(jax.devices()) and len(devices) == needed:  # lets the platform choose a fast order
+        return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
+    grid = np.array(devices[:needed]).reshape(tuple(sizes.values()))
+    return Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * 3)

@@ -1,0 +1,177 @@
+"""The two jitted steps: train on a batch of blocks, and score one.
+
+Both run the same model, which is written for one sequence and vmapped over the batch.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding, PartitionSpec as P
+
+from lfr_jax import model
+from lfr_jax.config import ModelConfig
+from lfr_jax.schedule import Schedule
+from lfr_jax.sharding import BATCH
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step, and all that a checkpoint holds."""
+
+    step: jax.Array  # i32[]: optimizer steps done
+    params: Any  # nested dict of f32 arrays
+    opt_state: Any  # optax's
+    schedule: Any  # the schedule's own state, per-block arrays of length N
+
+
+PARAMS = 0  # purposes that the run's key is folded with
+
+
+def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh, seed: int) -> TrainState:
+    """A fresh state, each array born on the mesh in its own sharding."""
+    _, params = model.init(config, mesh, jax.random.fold_in(jax.random.key(seed), PARAMS))
+    opt_state, schedule_state = jax.jit(lambda p: (optimizer.init(p), schedule.init(block_info)))(params)
+    return TrainState(jax.device_put(np.int32(0), NamedSharding(mesh, P())), params, opt_state, schedule_state)
+
+
+def abstract_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh) -> TrainState:
+    """The same state as shapes, types and shardings, without allocating it: what a checkpoint is restored into."""
+    params = model.abstract(config, mesh)
+    rest = jax.eval_shape(lambda p: (optimizer.init(p), schedule.init(block_info)), params)
+
+    def on_mesh(x):
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec if x.sharding else P()))
+
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    return TrainState(on_mesh(step), params, *jax.tree.map(on_mesh, rest))
+
+
+def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumulate: int, eos_id: int) -> Callable:
+    """Builds `step(state, batch) -> (state, metrics)`, jitted, which consumes (donates) its state.
+
+    The batch's loss is the mean over its real target tokens, each block weighted by
+    `schedule.loss_weights` if the policy has them. The gradient is summed over `accumulate`
+    micro-batches. metrics: `loss` f32[] (unweighted, nats per token), `grad_norm` f32[]
+    (before clipping), `losses` f32[B] (each block's mean NLL, from the same forward pass).
+    """
+
+    def batch_loss(params, tokens_BxT1, weights_B, num_targets):
+        nll_B, count_B = block_nll(config, params, tokens_BxT1, eos_id)
+        return jnp.sum(weights_B * nll_B) / num_targets, (nll_B, count_B)
+
+    def gradients(params, tokens_BxT1, weights_B):
+        num_targets = jnp.maximum(jnp.sum(is_target(config, tokens_BxT1, eos_id)), 1)
+        grad = jax.grad(batch_loss, has_aux=True)
+        if accumulate == 1:
+            return grad(params, tokens_BxT1, weights_B, num_targets)
+
+        def add(total, micro_batch):
+            grads, losses = grad(params, *micro_batch, num_targets)
+            return jax.tree.map(jnp.add, total, grads), losses
+
+        micro_batches = jax.tree.map(functools.partial(cut, pieces=accumulate), (tokens_BxT1, weights_B))
+        grads, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), micro_batches)
+        return grads, jax.tree.map(uncut, losses)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, batch):
+        ids_B, tokens_BxT1 = batch["ids"], batch["tokens"]
+        if schedule.loss_weights is None:
+            weights_B = jax.lax.full_like(ids_B, 1.0, dtype=jnp.float32)
+        else:
+            weights_B = jax.reshard(schedule.loss_weights(state.schedule, jax.reshard(ids_B, P())), BATCH)
+        grads, (nll_B, count_B) = gradients(state.params, tokens_BxT1, weights_B)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        losses_B = nll_B / count_B
+        schedule_state = state.schedule
+        if schedule.observe_train:  # a scatter of B numbers: no host sees them
+            schedule_state = schedule.observe(
+                schedule_state, jax.reshard(ids_B, P()), jax.reshard(losses_B, P()), state.step
+            )
+        metrics = {
+            "loss": jnp.sum(nll_B) / jnp.sum(count_B),
+            "grad_norm": optax.tree.norm(grads),
+            "losses": losses_B,
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, schedule_state), metrics
+
+    return train_step
+
+
+def make_score_step(config: ModelConfig, eos_id: int) -> Callable:
+    """Builds `score(params, tokens_BxT1) -> (nll_B, count_B)`, jitted: a forward pass, vmapped over blocks.
+
+    A block's mean NLL in nats per token is nll / count; a row of padding has count 0.
+    """
+    return jax.jit(lambda params, tokens_BxT1: block_nll(config, params, tokens_BxT1, eos_id))
+
+
+def block_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
+    """Summed negative log-likelihood f32[B] of each block, and the number of its targets f32[B]."""
+    decoder = model.merge(config, params)
+    return jax.vmap(lambda tokens_T1: sequence_nll(decoder, config, tokens_T1, eos_id))(tokens_BxT1)
+
+
+def sequence_nll(decoder, config: ModelConfig, tokens_T1, eos_id: int):
+    """The same for one block: tokens i32[T+1] -> (f32[], f32[]).
+
+    Logits exist for `config.loss_chunk` positions at a time, in the backward pass too:
+    at V = 50304 they would otherwise outweigh everything else in memory.
+    """
+    inputs_T, targets_T = tokens_T1[:-1], tokens_T1[1:]
+    valid_T = is_target(config, tokens_T1, eos_id)
+    segments_T = document_of(inputs_T, eos_id) if config.mask_documents else None
+    hidden_TxD = decoder.hidden(inputs_T, segments_T)
+    head_DxV = decoder.output_head()
+
+    chunk = min(config.loss_chunk, len(inputs_T))
+    padding = -len(inputs_T) % chunk
+
+    def in_chunks(x):
+        x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(-1, chunk, *x.shape[1:])
+
+    @jax.checkpoint
+    def chunk_nll(total, piece):
+        hidden_CxD, targets_C, valid_C = piece
+        logits_CxV = decoder.logits(hidden_CxD, head_DxV)
+        # A masked sum picks the target's logit also where the vocabulary is sharded.
+        is_it_CxV = targets_C[:, None] == jnp.arange(logits_CxV.shape[-1])[None, :]
+        picked_C = jnp.sum(jnp.where(is_it_CxV, logits_CxV, 0.0), axis=-1)
+        nll_C = jax.nn.logsumexp(logits_CxV, axis=-1) - picked_C
+        return total + jnp.sum(jnp.where(valid_C, nll_C, 0.0)), None
+
+    pieces = jax.tree.map(in_chunks, (hidden_TxD, targets_T, valid_T))
+    nll, _ = jax.lax.scan(chunk_nll, jnp.sum(hidden_TxD[:0], dtype=jnp.float32), pieces)
+    return nll, jnp.sum(valid_T, dtype=jnp.float32)
+
+
+def is_target(config: ModelConfig, tokens_T1, eos_id: int):
+    """bool[..., T]: which targets count. Padding does not, nor the first token of a masked-off document."""
+    inputs_T, targets_T = tokens_T1[..., :-1], tokens_T1[..., 1:]
+    real = (inputs_T >= 0) & (targets_T >= 0)
+    return real & (inputs_T != eos_id) if config.mask_documents else real
+
+
+def document_of(inputs_T, eos_id: int):
+    """i32[T]: the number of each token's document within the block; end-of-text belongs to the one it ends."""
+    ends_T = inputs_T == eos_id
+    return jnp.cumsum(ends_T) - ends_T
+
+
+def cut(x_B, pieces: int):
+    """[B, ...] -> [pieces, B/pieces, ...], each piece spread over all devices as the whole was."""
+    rest = (None,) * (x_B.ndim - 1)
+    shape = (x_B.shape[0] // pieces, pieces, *x_B.shape[1:])
+    return jnp.moveaxis(jnp.reshape(x_B, shape, out_sharding=P(*BATCH, None, *rest)), 1, 0)
+
+
+def uncut(x_AxB):
+    """The inverse of `cut`, for per-block results."""
+    x = jnp.moveaxis(x_AxB, 0, 1)
+    return jnp.reshape(x, (x.shape[0] * x.shape[1],), out_sharding=BATCH)

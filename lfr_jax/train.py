@@ -1,0 +1,239 @@
+"""Training, from top to bottom in the order in which it happens. `Trainer.run` is the loop."""
+
+import contextlib
+import signal
+import threading
+import zlib
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lfr_jax import budget, evaluate, optimizer, pipeline, policy, schedule, score, steps
+from lfr_jax.checkpoint import Checkpointer
+from lfr_jax.clock import Clock
+from lfr_jax.config import Config
+from lfr_jax.corpora import Corpus, open_corpus
+from lfr_jax.metrics import MetricsWriter
+from lfr_jax.progress import Progress
+from lfr_jax.recorder import Measured, Recorder
+from lfr_jax.run_dir import RunDir
+from lfr_jax.sharding import make_mesh
+
+PREEMPTED = 75  # exit code after SIGTERM: all is saved, start me again (EX_TEMPFAIL of sysexits.h)
+
+
+class Result(NamedTuple):
+    """A finished run."""
+
+    state: steps.TrainState
+    summary: dict[str, Any]  # what summary.json holds
+
+
+def train(config: Config, quiet: bool = False) -> Result:
+    """Trains as `config` says in `config.run_dir`, or continues what stands there, to the last step.
+
+    Raises:
+      ValueError: the settings contradict each other, the data, the devices, or the run that stands there.
+      NonFiniteLoss: a loss became NaN or infinite; the message names the step, its blocks, and the checkpoint.
+      SystemExit(75): SIGTERM came; everything is saved.
+    """
+    corpus = open_corpus(config.data.store, config.data.seq_len)
+    sched = policy.build(config.schedule, config.train.steps)
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    check(config, corpus, mesh)
+    run = RunDir(config.run_dir)
+    with run.lock(), jax.set_mesh(mesh):
+        run.adopt(config)
+        corpus.tokenizer.save(run.path / "tokenizer")
+        trainer = Trainer(config, corpus, sched, mesh, run, quiet)
+        with contextlib.closing(trainer.checkpoints), contextlib.closing(trainer.metrics), trainer.progress:
+            return trainer.run()
+
+
+class Trainer:
+    """The parts of one run. Only `run` decides when what happens."""
+
+    def __init__(self, config: Config, corpus: Corpus, sched, mesh, run: RunDir, quiet: bool):
+        self.config, self.corpus, self.schedule, self.mesh, self.run_dir = config, corpus, sched, mesh, run
+        self.num_steps = sched.phases[-1].stop
+        self.budget = budget.budget(config, corpus.train.num_blocks)
+        self.optimizer = optimizer.make_optimizer(config.optimizer, self.num_steps)
+        self.learning_rate = optimizer.learning_rate(config.optimizer, self.num_steps)
+        eos_id = corpus.tokenizer.eos_id
+        self.clock = Clock()
+        accumulate = config.train.accumulate
+        self.train_step = self.clock.compiled(
+            steps.make_train_step(config.model, self.optimizer, sched, accumulate, eos_id)
+        )
+        self.score_step = self.clock.compiled(steps.make_score_step(config.model, eos_id))
+        self.begin = jax.jit(sched.begin, static_argnums=1, donate_argnums=0)
+        self.score_batch = config.train.score_batch or config.train.batch_size // accumulate
+        self.checkpoints = Checkpointer(run.path / "checkpoints", config.train.keep_checkpoints)
+        self.metrics = MetricsWriter(run.path)
+        self.progress = Progress(self.num_steps, quiet=quiet)
+        self.recorder = Recorder(config.train.log_every)
+
+    def run(self) -> Result:
+        with self.clock.paused():
+            state = self.restored_or_fresh()
+        step = int(state.step)
+        terminated = listen_for_sigterm()
+        for index, phase in enumerate(self.schedule.phases):
+            if step >= phase.stop:
+                continue
+            if step == phase.start:
+                state = self.enter(state, index)
+            for batch in self.phase_batches(state, index, step):
+                state, on_device = self.train_step(state, pipeline.place(batch, self.mesh))
+                step += 1
+                self.record(self.recorder.add(Measured(step, phase.name, batch["ids"], on_device)))
+                if self.due(step, self.config.train.eval_every):
+                    self.evaluate(state, step)
+                if terminated() or self.due(step, self.config.train.checkpoint_every):
+                    self.save(state)
+                if terminated():
+                    raise SystemExit(PREEMPTED)
+        return self.finish(state)
+
+    def restored_or_fresh(self) -> steps.TrainState:
+        """The newest sound checkpoint's state, or the first one. Results of later steps are cut off."""
+        parts = (self.config.model, self.optimizer, self.schedule, self.block_info(), self.mesh)
+        restored = self.checkpoints.restore(steps.abstract_state(*parts))
+        if restored is None:
+            state = steps.init_state(*parts, self.config.train.seed)
+        else:
+            state, meta = restored
+            check_fingerprint(meta["fingerprint"], self.corpus.fingerprint, self.config)
+            self.clock.credit(meta["seconds"])
+        self.metrics.rewind(int(state.step))
+        return state
+
+    def block_info(self) -> schedule.BlockInfo:
+        return schedule.BlockInfo(self.corpus.train.num_blocks, domain=self.corpus.train.domain_N)
+
+    def enter(self, state: steps.TrainState, index: int) -> steps.TrainState:
+        """Scores the data if the phase wants it, and sets the phase's rates."""
+        phase = self.schedule.phases[index]
+        self.record(self.recorder.read())
+        schedule_state = state.schedule
+        if phase.score:
+            blocks = self.corpus.train
+            with self.progress.stage("scoring", blocks.num_blocks) as advance:
+                measured = score.losses(
+                    self.score_step, state.params, blocks, self.score_batch, self.mesh,
+                    workers=self.config.data.workers, advance=advance,
+                )
+                schedule_state = score.observe_all(self.schedule, schedule_state, phase.start, measured)
+        return state._replace(schedule=self.begin(schedule_state, index))
+
+    def phase_batches(self, state: steps.TrainState, index: int, step: int):
+        """The phase's remaining batches. They follow from the state that the phase began with, seed and step alone."""
+        phase, size = self.schedule.phases[index], self.config.train.batch_size
+        rates_N = np.asarray(self.schedule.rates(state.schedule))
+        self.progress.phase(phase.name, kept=np.mean(rates_N > 0))
+        draws = schedule.plan(rates_N, (phase.stop - phase.start) * size, self.config.train.seed, index)
+        return pipeline.batches(
+            draws, self.corpus.train, size, start=step - phase.start, workers=self.config.data.workers
+        )
+
+    def record(self, measured: list[tuple[Measured, dict[str, np.ndarray]]]) -> None:
+        """Writes and shows what was read from the devices."""
+        if not measured:
+            return
+        rates = np.asarray(self.learning_rate(np.array([at.step - 1 for at, _ in measured])), np.float32)
+        rows = [
+            {
+                "step": at.step,
+                "phase": at.phase,
+                "loss": numbers["loss"],
+                "grad_norm": numbers["grad_norm"],
+                "learning_rate": rate,
+                "tokens": self.budget.train_tokens(at.step),
+                "flops": self.budget.flops(self.schedule.phases, at.step),
+                "blocks": f"{zlib.crc32(at.ids_B.tobytes()):08x}",  # shows which blocks, in which order
+                "seconds": self.clock.seconds,
+            }
+            for (at, numbers), rate in zip(measured, rates)
+        ]
+        self.metrics.train(rows)
+        self.progress.update(rows[-1]["step"], rows[-1]["loss"], self.budget.tokens_per_step)
+
+    def due(self, step: int, every: int) -> bool:
+        """At each multiple of `every`, but for the last step: `finish` does what is due there."""
+        return every > 0 and step % every == 0 and step < self.num_steps
+
+    def evaluate(self, state: steps.TrainState, step: int) -> dict[str, evaluate.Loss]:
+        self.record(self.recorder.read())
+        with self.clock.paused():
+            losses = evaluate.held_out_loss(
+                self.score_step, state.params, self.corpus.valid, self.config.train.eval_blocks, self.score_batch, self.mesh
+            )
+            self.metrics.evaluate(step, losses)
+        parts = "  ".join(f"{domain} {measured.loss:.3f}" for domain, measured in losses.items())
+        self.progress.note(f"step {step}/{self.num_steps}  held-out loss  {parts}")
+        return losses
+
+    def save(self, state: steps.TrainState) -> None:
+        """Starts a checkpoint. What was measured up to here is read first: no diverged state is ever saved."""
+        self.record(self.recorder.read())
+        self.checkpoints.save(state, {"fingerprint": self.corpus.fingerprint, "seconds": self.clock.seconds})
+
+    def finish(self, state: steps.TrainState) -> Result:
+        """The last evaluation and the last checkpoint."""
+        step = self.num_steps
+        losses = self.evaluate(state, step)
+        self.save(state)
+        self.checkpoints.wait()
+        phases = self.schedule.phases
+        summary = {
+            "policy": self.config.schedule.policy,
+            "steps": step,
+            "trained_tokens": self.budget.train_tokens(step),
+            "scored_tokens": self.budget.scored_tokens(phases, step),
+            "flops": self.budget.flops(phases, step),
+            "seconds": self.clock.seconds,
+            "held_out_loss": {domain: loss.loss for domain, loss in losses.items()},
+        }
+        self.run_dir.write_summary(summary)
+        return Result(state, summary)
+
+
+def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh) -> None:
+    """Refuses sizes that do not fit together, before anything is compiled or written."""
+    train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
+    if config.model.vocab_size < corpus.tokenizer.vocab_size:
+        raise ValueError(
+            f"model.vocab_size={config.model.vocab_size} is smaller than the tokenizer's {corpus.tokenizer.vocab_size}: "
+            f"raise it to {corpus.tokenizer.vocab_size} or more"
+        )
+    if config.data.seq_len > config.model.max_len:
+        raise ValueError(
+            f"data.seq_len={config.data.seq_len} is longer than model.max_len={config.model.max_len}: "
+            "raise model.max_len, or cut shorter blocks"
+        )
+    for name, batch, pieces in [
+        ("train.batch_size", train.batch_size, train.accumulate * rows),
+        ("train.score_batch", train.score_batch, rows),
+    ]:
+        if batch % pieces:
+            raise ValueError(
+                f"{name}={batch} is not divisible by {pieces}: the batch is cut into train.accumulate="
+                f"{train.accumulate} micro-batches and over mesh.data × mesh.fsdp = {rows} devices"
+            )
+
+
+def check_fingerprint(of_run: str, of_store: str, config: Config) -> None:
+    if of_run != of_store:
+        raise ValueError(
+            f"the run in {config.run_dir} was trained on another store (fingerprint {of_run[:12]}…) than "
+            f"{config.data.store} (fingerprint {of_store[:12]}…): put that one back, or choose another run_dir"
+        )
+
+
+def listen_for_sigterm():
+    """A function that tells whether SIGTERM has come since this call."""
+    came = []
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    return lambda: bool(came)

@@ -1,0 +1,104 @@
+"""A run directory, opened for use: its newest parameters measure, score, and write text."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfr_jax import checkpoint, decode, evaluate as held_out, model, score, steps, tokenizer
+from lfr_jax.blocks import complete_file
+from lfr_jax.config import Config
+from lfr_jax.corpora import Corpus, open_corpus
+from lfr_jax.run_dir import RunDir
+from lfr_jax.sharding import make_mesh
+
+
+class Trained(NamedTuple):
+    """What a run has learned so far."""
+
+    config: Config
+    params: Any
+    tokenizer: tokenizer.Tokenizer
+    mesh: jax.sharding.Mesh
+    step: int  # of the checkpoint
+
+
+def load(run_dir: str) -> Trained:
+    """The parameters of the newest sound checkpoint, on all devices of this machine.
+
+    Raises:
+      FileNotFoundError: no run, or no checkpoint, is there.
+    """
+    run = RunDir(run_dir)
+    config, mesh = run.load_config(), make_mesh()
+    params, step = checkpoint.restore_params(run.path / "checkpoints", model.abstract(config.model, mesh))
+    return Trained(config, params, tokenizer.load(run.path / "tokenizer"), mesh, step)
+
+
+def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:
+    """Held-out loss by domain, on `blocks` blocks of each (0: all) of the run's own corpus, or of another one."""
+    corpus = corpus_for(run, store)
+    with jax.set_mesh(run.mesh):
+        return held_out.held_out_loss(
+            score_step(run), run.params, corpus.valid, blocks or corpus.valid.num_blocks, score_batch(run), run.mesh
+        )
+
+
+def write_scores(run: Trained, store: str, out: pathlib.Path) -> str:
+    """Writes block id, domain and loss (mean NLL, nats per token) of every training block as CSV.
+
+    The first line, a comment, names the store's fingerprint, the block length and the step, so
+    that a reader can refuse scores of other blocks.
+    """
+    corpus = corpus_for(run, store)
+    blocks = corpus.train
+    with complete_file(out) as file, jax.set_mesh(run.mesh):
+        file.write(f"# store {corpus.fingerprint} seq_len {blocks.seq_len} step {run.step}\nblock,domain,loss\n")
+        for batch, sums in score.losses(score_step(run), run.params, blocks, score_batch(run), run.mesh):
+            ids_B, nll_B, count_B = jax.device_get((batch["ids"], *sums))
+            for block, nll, count in zip(ids_B, nll_B, count_B):
+                if block >= 0:
+                    file.write(f"{block},{blocks.domains[blocks.domain_N[block]]},{nll / count}\n")
+    return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
+
+
+def generate(
+    run: Trained, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
+) -> str:
+    """The prompt and its continuation by at most `tokens` tokens, up to the end of the text."""
+    prompt_ids = [run.tokenizer.eos_id, *run.tokenizer.encode(prompt)]  # a text begins after another one's end
+    with jax.set_mesh(run.mesh):
+        new_ids = decode.generate(
+            run.config.model, run.params, jnp.array(prompt_ids), tokens,
+            temperature=temperature, top_k=top_k, top_p=top_p, eos_id=run.tokenizer.eos_id, key=jax.random.key(seed),
+        )
+    return prompt + run.tokenizer.decode(new_ids)
+
+
+def corpus_for(run: Trained, store: str) -> Corpus:
+    """The corpus `store`, or the run's own.
+
+    Raises:
+      ValueError: it was made with another tokenizer than the run's.
+    """
+    store = store or run.config.data.store
+    corpus = open_corpus(store, run.config.data.seq_len)
+    if corpus.tokenizer.digest != run.tokenizer.digest:
+        raise ValueError(
+            f"the tokens of {store} were made by another tokenizer (sha256 {corpus.tokenizer.digest[:12]}…) than "
+            f"the run's ({run.tokenizer.digest[:12]}…): prepare the text again with the run's tokenizer, which is "
+            f"in {pathlib.Path(run.config.run_dir) / 'tokenizer'}"
+        )
+    return corpus
+
+
+def score_step(run: Trained):
+    return steps.make_score_step(run.config.model, run.tokenizer.eos_id)
+
+
+def score_batch(run: Trained) -> int:
+    """About the run's own scoring batch, divisible by this machine's devices."""
+    devices = run.mesh.size
+    return -(-(run.config.train.score_batch or run.config.train.batch_size) // devices) * devices

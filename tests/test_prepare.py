@@ -1,0 +1,229 @@
+"""From documents to stores: nothing lost, nothing on both sides, the same bytes each time."""
+
+import hashlib
+import json
+import pathlib
+import random
+
+import numpy as np
+import pytest
+import tyro
+
+from lfr_jax import blocks, prepare, tokenizer
+from lfr_jax.corpus import Document
+from lfr_jax.prepare import Count
+
+WORDS = ["alpha", "beta", "gamma", "delta\n", "é"]
+
+
+def documents(number=200, seed=0):
+    """Documents of three domains, five sources, interleaved; texts all different."""
+    rng = random.Random(seed)
+    places = [("x", "x1"), ("x", "x2"), ("y", "y1"), ("z", "z1"), ("z", "x1")]
+    return [
+        Document(f"doc{i}", f"{i} " + " ".join(rng.choices(WORDS, k=rng.randrange(20))), *places[i % 5])
+        for i in range(number)
+    ]
+
+
+def contents(store: blocks.Store) -> dict[tuple[str, str], list[str]]:
+    """The texts of each (domain, source), read from the tokens between two document starts."""
+    made = tokenizer.Bytes()
+    found = {(source.domain, source.name): [] for source in store.sources}
+    starts = store.doc_starts
+    for start, stop in zip(starts, [*starts[1:], len(store.tokens)]):
+        (source,) = [s for s in store.sources if s.first <= start < s.first + s.count]
+        found[source.domain, source.name].append(made.decode(store.tokens[start:stop].tolist()))
+        assert np.flatnonzero(store.tokens[start:stop] == made.eos_id).tolist() == [stop - start - 1]
+    return found
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def opened(folder):
+    return blocks.open_store(folder / "train"), blocks.open_store(folder / "valid")
+
+
+def test_every_document_lands_once_in_its_source(tmp_path):
+    """Catches: a document lost, doubled, on both sides, in another source, or without its end-of-text."""
+    made = documents()
+    summary = prepare.prepare(tmp_path / "out", made, tokenizer.Bytes(), valid_fraction=0.2)
+    train, valid = map(contents, opened(tmp_path / "out"))
+    for place in {(d.domain, d.source) for d in made}:
+        texts = [d.text for d in made if (d.domain, d.source) == place]
+        held = set(valid.get(place, []))
+        assert train[place] == [text for text in texts if text not in held]  # in the order given
+        assert valid.get(place, []) == [text for text in texts if text in held]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["tokenizer", "train", "valid"]
+    for side, store in zip(summary[:2], opened(tmp_path / "out")):
+        store.verify()
+        assert list(side) == list(store.domains) == ["x", "y", "z"]
+        assert sum(count.tokens for count in side.values()) == len(store.tokens)
+        assert sum(count.documents for count in side.values()) == len(store.doc_starts)
+        assert store.tokenizer_digest == tokenizer.load(tmp_path / "out/tokenizer").digest
+    assert "all" in str(summary) and f"{summary.train['y'].tokens:,}" in str(summary)
+
+
+def test_the_split_follows_the_hash_of_the_id(tmp_path):
+    """Catches: a split by position, by Python's seeded hash, or by another fraction."""
+    made = documents()
+    prepare.prepare(tmp_path / "a", made, tokenizer.Bytes(), valid_fraction=0.2)
+    prepare.prepare(tmp_path / "b", made[::-1], tokenizer.Bytes(), valid_fraction=0.2)
+    held = [{t for texts in contents(opened(tmp_path / n)[1]).values() for t in texts} for n in "ab"]
+    below = [int.from_bytes(hashlib.blake2b(d.id.encode(), digest_size=8).digest()) / 2**64 < 0.2 for d in made]
+    assert held[0] == held[1] == {d.text for d, is_held in zip(made, below) if is_held}
+    assert 20 < len(held[0]) < 60
+
+
+def test_equal_input_gives_equal_bytes_whatever_the_batches(tmp_path, monkeypatch):
+    """Catches: an order from a set or from threads; a document lost where a batch, a piece or a copy ends."""
+    made = documents() + [Document("long", "a long line\n" * 30 + "x" * 99, "y", "y1")]
+    prepare.prepare(tmp_path / "a", made, tokenizer.Bytes())
+    prepare.prepare(tmp_path / "b", made, tokenizer.Bytes())
+    for name, size in (("BATCH_CHARS", 50), ("PIECE_CHARS", 20), ("COPY_TOKENS", 60)):
+        monkeypatch.setattr(prepare, name, size)
+    done = []
+    prepare.prepare(tmp_path / "c", iter(made), tokenizer.Bytes(), advance=done.append)
+    assert files(tmp_path / "a") == files(tmp_path / "b") == files(tmp_path / "c")
+    assert sum(done) == sum(len(d.text) for d in made) and len(done) > 50
+
+
+def test_long_texts_are_cut_after_newlines(monkeypatch):
+    """Catches: a cut before the newline, or none where a line is too long."""
+    monkeypatch.setattr(prepare, "PIECE_CHARS", 5)
+    assert list(prepare.cut("ab\ncd\nefghijk\n\n\n")) == ["ab\n", "cd\n", "efghi", "jk\n\n\n"]
+    assert list(prepare.cut("ab\ncd")) == ["ab\ncd"]
+
+
+def test_each_domain_is_on_both_sides(tmp_path):
+    """Catches: a domain that is never evaluated, or never trained on, for want of luck."""
+    made = documents(20)
+    for fraction, name in ((1e-9, "few"), (1 - 1e-9, "many")):
+        summary = prepare.prepare(tmp_path / name, made, tokenizer.Bytes(), fraction)
+        one, rest = (summary.valid, summary.train) if name == "few" else (summary.train, summary.valid)
+        assert [one[domain].documents for domain in "xyz"] == [1, 1, 1]
+        assert [rest[domain].documents for domain in "xyz"] == [7, 3, 7]
+    hashes = {d.text: hashlib.blake2b(d.id.encode(), digest_size=8).digest() for d in made if d.domain == "x"}
+    (held,) = [t for (domain, _), ts in contents(opened(tmp_path / "few")[1]).items() if domain == "x" for t in ts]
+    assert hashes[held] == min(hashes.values())
+
+
+def test_the_end_of_an_only_document_is_held_out(tmp_path):
+    """Catches: a one-file corpus without validation, or validated on what it was trained on."""
+    summary = prepare.prepare(tmp_path / "out", [Document("d", "0123456789" * 10, "x", "s")], tokenizer.Bytes(), 0.1)
+    train, valid = opened(tmp_path / "out")
+    assert bytes(train.tokens.tolist()) == b"0123456789" * 9 + b"0"
+    assert valid.tokens.tolist() == [*b"123456789", 256]
+    assert (summary.train["x"], summary.valid["x"]) == (Count(1, 91), Count(1, 10))
+
+
+def test_duplicate_texts_are_left_out(tmp_path):
+    """Catches: a text in training that is also held out, under another id."""
+    made = documents(50)
+    twice = made + [d._replace(id=f"again {d.id}", source="x2") for d in made]
+    assert prepare.prepare(tmp_path / "b", twice, tokenizer.Bytes()).duplicates == 50
+    assert prepare.prepare(tmp_path / "a", made, tokenizer.Bytes()).duplicates == 0
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+
+
+class TooSmall(tokenizer.Bytes):
+    """Says that it knows 100 tokens."""
+
+    vocab_size, eos_id = 100, 99
+
+
+def test_bad_input_leaves_nothing(tmp_path):
+    """Catches: ids wrapped by a narrow type; an unfinished folder left behind."""
+
+    def broken():
+        yield from documents(30)
+        raise ValueError("x.jsonl, line 31")
+
+    for given, made, fraction, message in [
+        (broken(), tokenizer.Bytes(), 0.1, "line 31"),
+        ([], tokenizer.Bytes(), 0.1, "no documents"),
+        (documents(), TooSmall(), 0.1, "expected 0 to 99: vocab_size=100"),
+        (documents(), tokenizer.Bytes(), 0.0, "valid_fraction=0.0"),
+        (documents(), tokenizer.Bytes(), 1.0, "valid_fraction=1.0"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            prepare.prepare(tmp_path / "out", given, made, fraction)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_existing_folder_is_kept(tmp_path):
+    """Catches: a prepared folder overwritten, or refused only after all the work."""
+    (tmp_path / "out").mkdir()
+    reached = []
+    with pytest.raises(FileExistsError, match="out: exists"):
+        prepare.prepare(tmp_path / "out", (reached.append(d) for d in documents()), tokenizer.Bytes())
+    with pytest.raises(FileExistsError, match="out: exists"):
+        prepare.prepare_paths((str(tmp_path / "no such file"),), out=str(tmp_path / "out"), byte_tokenizer=True)
+    assert not reached and list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.fixture
+def texts(tmp_path):
+    (tmp_path / "in").mkdir()
+    lines = [{"text": f"Item {n} of many.\n" * (n % 7 + 1), "domain": "talk"} for n in range(300)]
+    (tmp_path / "in/talks.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (tmp_path / "in/book.txt").write_text("Some words in a book.\n" * 50)
+    return tmp_path
+
+
+def command(*args: str):
+    return tyro.cli(prepare.prepare_paths, args=args)
+
+
+def test_from_the_command_line_with_a_trained_tokenizer(texts, capsys):
+    """Catches: an argument that the command line cannot give; a model of another size; a model not saved."""
+    inputs = [str(texts / "in/talks.jsonl"), str(texts / "in/book.txt")]
+    summary = command(*inputs, "--out", str(texts / "a"), "--train-tokenizer", "--vocab-size", "290")
+    assert summary.vocab_size == 290
+    assert {domain: pair.documents for domain, pair in summary.train.items()}.keys() == {"book", "talk"}
+    made = tokenizer.load(texts / "a/tokenizer")
+    book = np.concatenate([store.tokens[: store.sources[0].count] for store in opened(texts / "a")])
+    assert made.decode(book.tolist()) == "Some words in a book.\n" * 50
+    again = command(*inputs, "--out", str(texts / "b"), "--sentencepiece", str(texts / "a/tokenizer/tokenizer.model"))
+    assert again == summary and files(texts / "a") == files(texts / "b")
+
+
+def test_from_the_command_line_with_bytes(texts):
+    """Catches: a folder's files not found; a fraction not handed on."""
+    summary = command(str(texts / "in"), "--out", str(texts / "out"), "--byte-tokenizer", "--valid-fraction", "0.5")
+    assert summary.vocab_size == 257 and summary.valid["talk"].documents > 100
+
+
+def test_from_the_command_line_with_gpt2(texts):
+    """Catches: the folder's two files mixed up."""
+    alphabet = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
+    ids = {piece: i for i, piece in enumerate([*alphabet, "wo", "<|endoftext|>"])}
+    (texts / "encoder.json").write_text(json.dumps(ids))
+    (texts / "vocab.bpe").write_text("#version: 0.2\nw o\n")
+    summary = command(str(texts / "in"), "--out", str(texts / "out"), "--gpt2", str(texts))
+    assert summary.vocab_size == 258 and 256 in opened(texts / "out")[0].tokens
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["x.txt"], "found no tokenizer; expected exactly one of --train-tokenizer, --sentencepiece"),
+        (["x.txt", "--byte-tokenizer", "--gpt2", "g"], "found --gpt2 and --byte-tokenizer"),
+        (["x.txt", "--byte-tokenizer", "--vocab-size", "9"], "found --vocab-size 9 with --byte-tokenizer"),
+        (["--byte-tokenizer"], "found no text"),
+    ],
+)
+def test_contradictory_arguments(tmp_path, args, message):
+    """Catches: an argument silently ignored."""
+    with pytest.raises(ValueError, match=message):
+        command(*args, "--out", str(tmp_path / "out"))
+
+
+def test_the_embedded_corpus(tmp_path):
+    """Catches: `--embedded` that reads nothing; a domain of it without validation text."""
+    summary = command("--embedded", "--out", str(tmp_path / "out"), "--byte-tokenizer")
+    assert list(summary.train) == ["code", "prose", "tables"]
+    assert min(count.tokens for count in summary.valid.values()) > 5000
+    assert sum(count.tokens for count in summary.train.values()) > 8e6

@@ -1,0 +1,71 @@
+"""Keyed permutations: that they are ones, and that all are equally likely."""
+
+import collections
+import itertools
+
+import numpy as np
+import pytest
+
+from lfr_jax.schedule.permutation import ROUNDS, bits_for, permute, round_keys
+
+
+@pytest.mark.parametrize("size", [*range(1, 9), 31, 32, 33, 63, 64, 65, 127, 128, 129, 1000, 65_535, 65_536, 65_537])
+def test_is_a_permutation(size):
+    """Catches: a value left outside (< for >=); the halves' widths exchanged; walking only once."""
+    for number in range(2):
+        keys = round_keys(b"test", 0, 0, number)
+        image = permute(np.arange(size, dtype=np.uint32), size, keys, bits_for(size))
+        np.testing.assert_array_equal(np.sort(image), np.arange(size))
+
+
+def test_largest_domain():
+    """Catches: arithmetic that overflows 32 bits."""
+    x = np.array([0, 1, 2**31 - 2], np.uint32)
+    image = permute(x, 2**31 - 1, round_keys(b"test", 0, 0, 0), bits_for(2**31 - 1))
+    assert len(set(image.tolist())) == 3 and image.max() < 2**31 - 1
+
+
+@pytest.mark.parametrize("size", [3, 4, 5])
+def test_every_permutation_is_equally_likely(size):
+    """Catches: fewer rounds, or fewer bits for small domains (z is 27 at size 5 with three bits)."""
+    per_permutation = 150
+    all_of_them = list(itertools.permutations(range(size)))
+    draws = per_permutation * len(all_of_them)
+    keys = np.random.default_rng(0).integers(0, 2**32, (ROUNDS, draws), dtype=np.uint32)
+    images = [permute(np.full(draws, x, np.uint32), size, keys, bits_for(size)).tolist() for x in range(size)]
+    seen = collections.Counter(zip(*images))
+    chi2 = sum((seen[p] - per_permutation) ** 2 / per_permutation for p in all_of_them)
+    freedom = len(all_of_them) - 1
+    assert abs(chi2 - freedom) < 4 * (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize("size", [40, 129])
+def test_pairs_are_equally_likely(size):
+    """Catches: six rounds or less; a round hash of a single multiplication."""
+    draws = 30 * size * size
+    keys = np.random.default_rng(0).integers(0, 2**32, (ROUNDS, draws), dtype=np.uint32)
+    for a, b in [(0, 1), (0, size // 2), (size - 2, size - 1)]:
+        first, second = (permute(np.full(draws, x, np.uint32), size, keys, bits_for(size)) for x in (a, b))
+        table = np.bincount(first.astype(int) * size + second, minlength=size * size).reshape(size, size)
+        assert np.trace(table) == 0
+        off_diagonal = table[~np.eye(size, dtype=bool)]
+        mean, freedom = draws / off_diagonal.size, off_diagonal.size - 1
+        chi2 = ((off_diagonal - mean) ** 2 / mean).sum()
+        assert abs(chi2 - freedom) < 4 * (2 * freedom) ** 0.5
+
+
+def test_elements_of_several_permutations():
+    """Catches: walking elements that keep another's key or size."""
+    sizes, numbers = np.repeat([5, 9, 64], 5), np.tile(np.arange(5), 3)
+    x = np.tile(np.arange(5, dtype=np.uint32), 3)
+    keys = np.stack([round_keys(b"test", 0, 0, int(n)) for n in numbers], axis=-1)
+    together = permute(x, sizes, keys, bits_for(64))
+    apart = [permute(x[i : i + 1], int(sizes[i]), keys[:, i], bits_for(64))[0] for i in range(15)]
+    assert together.tolist() == apart
+
+
+def test_keys_differ_in_every_argument():
+    """Catches: adding seed and phase; leaving an argument out; text of varying width."""
+    arguments = itertools.product([b"a", b"b"], [0, 1, 11], [0, 1, 11], [-1, 0, 1])
+    keys = {round_keys(*a).tobytes() for a in arguments}
+    assert len(keys) == 2 * 3 * 3 * 3

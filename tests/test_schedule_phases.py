@@ -1,0 +1,139 @@
+"""Phases: their edges, stretched or not, and lengths in epochs."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lfr_jax import schedule
+from lfr_jax.schedule.phases import num_kept
+
+LENGTHS = dict(learn=7, focus=3, review=5, focus2=2)
+
+
+def test_edges_of_every_phase():
+    """Catches: Learn within the cycle; a cycle too many; Focus 2 before Review; scoring in Review."""
+    one = schedule.lfr(**LENGTHS, reps=1).phases
+    assert [tuple(p) for p in one] == [
+        ("learn", 0, 7, False),
+        ("focus", 7, 10, True),
+        ("review", 10, 15, False),
+        ("focus2", 15, 17, True),
+    ]
+    two = schedule.lfr(**LENGTHS, reps=2).phases
+    assert [tuple(p) for p in two] == [
+        ("learn", 0, 7, False),
+        ("focus.1", 7, 10, True),
+        ("review.1", 10, 15, False),
+        ("focus2.1", 15, 17, True),
+        ("focus.2", 17, 20, True),
+        ("review.2", 20, 25, False),
+        ("focus2.2", 25, 27, True),
+    ]
+
+
+@pytest.mark.parametrize("scores", ["train", "detrended"])
+def test_recorded_losses_need_no_pass(scores):
+    """Catches: paying for a scoring pass whose losses were recorded anyway."""
+    s = schedule.lfr(**LENGTHS, scores=scores)
+    assert s.observe_train and not any(p.score for p in s.phases)
+    assert not schedule.lfr(**LENGTHS, scores="pass").observe_train
+
+
+def test_control_has_the_phases_of_lfr():
+    """Catches: the control drifting away from what it controls."""
+    unscored = tuple(p._replace(score=False) for p in schedule.lfr(**LENGTHS).phases)
+    assert schedule.random_drop(**LENGTHS).phases == unscored
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=4, max_size=4), st.integers(1, 3), st.integers(1, 2000))
+def test_fit(lengths, reps, steps):
+    """Catches: boundaries rounded each for itself (gaps); floor for nearest; an empty phase let through."""
+    s = schedule.lfr(**dict(zip(LENGTHS, lengths)), reps=reps)
+    total = s.phases[-1].stop
+    try:
+        fitted = schedule.fit(s, steps)
+    except ValueError:
+        shortest = min(p.stop - p.start for p in s.phases)
+        assert shortest * steps < total  # a phase of one step or more always fits
+        return
+    assert fitted.phases[0].start == 0 and fitted.phases[-1].stop == steps
+    for old, new in zip(s.phases, fitted.phases):
+        assert (new.name, new.score) == (old.name, old.score)
+        assert new.start < new.stop
+        assert abs(new.start - old.start * steps / total) <= 0.5
+    assert [p.start for p in fitted.phases[1:]] == [p.stop for p in fitted.phases[:-1]]
+    assert schedule.fit(s, total).phases == s.phases
+    assert fitted._replace(phases=s.phases) == s
+
+
+def test_fit_names_the_phase_that_vanishes():
+    """Catches: naming the phase after it; comparing the old lengths."""
+    s = schedule.lfr(learn=98, focus=1, review=100, focus2=1, reps=1)
+    with pytest.raises(ValueError, match=r"phase 'focus' is 1 of 200 steps, and would last none of 20"):
+        schedule.fit(s, 20)
+    with pytest.raises(ValueError, match="steps is 0"):
+        schedule.fit(s, 0)
+
+
+def test_in_epochs():
+    """Catches: an epoch of Focus over all blocks; rounding down; the share dropped taken for the one kept."""
+    # 1000 blocks, 30 a step. Learn: 1000/30 = 33.3 -> 34. Focus keeps 750: 2·750/30 = 50. Review: 500/30 = 16.7 -> 17.
+    # Focus 2 keeps 290: 290/30 = 9.7 -> 10.
+    got = schedule.in_epochs(1000, 30, focus=2.0, review=0.5, drop=0.25, drop2=0.71)
+    assert got == dict(learn=34, focus=50, review=17, focus2=10, drop=0.25, drop2=0.71)
+    schedule.lfr(**got)
+    schedule.random_drop(**got)
+    # 1.1 · 100 / 10 is 11, where floats give 11.000000000000002.
+    assert schedule.in_epochs(100, 10, learn=1.1)["learn"] == 11
+
+
+def test_one_epoch_covers_the_kept_blocks():
+    """Catches: a length that leaves out part of a pass, or adds a step."""
+    lengths = schedule.in_epochs(101, 8)
+    for name, drop in dict(learn=0, focus=0.5, review=0, focus2=0.7).items():
+        kept = num_kept(101, drop)
+        assert (lengths[name] - 1) * 8 < kept <= lengths[name] * 8
+
+
+def test_num_kept():
+    """Catches: the float product (0.29 · 100 = 28.999…); rounding; keeping the floor instead of dropping it."""
+    assert num_kept(100, 0.29) == 71
+    assert num_kept(10, 0.7) == 3
+    assert num_kept(7, 0.5) == 4
+    assert num_kept(7, 0.0) == 7
+    assert num_kept(1, 0.999) == 1
+    assert num_kept(100, np.float32(0.25)) == 75
+
+
+@pytest.mark.parametrize("policy", [schedule.lfr, schedule.random_drop])
+def test_errors(policy):
+    """Catches: dropping a check; allowing drop = 1."""
+    for name in LENGTHS:
+        for bad, said in {0: "is 0, expected at least 1", -3: "is -3", 2.0: "is 2.0, expected a whole number"}.items():
+            with pytest.raises(ValueError, match=f"length of phase '{name}(.1)?' {said}"):
+                policy(**(LENGTHS | {name: bad}))
+    for name in ("drop", "drop2"):
+        for bad in (1.0, -0.1, float("nan")):
+            with pytest.raises(ValueError, match=f"{name} is {bad}"):
+                policy(**LENGTHS, **{name: bad})
+    with pytest.raises(ValueError, match="reps is 0"):
+        policy(**LENGTHS, reps=0)
+
+
+def test_other_errors():
+    """Catches: an unknown mode taken for the default; endless epochs; a phase counted from the end."""
+    with pytest.raises(ValueError, match="scores is 'passs', expected one of 'pass', 'train', 'detrended'"):
+        schedule.lfr(scores="passs")
+    with pytest.raises(ValueError, match="steps is 0"):
+        schedule.uniform(0)
+    with pytest.raises(ValueError, match="focus is inf epochs"):
+        schedule.in_epochs(10, 1, focus=float("inf"))
+    with pytest.raises(ValueError, match="focus2 drops 1"):
+        schedule.in_epochs(10, 1, drop2=1)
+    s = schedule.lfr(reps=1)
+    state = s.init(schedule.BlockInfo(4))
+    for index in (-1, 4):
+        with pytest.raises(IndexError, match=f"phase_index is {index}, expected 0 to 3"):
+            s.begin(state, index)
