@@ -1,20 +1,50 @@
-"""Causal attention of one sequence: one call, several implementations."""
+"""Causal attention of one sequence: one call, three implementations.
+
+- xla: plain array operations; everywhere.
+- cudnn: cuDNN's flash attention, through jax.nn; GPUs, 16-bit types.
+- splash: JAX's flash attention kernel for TPUs, which also skips what the mask hides.
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+KEEP = "attention"  # the name of what a layer keeps of attention for its backward pass
 
 
-def attend(q_TxHxP, k_SxKxP, v_SxKxP, *, segments_T=None, offset=0, impl="auto"):
-    """Causal softmax attention -> [T, H, P], scaled by 1/sqrt(P); query t stands at key position `offset` + t.
+def attend(q_TxHxP, k_SxKxP, v_SxKxP, *, segments_T=None, offset=0, impl: str = "auto"):
+    """Causal softmax attention -> [T, H, P], scaled by 1/sqrt(P).
 
-    With fewer key heads than query heads (K < H), each serves H/K neighbouring query heads
-    (grouped-query attention, Ainslie et al. 2023). With `segments_T` (int32, T = S), a query sees
-    only keys of its own segment: documents packed into one block stay apart.
+    Query t stands at key position `offset` + t. With fewer key heads than query heads (K < H), each
+    serves H/K neighbouring query heads (grouped-query attention, Ainslie et al. 2023). With
+    `segments_T` (int32; S = T), a query sees only keys of its own segment: documents packed
+    into one block stay apart.
+
+    `impl`: 'xla', 'cudnn', 'splash', or 'auto', which is splash on TPUs where it fits and xla elsewhere.
 
     Raises:
-      ValueError: `impl` is not available here.
+      ValueError: `impl` does not run here, or not on these arrays.
     """
-    return _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset)
+    T, S = len(q_TxHxP), len(k_SxKxP)
+    platform = jax.default_backend()
+    if impl == "auto":
+        impl = "splash" if platform == "tpu" and T == S and T % 128 == 0 else "xla"
+    if impl == "xla":
+        return _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset)
+    if impl not in ("cudnn", "splash"):
+        raise ValueError(f"model.attention={impl!r}; expected 'auto', 'xla', 'cudnn' or 'splash'")
+    if T != S or not isinstance(offset, int) or offset:
+        raise ValueError(f"model.attention={impl!r} takes whole sequences, found {T} queries and {S} keys")
+    needed = {"cudnn": "gpu", "splash": "tpu"}[impl]
+    if platform != needed:
+        raise ValueError(f"model.attention={impl!r} needs a {needed}, and jax runs on {platform}; use 'auto'")
+    if impl == "cudnn" and q_TxHxP.dtype == jnp.float32:
+        raise ValueError("model.attention='cudnn' needs model.dtype='bfloat16', found float32")
+    kernel = _cudnn if impl == "cudnn" else splash
+    segments = () if segments_T is None else (segments_T,)
+    return on_local_batch(kernel)(q_TxHxP, k_SxKxP, v_SxKxP, *segments)
 
 
 def _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset):
@@ -28,3 +58,66 @@ def _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset):
     scores_KxGxTxS = jnp.where(seen_TxS[None, None], scores_KxGxTxS * head_dim**-0.5, -jnp.inf)
     probs_KxGxTxS = jax.nn.softmax(scores_KxGxTxS).astype(v_SxKxP.dtype)
     return jnp.einsum("KGTS,SKP->TKGP", probs_KxGxTxS, v_SxKxP).reshape(T, H, head_dim)
+
+
+def _cudnn(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None):
+    mask_Bx1xTxT = None
+    if segments_BxT is not None:
+        mask_Bx1xTxT = (segments_BxT[:, :, None] == segments_BxT[:, None, :])[:, None]
+    return jax.nn.dot_product_attention(
+        q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, mask=mask_Bx1xTxT, is_causal=True, implementation="cudnn"
+    )
+
+
+def splash(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None, *, interpret: bool = False):
+    """JAX's splash attention kernel on one device. `interpret` runs it without a TPU, slowly.
+
+    Raises:
+      ValueError: T is not a multiple of 128.
+    """
+    from jax.experimental.pallas.ops.tpu import splash_attention as kernels  # slow to import
+
+    _, T, H, head_dim = q_BxTxHxP.shape
+    if T % 128:
+        raise ValueError(f"model.attention='splash' needs a multiple of 128 tokens, found {T}; use 'xla'")
+    mask = kernels.MultiHeadMask([kernels.CausalMask((T, T))] * H)
+    kernel = kernels.make_splash_mha(
+        mask, head_shards=1, q_seq_shards=1, residual_checkpoint_name=KEEP, interpret=interpret
+    )
+
+    def one(q_TxHxP, k_TxKxP, v_TxKxP, segments_T=None):
+        heads_first = (x.swapaxes(0, 1) for x in (q_TxHxP * head_dim**-0.5, k_TxKxP, v_TxKxP))
+        segments = None if segments_T is None else kernels.SegmentIds(segments_T, segments_T)
+        return kernel(*heads_first, segment_ids=segments).swapaxes(0, 1)
+
+    return jax.vmap(one)(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, *(() if segments_BxT is None else (segments_BxT,)))
+
+
+def on_local_batch(kernel: Callable) -> Callable:
+    """A batched one-device `kernel` as a function of one sequence, to be vmapped.
+
+    A kernel cannot be split by the compiler: each device must run its own, on the rows and heads that
+    it holds. A shard_map inside vmap cannot take the batch apart, so vmap hands the whole batch over.
+    """
+
+    @jax.custom_batching.custom_vmap
+    def of_one(*arrays):
+        return manual(*(x[None] for x in arrays))[0]
+
+    @of_one.def_vmap
+    def of_batch(size, is_batched, *arrays):
+        rows = spec(arrays[is_batched.index(True)])[0]
+
+        def repeat(x):
+            return jax.reshard(jnp.broadcast_to(x[None], (size, *x.shape)), P(rows, *spec(x)))
+
+        return manual(*(x if batched else repeat(x) for x, batched in zip(arrays, is_batched))), True
+
+    def manual(*arrays):
+        specs = tuple(map(spec, arrays))
+        return jax.shard_map(kernel, in_specs=specs, out_specs=specs[0], check_vma=False)(*arrays)
+
+    def spec(x):
+        return jax.typeof(x).sharding.spec
+
+    return of_one

@@ -54,14 +54,16 @@ def generate(
     length = len(prompt)
     if not 0 < length <= config.max_len - max_new_tokens:
         raise ValueError(
-            f"a prompt of {length} tokens and {max_new_tokens} new ones: expected at least one token of prompt "
-            f"and at most model.max_len={config.max_len} in all"
+            f"found a prompt of {length} tokens and {max_new_tokens} new ones; expected at least one token "
+            f"of prompt, and at most model.max_len={config.max_len} in all"
         )
     if prompt.min() < 0 or prompt.max() >= config.vocab_size:
-        raise ValueError(f"prompt ids lie in [{prompt.min()}, {prompt.max()}], expected [0, {config.vocab_size})")
+        raise ValueError(
+            f"prompt ids go from {prompt.min()} to {prompt.max()}; expected 0 to {config.vocab_size - 1}"
+        )
     if temperature < 0 or top_k < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
         raise ValueError(
-            f"found temperature={temperature}, top_k={top_k}, top_p={top_p}, max_new_tokens={max_new_tokens}; "
+            f"found {temperature=}, {top_k=}, {top_p=}, {max_new_tokens=}; "
             "expected temperature >= 0, top_k >= 0, 0 < top_p <= 1, max_new_tokens >= 1"
         )
     if key is None and temperature > 0:
@@ -93,11 +95,10 @@ def sample(logits_V, key, temperature: float, top_k: int, top_p: float, vocab_si
 
 
 def new_cache(config: ModelConfig, length: int) -> model.Cache:
-    """An empty cache for sequences of up to `length` tokens. Its heads lie over 'tensor', as the model's do."""
+    """An empty cache for sequences of up to `length` tokens; heads lie over 'tensor', as the model's do."""
     shape = (config.num_layers, length, config.num_kv_heads, config.dim // config.num_heads)
-    return model.Cache(
-        *(jnp.zeros(shape, config.dtype, out_sharding=P(None, None, "tensor", None)) for _ in model.Cache._fields)
-    )
+    empty = jnp.zeros(shape, config.dtype, out_sharding=P(None, None, "tensor", None))
+    return model.Cache(empty, empty)
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6, 7))

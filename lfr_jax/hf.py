@@ -19,7 +19,9 @@ from lfr_jax.config import ModelConfig, gpt2, llama
 WEIGHTS = "model.safetensors"
 
 
-def export(params, config: ModelConfig, tokenizer_dir: str | os.PathLike | None, out_dir: str | os.PathLike) -> None:
+def export(
+    params, config: ModelConfig, tokenizer_dir: str | os.PathLike | None, out_dir: str | os.PathLike
+) -> None:
     """Writes a folder that `GPT2LMHeadModel.from_pretrained` or `LlamaForCausalLM.from_pretrained` loads.
 
     Weights are float32. The files of `tokenizer_dir` are copied beside them.
@@ -62,8 +64,8 @@ def _family(config: ModelConfig) -> str:
     if parts == ("rope", "rmsnorm", "swiglu", False):
         return "llama"
     raise ValueError(
-        f"(positions, norm, mlp, bias) = {parts} with num_kv_heads={config.num_kv_heads} of {config.num_heads} is "
-        "neither GPT-2 (learned, layernorm, gelu, True, all heads) nor Llama (rope, rmsnorm, swiglu, False)"
+        f"(positions, norm, mlp, bias) = {parts} with {config.num_kv_heads} key heads for {config.num_heads} "
+        "is neither GPT-2 (learned, layernorm, gelu, True, as many) nor Llama (rope, rmsnorm, swiglu, False)"
     )
 
 
@@ -104,11 +106,12 @@ def _to_json(family: str, config: ModelConfig) -> dict:
 
 
 def _from_json(s: Mapping, folder: pathlib.Path) -> ModelConfig:
-    """Reads config.json. What is left out of it has the default of transformers' GPT2Config or LlamaConfig."""
+    """Reads config.json. What it leaves out has the default of transformers' GPT2Config or LlamaConfig."""
 
     def expect(key: str, *values) -> None:
         if s.get(key, values[0]) not in values:
-            raise ValueError(f"{folder}/config.json has {key}={s[key]!r}; expected {' or '.join(map(repr, values))}")
+            expected = " or ".join(map(repr, values))
+            raise ValueError(f"{folder}/config.json has {key}={s[key]!r}; expected {expected}")
 
     expect("model_type", "gpt2", "llama")
     if s["model_type"] == "gpt2":
@@ -154,7 +157,7 @@ def _read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
     tensors = {}
     for file in files:
         if not (folder / file).exists():
-            raise FileNotFoundError(f"{folder / file} is not there; expected weights in the safetensors format")
+            raise FileNotFoundError(f"{folder / file} is not there; expected safetensors weights")
         with safetensors.safe_open(folder / file, framework="numpy") as opened:
             tensors |= {name: opened.get_tensor(name).astype(np.float32) for name in opened.keys()}
     return tensors
@@ -165,6 +168,7 @@ def _read_tensors(folder: pathlib.Path) -> dict[str, np.ndarray]:
 
 def _gpt2_tensors(p: dict, config: ModelConfig) -> dict:
     D, layers, attention = config.dim, p["layers"], p["layers"]["attention"]
+    qkv = [attention[name] for name in ("query", "key", "value")]
     tensors = {
         "transformer.wte.weight": p["embedding"],
         "transformer.wpe.weight": p["positions"],
@@ -173,10 +177,9 @@ def _gpt2_tensors(p: dict, config: ModelConfig) -> dict:
     }
     if not config.tied_head:
         tensors["lm_head.weight"] = p["head"].T
-    qkv = [attention[name] for name in ("query", "key", "value")]
     for i in range(config.num_layers):
         at = f"transformer.h.{i}."
-        tensors[at + "attn.c_attn.weight"] = np.concatenate([w["kernel"][i].reshape(D, D) for w in qkv], axis=1)
+        tensors[at + "attn.c_attn.weight"] = np.concatenate([w["kernel"][i].reshape(D, D) for w in qkv], 1)
         tensors[at + "attn.c_attn.bias"] = np.concatenate([w["bias"][i].reshape(D) for w in qkv])
         tensors[at + "attn.c_proj.weight"] = attention["out"]["kernel"][i].reshape(D, D)
         tensors[at + "attn.c_proj.bias"] = attention["out"]["bias"][i]
@@ -190,7 +193,8 @@ def _gpt2_tensors(p: dict, config: ModelConfig) -> dict:
 
 
 def _gpt2_params(tensors: Mapping, config: ModelConfig) -> dict:
-    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}  # OpenAI's have none
+    # The weights that OpenAI published have no prefix.
+    tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     Y, D, H, head_dim = config.num_layers, config.dim, config.num_heads, config.dim // config.num_heads
 
     def stack(name: str) -> np.ndarray:

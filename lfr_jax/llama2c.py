@@ -1,4 +1,4 @@
-"""Reads the checkpoints of llama2.c (github.com/karpathy/llama2.c), its first format: float32, no magic number.
+"""Reads checkpoints of llama2.c (github.com/karpathy/llama2.c) in its first format: float32, no magic number.
 
 Small Llama models with published texts: a check of the whole model from outside.
 """
@@ -23,7 +23,7 @@ def load(path: str | os.PathLike) -> tuple[ModelConfig, dict]:
     raw = pathlib.Path(path).read_bytes()
     start = struct.calcsize(HEADER)
     if len(raw) < start:
-        raise ValueError(f"{path} has {len(raw)} bytes, fewer than the header of a llama2.c checkpoint ({start})")
+        raise ValueError(f"{path} has {len(raw)} bytes, fewer than a llama2.c checkpoint's header ({start})")
     D, F, Y, H, K, V, S = struct.unpack(HEADER, raw[:start])
     tied, V = V > 0, abs(V)
     size = D // H if H else 0  # of a head
@@ -45,7 +45,7 @@ def load(path: str | os.PathLike) -> tuple[ModelConfig, dict]:
     )
     expected = start + 4 * sum(int(np.prod(shape)) for shape in shapes.values())
     if len(raw) != expected:
-        raise ValueError(f"{path} has {len(raw)} bytes; its header, {(D, F, Y, H, K, V, S)}, asks for {expected}")
+        raise ValueError(f"{path} has {len(raw)} bytes; its header {D, F, Y, H, K, V, S} asks for {expected}")
     w, offset = {}, start
     for name, shape in shapes.items():
         w[name] = np.frombuffer(raw, "<f4", int(np.prod(shape)), offset).reshape(shape)
@@ -74,6 +74,6 @@ def load(path: str | os.PathLike) -> tuple[ModelConfig, dict]:
 
 
 def halves(weight_YxHxPxD):
-    """Rows of a head from interleaved rotary pairs (0, 1), (2, 3), ... to our pairs (0, P/2), (1, P/2 + 1), ..."""
+    """Rows of a head, from rotary pairs (0, 1), (2, 3), ... to our pairs (0, P/2), (1, P/2 + 1), ..."""
     Y, H, size, D = weight_YxHxPxD.shape
     return weight_YxHxPxD.reshape(Y, H, size // 2, 2, D).swapaxes(2, 3).reshape(Y, H, size, D)

@@ -92,6 +92,10 @@ class RunDir:
         if jax.process_index() == 0:
             write_json(self.path / "summary.json", summary)
 
+    def load_summary(self) -> dict[str, Any]:
+        """What `write_summary` wrote."""
+        return read_json(self.path / "summary.json")
+
 
 def check_resumable(saved: Config, new: Config) -> None:
     """Raises ValueError with every setting that differs and may not.

@@ -4,11 +4,10 @@ All axes are Explicit: an array's type carries its sharding, and a mistake raise
 instead of costing silent communication. One device is the mesh (1, 1, 1), not a special case.
 """
 
-from collections.abc import Sequence
 import math
+from collections.abc import Sequence
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
@@ -54,7 +53,5 @@ def make_mesh(
             f"{asked}: the mesh has {needed} devices, but {len(devices)} in {jax.process_count()} processes "
             "must all take part; set one size to -1"
         )
-    if needed == len(jax.devices()) and len(devices) == needed:  # lets the platform choose a fast order
-        return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Explicit,) * 3, devices=devices)
-    grid = np.array(devices[:needed]).reshape(tuple(sizes.values()))
-    return Mesh(grid, AXES, axis_types=(AxisType.Explicit,) * 3)
+    explicit = (AxisType.Explicit,) * 3
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=explicit, devices=devices[:needed])

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import threading
 import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from lfr_jax.config import Config
 from lfr_jax.corpora import Corpus, open_corpus
 from lfr_jax.metrics import MetricsWriter
 from lfr_jax.progress import Progress
-from lfr_jax.recorder import Measured, Recorder
+from lfr_jax.recorder import Measured, NonFiniteLoss, Recorder
 from lfr_jax.run_dir import RunDir
 from lfr_jax.sharding import make_mesh
 
@@ -47,8 +48,21 @@ def train(config: Config, quiet: bool = False) -> Result:
         run.adopt(config)
         corpus.tokenizer.save(run.path / "tokenizer")
         trainer = Trainer(config, corpus, sched, mesh, run, quiet)
-        with contextlib.closing(trainer.checkpoints), contextlib.closing(trainer.metrics), trainer.progress:
-            return trainer.run()
+        with (
+            contextlib.closing(trainer.checkpoints),
+            contextlib.closing(trainer.metrics),
+            trainer.progress,
+            sigterm_noticed() as terminated,
+        ):
+            try:
+                return trainer.run(terminated)
+            except NonFiniteLoss as diverged:
+                good = trainer.checkpoints.latest_good
+                left = f"the last good checkpoint is step {good}" if good is not None else "there is no checkpoint yet"
+                raise NonFiniteLoss(
+                    f"{diverged}; {left} in {run.path / 'checkpoints'}. Lower optimizer.peak_lr or look at these "
+                    "blocks, and continue in a new run_dir; the same command repeats the same steps"
+                ) from None
 
 
 class Trainer:
@@ -74,11 +88,12 @@ class Trainer:
         self.progress = Progress(self.num_steps, quiet=quiet)
         self.recorder = Recorder(config.train.log_every)
 
-    def run(self) -> Result:
+    def run(self, terminated: Callable[[], bool]) -> Result:
         with self.clock.paused():
             state = self.restored_or_fresh()
         step = int(state.step)
-        terminated = listen_for_sigterm()
+        if step == self.num_steps:
+            return Result(state, self.run_dir.load_summary())
         for index, phase in enumerate(self.schedule.phases):
             if step >= phase.stop:
                 continue
@@ -90,9 +105,10 @@ class Trainer:
                 self.record(self.recorder.add(Measured(step, phase.name, batch["ids"], on_device)))
                 if self.due(step, self.config.train.eval_every):
                     self.evaluate(state, step)
-                if terminated() or self.due(step, self.config.train.checkpoint_every):
+                stop = terminated() and step < self.num_steps
+                if stop or self.due(step, self.config.train.checkpoint_every):
                     self.save(state)
-                if terminated():
+                if stop:
                     raise SystemExit(PREEMPTED)
         return self.finish(state)
 
@@ -180,12 +196,9 @@ class Trainer:
         self.checkpoints.save(state, {"fingerprint": self.corpus.fingerprint, "seconds": self.clock.seconds})
 
     def finish(self, state: steps.TrainState) -> Result:
-        """The last evaluation and the last checkpoint."""
-        step = self.num_steps
+        """The last evaluation, the summary, the last checkpoint: where that stands, the others do too."""
+        step, phases = self.num_steps, self.schedule.phases
         losses = self.evaluate(state, step)
-        self.save(state)
-        self.checkpoints.wait()
-        phases = self.schedule.phases
         summary = {
             "policy": self.config.schedule.policy,
             "steps": step,
@@ -196,6 +209,8 @@ class Trainer:
             "held_out_loss": {domain: loss.loss for domain, loss in losses.items()},
         }
         self.run_dir.write_summary(summary)
+        self.save(state)
+        self.checkpoints.wait()
         return Result(state, summary)
 
 
@@ -231,9 +246,15 @@ def check_fingerprint(of_run: str, of_store: str, config: Config) -> None:
         )
 
 
-def listen_for_sigterm():
-    """A function that tells whether SIGTERM has come since this call."""
+@contextlib.contextmanager
+def sigterm_noticed():
+    """A function that tells whether SIGTERM has come, in place of dying of it."""
     came = []
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: came.append(True))
-    return lambda: bool(came)
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
+        yield lambda: False
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    try:
+        yield lambda: bool(came)
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -63,7 +63,7 @@ def test_a_run_that_begins_again_begins_empty(tmp_path):
     assert read(tmp_path / "metrics.csv") == read(tmp_path / "eval.csv") == []
 
 
-@pytest.mark.parametrize("torn", ["7,focus,1.2", "7,focus,1.2\n", "\0\0\0\0\n", "7,focus,1,2,3,4,5,6,7.1"])
+@pytest.mark.parametrize("torn", ["7,focus,1.2", "7,focus,1.2\n", "\0\0\0\0\n", "7,focus,1,2,3,4,5,6,7.1", "\0\0,,,,,,,,\n"])
 def test_a_torn_last_row_is_dropped(tmp_path, torn):
     """Catches: appending to half a row, which spoils two; choking on what a power cut leaves."""
     run(tmp_path, 0, 6)

@@ -129,9 +129,12 @@ def test_duplicate_texts_are_left_out(tmp_path):
 
 
 class TooSmall(tokenizer.Bytes):
-    """Says that it knows 100 tokens."""
+    """Says that it knows 100 tokens, and gives ids that two bytes would wrap into that range."""
 
     vocab_size, eos_id = 100, 99
+
+    def encode_batch(self, texts):
+        return [[65_536 + i % 50 for i in self.encode(text)] for text in texts]
 
 
 def test_bad_input_leaves_nothing(tmp_path):

@@ -164,4 +164,4 @@ def test_an_exception_leaves_a_fresh_line():
 
 def test_short():
     """Catches: wrong unit at its border."""
-    assert [short(x) for x in (0.4, 999.0, 1000.0, 12345.0, 3.2e6)] == ["0", "999", "1.00k", "12.3k", "3.20M"]
+    assert [short(x) for x in (0.4, 12.3, 999.0, 1000.0, 12345.0, 3.2e6)] == ["0", "12", "999", "1.00k", "12.3k", "3.20M"]

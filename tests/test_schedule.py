@@ -22,7 +22,9 @@ POLICIES = {
     "lfr-detrended": schedule.lfr(**LENGTHS, reps=1, scores="detrended"),
     "random_drop": schedule.random_drop(**LENGTHS, reps=1),
 }
-MODULES = ["lfr_jax.schedule"] + [f"lfr_jax.schedule.{m.name}" for m in pkgutil.iter_modules(schedule.__path__)]
+MODULES = ["lfr_jax.schedule"] + [
+    f"lfr_jax.schedule.{m.name}" for m in pkgutil.iter_modules(schedule.__path__)
+]
 
 
 def test_import_is_light_and_touches_no_device():
@@ -51,7 +53,17 @@ def test_docstring_examples_run(module):
 
 def test_public_functions_have_examples():
     """Catches: dropping the example of a public function."""
-    for name in ("lfr", "uniform", "random_drop", "plan", "hardest", "observe", "detrend", "fit", "in_epochs"):
+    for name in (
+        "lfr",
+        "uniform",
+        "random_drop",
+        "plan",
+        "hardest",
+        "observe",
+        "detrend",
+        "fit",
+        "in_epochs",
+    ):
         assert ">>>" in getattr(schedule, name).__doc__, name
 
 

@@ -9,9 +9,11 @@ import pytest
 from lfr_jax.schedule.permutation import ROUNDS, bits_for, permute, round_keys
 
 
-@pytest.mark.parametrize("size", [*range(1, 9), 31, 32, 33, 63, 64, 65, 127, 128, 129, 1000, 65_535, 65_536, 65_537])
+@pytest.mark.parametrize(
+    "size", [*range(1, 9), 31, 32, 33, 63, 64, 65, 127, 128, 129, 1000, 65_535, 65_536, 65_537]
+)
 def test_is_a_permutation(size):
-    """Catches: a value left outside (< for >=); the halves' widths exchanged; walking only once."""
+    """Catches: a value left outside (< for >=); walking only once."""
     for number in range(2):
         keys = round_keys(b"test", 0, 0, number)
         image = permute(np.arange(size, dtype=np.uint32), size, keys, bits_for(size))
@@ -39,9 +41,9 @@ def test_every_permutation_is_equally_likely(size):
     assert abs(chi2 - freedom) < 4 * (2 * freedom) ** 0.5
 
 
-@pytest.mark.parametrize("size", [40, 129])
+@pytest.mark.parametrize("size", [40, 100])
 def test_pairs_are_equally_likely(size):
-    """Catches: six rounds or less; a round hash of a single multiplication."""
+    """Catches: four rounds; a half whose top bit is never changed (100 takes seven bits: halves of 3 and 4)."""
     draws = 30 * size * size
     keys = np.random.default_rng(0).integers(0, 2**32, (ROUNDS, draws), dtype=np.uint32)
     for a, b in [(0, 1), (0, size // 2), (size - 2, size - 1)]:

@@ -111,7 +111,11 @@ def test_num_kept():
 def test_errors(policy):
     """Catches: dropping a check; allowing drop = 1."""
     for name in LENGTHS:
-        for bad, said in {0: "is 0, expected at least 1", -3: "is -3", 2.0: "is 2.0, expected a whole number"}.items():
+        for bad, said in {
+            0: "is 0, expected at least 1",
+            -3: "is -3",
+            2.0: "is 2.0, expected a whole number",
+        }.items():
             with pytest.raises(ValueError, match=f"length of phase '{name}(.1)?' {said}"):
                 policy(**(LENGTHS | {name: bad}))
     for name in ("drop", "drop2"):

@@ -70,10 +70,13 @@ def test_counts_at_every_offset(offset):
 
 
 def test_whole_expected_counts_are_met_exactly():
-    """Catches: 0.1 + 0.2 + 0.3 taken at its float value: 1.9999999999999998 rounded down, 3.0000000000000004 up."""
+    """Catches: expected counts taken at their float value: 2.9999999999999996 rounded down,
+    49.00000000000001 up, which would also make for one more pass."""
     for offset in (0, 2**40 - 1, 999):
-        counts, largest = systematic_counts(np.array([0.1, 0.2, 0.3]), 6, offset)
-        assert counts.tolist() == [1, 2, 3] and largest == 3
+        counts, largest = systematic_counts(np.array([0.1, 0.2, 0.3]), 18, offset)
+        assert counts.tolist() == [3, 6, 9] and largest == 9
+        counts, largest = systematic_counts(np.array([0.1, 0.7, 0.3]), 77, offset)
+        assert counts.tolist() == [7, 49, 21] and largest == 49
 
 
 def test_extreme_rates():
@@ -125,7 +128,11 @@ def test_longer_than_a_chunk():
 def test_survives_pickling_and_is_small():
     """Catches: a plan that holds a closure, or int64 lists."""
     n = 10_000
-    for rates, limit in ((np.ones(n), 1000), (np.arange(n) % 2, 4 * n / 2 + 1000), (1 + np.arange(n) % 2, 4 * n + 1000)):
+    for rates, limit in (
+        (np.ones(n), 1000),
+        (np.arange(n) % 2, 4 * n / 2 + 1000),
+        (1 + np.arange(n) % 2, 4 * n + 1000),
+    ):
         draws = plan(rates, n, 0, 0)
         packed = pickle.dumps(draws)
         assert len(packed) < limit

@@ -16,7 +16,11 @@ class Measured(NamedTuple):
 
 def unmeasured(num_blocks: int) -> Measured:
     """N blocks of which nothing is known."""
-    return Measured(jnp.full(num_blocks, jnp.nan, jnp.float32), jnp.full(num_blocks, -1, jnp.int32), jnp.int32(0))
+    return Measured(
+        loss=jnp.full(num_blocks, jnp.nan, jnp.float32),
+        step=jnp.full(num_blocks, -1, jnp.int32),
+        num_invalid=jnp.int32(0),
+    )
 
 
 def observe(measured: Measured, ids_B: jax.Array, losses_B: jax.Array, step: int | jax.Array) -> Measured:

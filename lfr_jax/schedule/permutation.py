@@ -64,7 +64,7 @@ def permute(x: np.ndarray, size: int | np.ndarray, keys: np.ndarray, bits: int) 
 
 
 def feistel(x: np.ndarray, keys: np.ndarray, bits: int) -> np.ndarray:
-    """A permutation of [0, 2**bits), 2 <= bits <= 32: each half in turn is XORed with a hash of the other."""
+    """A permutation of [0, 2**bits), 2 <= bits <= 32: each half in turn XORed with a hash of the other."""
     low_bits = bits // 2
     low, high = x & np.uint32((1 << low_bits) - 1), x >> np.uint32(low_bits)
     for i, key in enumerate(keys):
@@ -78,7 +78,7 @@ def feistel(x: np.ndarray, keys: np.ndarray, bits: int) -> np.ndarray:
 
 
 def round_hash(x: np.ndarray, key: np.ndarray, bits: int) -> np.ndarray:
-    """The top `bits` bits of a 32-bit hash of x and key: two multiplications, with MurmurHash3's constants."""
+    """The top `bits` bits of a hash of x and key: two multiplications, with MurmurHash3's constants."""
     h = x + key
     h *= np.uint32(0x85EBCA6B)
     h ^= h >> np.uint32(16)

@@ -25,7 +25,8 @@ def learn_focus_review(
     parts = [("learn", learn, 0.0)]
     for rep in range(1, reps + 1):
         suffix = f".{rep}" if reps > 1 else ""
-        parts += [("focus" + suffix, focus, drop), ("review" + suffix, review, 0.0), ("focus2" + suffix, focus2, drop2)]
+        cycle = [("focus", focus, drop), ("review", review, 0.0), ("focus2", focus2, drop2)]
+        parts += [(name + suffix, length, share) for name, length, share in cycle]
     phases, start = [], 0
     for name, length, _ in parts:
         stop = start + positive_int(f"the length of phase '{name}'", length)
@@ -66,8 +67,8 @@ def fit(schedule: Schedule, steps: int) -> Schedule:
     for old, new in zip(schedule.phases, phases):
         if new.start == new.stop:
             raise ValueError(
-                f"phase '{old.name}' is {old.stop - old.start} of {total} steps, and would last none of {steps}: "
-                "train for more steps, or choose fewer or longer phases"
+                f"phase '{old.name}' is {old.stop - old.start} of {total} steps, and would last none of "
+                f"{steps}: train for more steps, or choose fewer or longer phases"
             )
     return schedule._replace(phases=phases)
 
@@ -127,12 +128,12 @@ def drop_in(drops: tuple[float, ...], phase_index: int) -> float:
     """The share of blocks that phase `phase_index` drops."""
     phase_index = operator.index(phase_index)
     if not 0 <= phase_index < len(drops):
-        raise IndexError(f"phase_index is {phase_index}, expected 0 to {len(drops) - 1}: there are {len(drops)} phases")
+        raise IndexError(f"phase_index is {phase_index}, expected 0 to {len(drops) - 1}, the last phase")
     return drops[phase_index]
 
 
 def num_kept(num_blocks: int, drop: float) -> int:
-    """N − floor(drop · N), the product being exact: dropping 0.29 of 100 keeps 71. At least one, for drop < 1."""
+    """N − floor(drop · N), the product being exact: dropping 0.29 of 100 keeps 71. At least 1 of N >= 1."""
     return num_blocks - math.floor(as_written(drop) * num_blocks)
 
 

@@ -104,7 +104,9 @@ class Plan(abc.ABC):
             raise TypeError(f"positions are {positions.dtype}, expected integers")
         if positions.min() < 0 or positions.max() >= self.num_draws:
             found = f"{positions.min()} to {positions.max()}" if positions.ndim else f"{positions}"
-            raise IndexError(f"position {found}, expected 0 to {self.num_draws - 1}: the plan has {self.num_draws} draws")
+            raise IndexError(
+                f"position {found}, expected 0 to {self.num_draws - 1}: the plan has {self.num_draws} draws"
+            )
         flat = positions.astype(np.int64).ravel()
         ids = [self._ids(flat[start : start + CHUNK]) for start in range(0, len(flat), CHUNK)]
         return np.concatenate(ids).reshape(positions.shape)[()]
@@ -113,10 +115,14 @@ class Plan(abc.ABC):
     def _ids(self, positions: np.ndarray) -> np.ndarray:
         """int64[E] -> int64[E]."""
 
-    def _shuffle(self, passes: np.ndarray, offsets: np.ndarray, sizes: np.ndarray | int, bits: int) -> np.ndarray:
+    def _shuffle(
+        self, passes: np.ndarray, offsets: np.ndarray, sizes: np.ndarray | int, bits: int
+    ) -> np.ndarray:
         """int64[E]: where offset e of its pass lands in that pass's permutation."""
         numbers, which = np.unique(passes, return_inverse=True)
-        keys = np.stack([round_keys(b"pass", self.seed, self.phase, int(number)) for number in numbers], axis=-1)
+        keys = np.stack(
+            [round_keys(b"pass", self.seed, self.phase, int(number)) for number in numbers], axis=-1
+        )
         keys = keys[:, 0] if len(numbers) == 1 else keys[:, which]
         return permute(offsets.astype(np.uint32), sizes, keys, bits).astype(np.int64)
 
@@ -156,22 +162,25 @@ def checked_rates(rates: np.ndarray) -> np.ndarray:
     """`rates` as an array, if a phase can be drawn by them."""
     rates_N = np.asarray(rates)
     if rates_N.ndim != 1 or rates_N.size == 0:
-        raise ValueError(f"rates have shape {rates_N.shape}, expected [N], one for each of at least one block")
+        raise ValueError(
+            f"rates have shape {rates_N.shape}, expected [N], one for each of at least one block"
+        )
     wrong_N = ~((rates_N >= 0) & (rates_N < np.inf))
     if wrong_N.any():
         i = int(wrong_N.argmax())
         raise ValueError(f"rates[{i}] is {rates_N[i]}, expected a finite number, 0 or more")
     if not rates_N.any():
-        raise ValueError(f"rates[0] to rates[{len(rates_N) - 1}] are all 0, expected at least one positive: nothing to draw")
+        raise ValueError(f"rates[0] to rates[{len(rates_N) - 1}] are all 0, expected at least one positive")
     return rates_N
 
 
 def systematic_counts(rates_K: np.ndarray, num_draws: int, offset: int) -> tuple[np.ndarray, int]:
-    """Counts int64[K] that sum to `num_draws`, each the expected one rounded down or up; and the largest possible.
+    """Counts int64[K] that sum to `num_draws`, each the expected one rounded down or up; and their bound.
 
     Expected counts are split into whole and fractional parts, the latter in integer units of
     at most 2**-30. From there on the arithmetic is exact: marks stand `offset` and every whole
     from there, and a block whose fraction spans a mark gets one more.
+    The bound is the largest expected count, rounded up.
 
     Args:
       rates_K: float64[K], positive and finite.

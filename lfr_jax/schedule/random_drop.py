@@ -1,14 +1,13 @@
 """The control of LFR: the same phases and shares, but blocks dropped at random."""
 
 import jax
-import jax.numpy as jnp
 
 from lfr_jax.schedule.phases import drop_in, learn_focus_review, num_kept
 from lfr_jax.schedule.select import hardest
 from lfr_jax.schedule.types import Schedule
 from lfr_jax.schedule.uniform import ignore, init, rates
 
-PURPOSE = 0x64726F70  # 'drop': sets these keys apart from others made of the same seed
+PURPOSE = 0x64726F70  # 'drop': keys of the same seed for other purposes differ
 
 
 def random_drop(
@@ -53,6 +52,8 @@ def random_drop(
     def begin(state, phase_index):
         n = state.drawn.shape[0]
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PURPOSE), phase_index)
-        return state._replace(drawn=hardest(jax.random.uniform(key, n), num_kept(n, drop_in(drops, phase_index))))
+        return state._replace(
+            drawn=hardest(jax.random.uniform(key, n), num_kept(n, drop_in(drops, phase_index)))
+        )
 
     return Schedule(phases, init, ignore, begin, rates)

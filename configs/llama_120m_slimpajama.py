@@ -1,0 +1,28 @@
+"""Llama 120M: Learn, Focus, Review on SlimPajama.
+
+    lfr prepare --out data/slimpajama --sentencepiece llama2/tokenizer.model slimpajama/
+    lfr train configs/llama_120m_slimpajama.py
+
+`slimpajama/` holds some of SlimPajama's .jsonl.zst files, about 10 billion tokens: Learn is one pass over
+them, and a scoring pass costs a third of that. `llama2/tokenizer.model` is Llama 2's. Meant for 8 GPUs of
+80 GB; not run at this size by us.
+
+Published: the size by name, the data, the shares dropped. Ours, as the paper's are not known to us: the
+shape (TinyLlama's tiny_LLaMA_120M, lit_gpt/config.py, with one key head; 121.1 M parameters), the phases'
+lengths, and the optimizer: nanoGPT's for GPT-2 (0.5 M tokens a step, learning rate 6e-4, warm-up 2,000
+steps).
+"""
+
+from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
+
+config = Config(
+    run_dir="runs/llama_120m_slimpajama",
+    data=DataConfig(store="data/slimpajama", seq_len=2048, workers=4),
+    model=llama(12, 768, num_heads=12, num_kv_heads=1, mlp_dim=2048, dtype="bfloat16"),
+    schedule=ScheduleConfig(
+        "lfr", dict(learn=20_000, focus=40_000, review=20_000, focus2=20_000, drop=0.5, drop2=0.7, reps=1)
+    ),
+    optimizer=OptimizerConfig(peak_lr=6e-4, end_lr=6e-5, shape="cosine", warmup=2000),
+    mesh=MeshConfig(data=-1),
+    train=TrainConfig(batch_size=256, accumulate=4, score_batch=256, eval_every=1000),
+)

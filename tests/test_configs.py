@@ -1,0 +1,61 @@
+"""The files in configs/: their sizes are what their names say, and they fit eight devices."""
+
+import importlib.util
+import pathlib
+
+import pytest
+
+import lfr_jax.schedule
+from lfr_jax import model
+from lfr_jax.config import Config
+from lfr_jax.sharding import BATCH, make_mesh
+
+FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+
+# (parameters, the vocabulary they are counted with)
+SIZES = {
+    "gpt2_124m_openwebtext": (124_439_808, 50257),
+    "gpt2_345m_openwebtext": (354_823_168, 50257),
+    "gpt2_774m_openwebtext": (774_030_080, 50257),
+    "gpt2_1558m_openwebtext": (1_557_611_200, 50257),
+    "llama_120m_slimpajama": (121_129_728, 32000),
+    "llama_300m_slimpajama": (306_750_464, 32000),
+    "llama_500m_slimpajama": (494_859_520, 32000),
+    "llama_1b_slimpajama": (1_100_048_384, 32000),
+}
+
+
+def load(name: str) -> Config:
+    spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.config
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_has_the_published_parameters_and_fits_eight_devices(name):
+    """Catches: a layer, width or head count of any file changed; an untied GPT-2; a batch that eight devices
+    cannot share; a warm-up longer than Learn."""
+    config = load(name)
+    params, vocab_size = SIZES[name]
+    padding = (config.model.vocab_size - vocab_size) * config.model.dim
+    assert model.num_params(config.model) == params + padding
+
+    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+    shapes = model.abstract(config.model, mesh)
+    assert shapes["embedding"].sharding.mesh == mesh
+    assert mesh.size == 8
+    rows = config.train.batch_size // config.train.accumulate
+    assert rows * config.train.accumulate == config.train.batch_size
+    assert rows % 8 == 0 and config.train.score_batch % 8 == 0, BATCH
+    assert config.data.seq_len <= config.model.max_len
+
+    schedule = getattr(lfr_jax.schedule, config.schedule.policy)(**config.schedule.options)
+    assert [phase.name for phase in schedule.phases] == ["learn", "focus", "review", "focus2"]
+    assert config.optimizer.warmup < schedule.phases[0].stop == 20_000
+    assert (schedule.phases[1].stop, schedule.phases[-1].stop) == (60_000, 100_000)
+
+
+def test_every_big_config_is_tested():
+    """Catches: a file added to configs/ without its count."""
+    assert {path.stem for path in FOLDER.glob("*.py")} - {"smoke"} == set(SIZES)

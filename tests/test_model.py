@@ -1,0 +1,301 @@
+"""The decoder against plain numpy, and against itself on every kind of mesh."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+
+from lfr_jax import model
+from lfr_jax.config import gpt2, llama
+from lfr_jax.sharding import BATCH, make_mesh
+
+V, D, T, B = 128, 64, 32, 16
+CONFIGS = {
+    "gpt2": gpt2(3, D, 8, vocab_size=V, max_len=T),
+    "llama": llama(3, D, 8, 4, 96, vocab_size=V, max_len=T),
+}
+TOKENS = np.random.default_rng(0).integers(0, V, (B, T + 1)).astype(np.int32)
+
+
+@functools.cache
+def host_params(family):
+    """Initial weights, made large enough that every part of the model matters."""
+    _, params = model.init(CONFIGS[family], make_mesh(1, 1, 1), jax.random.key(0))
+    noise = iter(jax.random.split(jax.random.key(1), 100))
+    return jax.tree.map(lambda x: np.asarray(x + 0.1 * jax.random.normal(next(noise), x.shape)), params)
+
+
+def hidden(config, params, tokens_T, **kwargs):
+    mesh = make_mesh(1, 1, 1)
+    with jax.set_mesh(mesh):
+        decoder = model.merge(config, model.place(params, config, mesh))
+        return np.asarray(decoder.hidden(jnp.asarray(tokens_T), **kwargs))
+
+
+def numpy_logits(config, p, tokens_T):
+    """The definition of both families in float64, for one sequence."""
+    p = jax.tree.map(lambda x: np.asarray(x, np.float64), p)
+    T, size = len(tokens_T), config.dim // config.num_heads
+
+    def linear(x, w, axes):
+        return np.tensordot(x, w["kernel"], axes) + w.get("bias", 0.0)
+
+    def norm(x, w):
+        if config.norm == "layernorm":
+            x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + config.norm_eps) * w["scale"] + w.get("bias", 0.0)
+
+    def turn(x_TxHxP):
+        turned = np.empty_like(x_TxHxP)
+        for i in range(size // 2):
+            angle = (np.arange(T) * config.rope_theta ** (-2 * i / size))[:, None]
+            a, b = x_TxHxP[..., i], x_TxHxP[..., i + size // 2]
+            turned[..., i] = a * np.cos(angle) - b * np.sin(angle)
+            turned[..., i + size // 2] = a * np.sin(angle) + b * np.cos(angle)
+        return turned
+
+    x = p["embedding"][tokens_T]
+    if config.positions == "learned":
+        x = x + p["positions"][:T]
+    for i in range(config.num_layers):
+        layer = jax.tree.map(lambda w: w[i], p["layers"])
+        y = norm(x, layer["attention_norm"])
+        q, k, v = (linear(y, layer["attention"][name], 1) for name in ("query", "key", "value"))
+        if config.positions == "rope":
+            q, k = turn(q), turn(k)
+        k, v = (np.repeat(z, config.num_heads // config.num_kv_heads, axis=1) for z in (k, v))
+        scores = np.einsum("thp,shp->hts", q, k) / np.sqrt(size)
+        scores = np.where(np.tril(np.ones((T, T), bool)), scores, -np.inf)
+        probs = np.exp(scores - scores.max(-1, keepdims=True))
+        y = np.einsum("hts,shp->thp", probs / probs.sum(-1, keepdims=True), v)
+        x = x + linear(y, layer["attention"]["out"], 2)
+        y, mlp = norm(x, layer["mlp_norm"]), layer["mlp"]
+        up = linear(y, mlp["up"], 1)
+        if config.mlp == "gelu":
+            up = 0.5 * up * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
+        else:
+            gate = linear(y, mlp["gate"], 1)
+            up = up * gate / (1 + np.exp(-gate))
+        x = x + linear(up, mlp["down"], 1)
+    head = p["embedding"].T if config.tied_head else p["head"]
+    return norm(x, p["norm"]) @ head
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_is_the_published_architecture(family):
+    """Catches: a wrong norm, activation, rotary pairing, position, residual, head or order of layers."""
+    config, mesh = CONFIGS[family], make_mesh(1, 1, 1)
+    with jax.set_mesh(mesh):
+        decoder = model.merge(config, model.place(host_params(family), config, mesh))
+        logits = decoder.logits(decoder.hidden(jnp.asarray(TOKENS[0, :T])))
+    wanted = numpy_logits(config, host_params(family), TOKENS[0, :T])
+    np.testing.assert_allclose(logits, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+# Meshes
+
+
+def mean_loss(config, params, tokens_BxT1):
+    decoder = model.merge(config, params)
+    head_DxV = decoder.output_head()
+
+    def one(tokens_T1):
+        logits_TxV = decoder.logits(decoder.hidden(tokens_T1[:-1]), head_DxV)
+        is_target_TxV = tokens_T1[1:, None] == jnp.arange(V)[None]
+        return jnp.mean(
+            jax.nn.logsumexp(logits_TxV, -1) - jnp.sum(jnp.where(is_target_TxV, logits_TxV, 0), -1)
+        )
+
+    return jnp.mean(jax.vmap(one)(tokens_BxT1))
+
+
+@functools.cache
+def on_mesh(family, *shape):
+    """(loss, gradients on the host, forward FLOPs over all devices) of the same batch and weights."""
+    config, mesh = CONFIGS[family], make_mesh(*shape)
+    with jax.set_mesh(mesh):
+        params = model.place(host_params(family), config, mesh)
+        tokens = jax.device_put(TOKENS, NamedSharding(mesh, BATCH))
+        loss_of = functools.partial(mean_loss, config)
+        flops = jax.jit(loss_of).lower(params, tokens).compile().cost_analysis()["flops"] * mesh.size
+        loss, grads = jax.jit(jax.value_and_grad(loss_of))(params, tokens)
+        assert jax.tree.map(jax.typeof, grads) == jax.tree.map(jax.typeof, params)
+    return float(loss), jax.device_get(grads), flops
+
+
+@pytest.mark.parametrize(
+    "family, shape",
+    [
+        ("gpt2", (8, 1, 1)),
+        ("gpt2", (2, 2, 2)),
+        ("gpt2", (1, 2, 4)),
+        ("llama", (1, 8, 1)),
+        ("llama", (2, 2, 2)),
+        ("llama", (2, 4, 1)),
+    ],
+)
+def test_every_mesh_computes_the_same_at_the_same_cost(family, shape):
+    """Catches: a bias added once a device of 'tensor'; a key head apart from its queries; a sum over a mesh axis
+    left out or done twice; work repeated on every device (activations not split over the batch axes)."""
+    loss, grads, flops = on_mesh(family, *shape)
+    wanted_loss, wanted_grads, wanted_flops = on_mesh(family, 1, 1, 1)
+    assert abs(loss - wanted_loss) < 1e-5
+    scale = max(np.abs(leaf).max() for leaf in jax.tree.leaves(wanted_grads))
+    for got, wanted in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted_grads)):
+        np.testing.assert_allclose(got, wanted, atol=1e-5 * scale)
+    if shape != (1, 2, 4):  # at this width, norms and the residual stream, repeated on 4 devices, show
+        assert flops <= 1.05 * wanted_flops
+
+
+def test_init_is_sharded_as_abstract_says_and_equal_on_every_mesh():
+    """Catches: params born whole on each device; a spec that differs between the two; weights that depend on the
+    mesh; residual projections not smaller."""
+    config = CONFIGS["llama"]
+    mesh = make_mesh(2, 2, 2)
+    _, params = model.init(config, mesh, jax.random.key(0))
+    _, single = model.init(config, make_mesh(1, 1, 1), jax.random.key(0))
+    for leaf, like, other in zip(
+        *map(jax.tree.leaves, (params, model.abstract(config, mesh), single)), strict=True
+    ):
+        assert (leaf.shape, leaf.dtype, leaf.sharding) == (like.shape, like.dtype, like.sharding)
+        np.testing.assert_array_equal(leaf, other)
+    out = params["layers"]["attention"]["out"]["kernel"]
+    assert out.addressable_shards[0].data.size * 4 == out.size
+    assert np.std(out) == pytest.approx(0.02 / np.sqrt(2 * config.num_layers), rel=0.05)
+    assert np.std(params["layers"]["attention"]["query"]["kernel"]) == pytest.approx(0.02, rel=0.05)
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_no_layer_keeps_its_gathered_weights(remat):
+    """Catches: gathered weights kept for the backward pass, which would undo what 'fsdp' saves."""
+    config = gpt2(8, 256, 4, vocab_size=V, max_len=T, remat=remat)
+    mesh = make_mesh(1, 8, 1)
+    with jax.set_mesh(mesh):
+        tokens = jax.device_put(TOKENS[:8], NamedSharding(mesh, BATCH))
+        step = jax.jit(jax.grad(functools.partial(mean_loss, config)))
+        memory = step.lower(model.abstract(config, mesh), tokens).compile().memory_analysis()
+    layers = 4 * 12 * 256**2 * config.num_layers  # bytes
+    assert memory.temp_size_in_bytes < (0.5 if remat else 0.6) * layers
+
+
+def test_remat_changes_memory_and_not_gradients():
+    """Catches: `remat` not used."""
+    temps, grads = [], []
+    mesh = make_mesh(1, 1, 1)
+    for remat in (False, True):
+        config = dataclasses.replace(CONFIGS["gpt2"], remat=remat)
+        with jax.set_mesh(mesh):
+            params = model.place(host_params("gpt2"), config, mesh)
+            tokens = jax.device_put(TOKENS, NamedSharding(mesh, BATCH))
+            step = jax.jit(jax.grad(functools.partial(mean_loss, config))).lower(params, tokens).compile()
+            temps.append(step.memory_analysis().temp_size_in_bytes)
+            grads.append(step(params, tokens))
+    assert temps[1] < 0.7 * temps[0]
+    for a, b in zip(*map(jax.tree.leaves, grads)):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+# One sequence
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_padding_is_not_seen(family):
+    """Catches: -1 wrapping round to the last row; padding seen as a key; NaN at padded positions."""
+    config, params = CONFIGS[family], host_params(family)
+    tokens = TOKENS[0, :12]
+    alone = hidden(config, params, tokens)
+    behind = hidden(config, params, np.append(tokens, [-1] * 4))
+    np.testing.assert_allclose(behind[:12], alone, atol=1e-5)
+    assert np.isfinite(behind).all()
+
+    positions = np.append(np.zeros(4), np.arange(12)).astype(np.int32)
+    before = np.append([-1] * 4, tokens).astype(np.int32)
+    segmented = hidden(
+        config, params, before, segments_T=jnp.zeros(16, jnp.int32), positions_T=jnp.asarray(positions)
+    )
+    np.testing.assert_allclose(segmented[4:], alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_packed_documents_do_not_see_each_other(family):
+    """Catches: segments not handed to attention; positions not used."""
+    config, params = CONFIGS[family], host_params(family)
+    first, second = TOKENS[0, :10], TOKENS[1, :6]
+    packed = hidden(
+        config,
+        params,
+        np.concatenate([first, second]),
+        segments_T=jnp.array([0] * 10 + [1] * 6),
+        positions_T=jnp.array([*range(10), *range(6)]),
+    )
+    alone = np.concatenate([hidden(config, params, first), hidden(config, params, second)])
+    np.testing.assert_allclose(packed, alone, atol=1e-5)
+
+
+def test_computes_in_bfloat16_and_returns_float32_logits():
+    """Catches: logits or params in bfloat16; `dtype` not used."""
+    config, mesh = dataclasses.replace(CONFIGS["llama"], dtype="bfloat16"), make_mesh(1, 1, 1)
+    with jax.set_mesh(mesh):
+        params = model.place(host_params("llama"), config, mesh)
+        decoder = model.merge(config, params)
+        hidden_TxD = decoder.hidden(jnp.asarray(TOKENS[0, :T]))
+        logits = decoder.logits(hidden_TxD)
+    assert (hidden_TxD.dtype, logits.dtype) == (jnp.bfloat16, jnp.float32)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    wanted = numpy_logits(config, host_params("llama"), TOKENS[0, :T])
+    error = np.abs(logits - wanted).max() / np.abs(wanted).max()
+    assert 1e-4 < error < 0.1
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_flops_are_those_of_the_compiled_model(family):
+    """Catches: a product left out or counted twice; 1 for 2 FLOPs a multiply-add; the third MLP matrix."""
+    length = 128
+    config = dataclasses.replace(
+        CONFIGS[family], num_layers=1, dim=512, mlp_dim=1024, vocab_size=1024, max_len=length
+    )
+    mesh = make_mesh(1, 1, 1)
+    with jax.set_mesh(mesh):
+
+        def logits(params, tokens_T):
+            decoder = model.merge(config, params)
+            return decoder.logits(decoder.hidden(tokens_T))
+
+        compiled = jax.jit(logits).lower(model.abstract(config, mesh), jnp.zeros(length, jnp.int32)).compile()
+    ratio = compiled.cost_analysis()["flops"] / (length * model.forward_flops_per_token(config, length))
+    assert 1 <= ratio < 1.02  # norms, softmax and activations are in the compiled count alone
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    "shape, change, message",
+    [
+        ((1, 1, 8), {}, "model.num_kv_heads=4 is not divisible by mesh.tensor=8"),
+        (
+            (1, 8, 1),
+            {"vocab_size": 100},
+            "model.vocab_size=100 is not divisible by mesh.fsdp=8.*pad model.vocab_size",
+        ),
+        ((1, 1, 2), {"mlp_dim": 95}, "model.mlp_dim=95 is not divisible by mesh.tensor=2"),
+    ],
+)
+def test_refuses_what_the_mesh_does_not_divide(shape, change, message):
+    """Catches: the check left out, or one of its fields (XLA's own message does not name them)."""
+    config = dataclasses.replace(CONFIGS["llama"], **change)
+    with pytest.raises(ValueError, match=message):
+        model.abstract(config, make_mesh(*shape))
+
+
+def test_refuses_long_sequences_and_other_params():
+    """Catches: positions beyond the table, which would be NaN; an import of another size."""
+    config, params = CONFIGS["gpt2"], host_params("gpt2")
+    with pytest.raises(ValueError, match="33 tokens is longer than model.max_len=32"):
+        hidden(config, params, TOKENS[0])
+    with pytest.raises(ValueError, match="do not fit the model config.*head"):
+        model.place(params, dataclasses.replace(config, tied_head=False), make_mesh(1, 1, 1))

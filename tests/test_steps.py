@@ -1,0 +1,201 @@
+"""The train step and the scoring step, on one device and on meshes."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lfr_jax import model, pipeline, schedule, steps
+from lfr_jax.config import gpt2, llama
+from lfr_jax.sharding import make_mesh
+
+EOS = 63
+LLAMA = llama(2, 32, num_heads=4, num_kv_heads=2, mlp_dim=64, vocab_size=64, max_len=24, tied_head=True, loss_chunk=7)
+GPT2 = gpt2(2, 32, 4, vocab_size=64, max_len=24, loss_chunk=7)
+MESHES = [(8, 1, 1), (1, 8, 1), (4, 1, 2), (2, 2, 2), (1, 4, 2)]
+
+
+def batch(rows=16, seed=0):
+    tokens = np.random.default_rng(seed).integers(0, 63, (rows, 25)).astype(np.int32)
+    return {"ids": np.arange(rows, dtype=np.int32), "tokens": tokens}
+
+
+def setup(config, sizes, sched=schedule.uniform(steps=10), num_blocks=40):
+    mesh = make_mesh(*sizes)
+    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
+    with jax.set_mesh(mesh):
+        return mesh, tx, steps.init_state(config, tx, sched, schedule.BlockInfo(num_blocks), mesh, seed=0)
+
+
+def run(config, sizes, num_steps=3, accumulate=1, sched=schedule.uniform(steps=10)):
+    mesh, tx, state = setup(config, sizes, sched)
+    with jax.set_mesh(mesh):
+        step = steps.make_train_step(config, tx, sched, accumulate, EOS)
+        losses = []
+        for number in range(num_steps):
+            state, metrics = step(state, pipeline.place(batch(seed=number), mesh))
+            losses.append(float(metrics["loss"]))
+    return losses, jax.device_get(state), jax.device_get(metrics)
+
+
+@functools.cache
+def on_one_device(config):
+    return run(config, (1, 1, 1))
+
+
+@pytest.mark.parametrize("sizes", MESHES)
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_every_mesh_trains_alike(config, sizes):
+    """Losses agree to 2e-6, params after three AdamW steps to 1e-4.
+
+    Catches: a gradient that is summed over the wrong axis, or not at all; a loss averaged per device.
+    """
+    losses, state, metrics = run(config, sizes)
+    expected_losses, expected, expected_metrics = on_one_device(config)
+    np.testing.assert_allclose(losses, expected_losses, rtol=2e-6)
+    np.testing.assert_allclose(metrics["losses"], expected_metrics["losses"], rtol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), state.params, expected.params)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_accumulation_changes_nothing(sizes):
+    """Catches: micro-batches that are averaged instead of summed, or per-block losses out of order."""
+    losses, state, metrics = run(LLAMA, sizes, accumulate=4)
+    expected_losses, expected, expected_metrics = on_one_device(LLAMA)
+    np.testing.assert_allclose(losses, expected_losses, rtol=2e-6)
+    np.testing.assert_allclose(metrics["losses"], expected_metrics["losses"], rtol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), state.params, expected.params)
+
+
+def test_remat_changes_nothing():
+    """Catches: remat that does not reach the layers' gradients."""
+    losses, _, _ = run(dataclasses.replace(LLAMA, remat=True), (1, 1, 1))
+    np.testing.assert_allclose(losses, on_one_device(LLAMA)[0], rtol=2e-6)
+
+
+def test_bfloat16_stays_close_and_params_stay_float32():
+    """Catches: a cast of the params themselves, or a cross-entropy in bfloat16 (off by 1e-2 and more)."""
+    losses, state, _ = run(dataclasses.replace(LLAMA, dtype="bfloat16"), (2, 2, 2))
+    np.testing.assert_allclose(losses, on_one_device(LLAMA)[0], rtol=3e-3)
+    assert {leaf.dtype for leaf in jax.tree.leaves(state.params)} == {np.dtype("float32")}
+    assert losses != on_one_device(LLAMA)[0]
+
+
+def test_the_state_is_donated():
+    """Catches: a step that keeps two copies of params and optimizer state."""
+    mesh, tx, state = setup(LLAMA, (1, 1, 1))
+    with jax.set_mesh(mesh):
+        steps.make_train_step(LLAMA, tx, schedule.uniform(steps=10), 1, EOS)(state, pipeline.place(batch(), mesh))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, state.opt_state.mu if hasattr(state.opt_state, "mu") else ())))
+
+
+def score(config, tokens, sizes=(1, 1, 1)):
+    mesh, _, state = setup(config, sizes)
+    with jax.set_mesh(mesh):
+        placed = pipeline.place({"tokens": tokens}, mesh)["tokens"]
+        return jax.device_get(steps.make_score_step(config, EOS)(state.params, placed))
+
+
+@pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
+def test_scores_are_the_plain_cross_entropy(config):
+    """Against optax on whole logits. Catches: a chunk that is lost or counted twice (7 does not divide 24)."""
+    mesh, _, state = setup(config, (1, 1, 1))
+    tokens = batch()["tokens"]
+    nll_B, count_B = score(config, tokens)
+    with jax.set_mesh(mesh):
+        decoder = model.merge(config, state.params)
+        logits = jax.vmap(lambda t: decoder.logits(decoder.hidden(t)))(jnp.asarray(tokens[:, :-1]))
+    expected = optax.softmax_cross_entropy_with_integer_labels(np.asarray(logits), tokens[:, 1:])
+    np.testing.assert_allclose(nll_B, expected.sum(-1), rtol=1e-5)
+    assert np.all(count_B == 24)
+
+
+@pytest.mark.parametrize("mask_documents", [False, True])
+def test_padding_is_neither_read_nor_counted(mask_documents):
+    """Catches: padding as a target, as a key, or a padded row that changes the others."""
+    config = dataclasses.replace(LLAMA, mask_documents=mask_documents)
+    tokens = batch()["tokens"]
+    padded = tokens.copy()
+    padded[0, 11:] = -1
+    padded[1] = -1
+    nll_B, count_B = score(config, padded)
+    whole_nll, _ = score(config, tokens)
+    short_nll, _ = score(config, tokens[:, :11])
+    np.testing.assert_allclose(nll_B[0], short_nll[0], rtol=1e-5)
+    np.testing.assert_allclose(nll_B[2:], whole_nll[2:], rtol=1e-6)
+    assert count_B.tolist() == [10, 0] + [24] * 14 and nll_B[1] == 0
+
+
+def test_masked_documents_score_as_if_alone():
+    """A block 'A eos B' scores as A eos, plus B: rotary positions are relative. Catches: attention or loss across."""
+    config = dataclasses.replace(LLAMA, mask_documents=True)
+    tokens = batch()["tokens"]
+    tokens[:, 9] = EOS
+    nll_B, count_B = score(config, tokens)
+    first, _ = score(config, tokens[:, :10])
+    second, _ = score(config, tokens[:, 10:])
+    np.testing.assert_allclose(nll_B, first + second, rtol=1e-5)
+    assert np.all(count_B == 9 + 14)
+    across, _ = score(LLAMA, tokens)
+    assert np.all(np.abs(across - nll_B) > 1e-3)
+
+
+@pytest.mark.parametrize("sizes", MESHES)
+def test_scoring_on_a_mesh_costs_no_more(sizes):
+    """FLOPs that XLA counts, over all devices, against one device, and against the analytic count.
+
+    Catches: work repeated on every device along an axis, as a vmapped model in Auto mode does.
+    """
+
+    def flops(sizes):
+        mesh, _, state = setup(LLAMA, sizes)
+        with jax.set_mesh(mesh):
+            placed = pipeline.place(batch(), mesh)["tokens"]
+            compiled = steps.make_score_step(LLAMA, EOS).lower(state.params, placed).compile()
+        return compiled.cost_analysis()["flops"] * mesh.size
+
+    assert flops(sizes) <= 1.05 * flops((1, 1, 1))
+
+
+def weighted(weights):
+    plain = schedule.uniform(steps=10)
+    return plain._replace(loss_weights=lambda state, ids: jnp.asarray(weights)[ids])
+
+
+def test_loss_weights_reach_the_gradient_and_not_the_reported_loss():
+    """Catches: weights that are dropped, applied twice, or mixed up with other blocks' ids."""
+    zero = np.zeros(40, np.float32)
+    losses, _, metrics = run(LLAMA, (2, 2, 2), num_steps=1, sched=weighted(zero))
+    assert metrics["grad_norm"] == 0
+    np.testing.assert_allclose(losses[0], on_one_device(LLAMA)[0][0], rtol=2e-6)
+    some = zero.copy()
+    some[3] = 2.0
+    _, _, one = run(LLAMA, (1, 1, 1), num_steps=1, sched=weighted(some))
+    _, _, mesh = run(LLAMA, (8, 1, 1), num_steps=1, sched=weighted(some))
+    assert one["grad_norm"] > 0
+    np.testing.assert_allclose(mesh["grad_norm"], one["grad_norm"], rtol=1e-4)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
+def test_training_losses_are_observed_inside_the_step(sizes):
+    """Catches: losses under other blocks' ids, or at another step than that of the params that gave them."""
+    sched = schedule.lfr(learn=4, focus=2, review=2, focus2=2, scores="train")
+    _, state, metrics = run(LLAMA, sizes, num_steps=3, sched=sched)
+    known = state.schedule.measured
+    np.testing.assert_array_equal(known.loss[:16], metrics["losses"])
+    assert np.all(np.isnan(known.loss[16:])) and np.all(known.step[:16] == 2) and np.all(known.step[16:] == -1)
+
+
+def test_abstract_state_is_the_real_one():
+    """Catches: a checkpoint restored into other shapes, types or shardings than training uses."""
+    mesh, tx, state = setup(LLAMA, (2, 2, 2))
+    with jax.set_mesh(mesh):
+        abstract = steps.abstract_state(LLAMA, tx, schedule.uniform(steps=10), schedule.BlockInfo(40), mesh)
+    assert jax.tree.structure(abstract) == jax.tree.structure(state)
+    for want, have in zip(jax.tree.leaves(abstract), jax.tree.leaves(state)):
+        assert (want.shape, want.dtype) == (have.shape, have.dtype)
+        assert want.sharding.is_equivalent_to(have.sharding, have.ndim)

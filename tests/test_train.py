@@ -1,0 +1,217 @@
+"""Whole runs of a tiny model: what they write, how they go on, and what they refuse."""
+
+import csv
+import dataclasses
+import json
+import os
+import re
+import signal
+import warnings
+import zlib
+
+import jax
+import numpy as np
+import pytest
+
+from lfr_jax import schedule
+from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
+from lfr_jax.recorder import NonFiniteLoss
+from lfr_jax.run_dir import RunDir, RunInUse
+from lfr_jax.train import Trainer, train
+
+LENGTHS = dict(learn=10, focus=5, review=5, focus2=4, reps=1)  # 24 steps, with edges at 10, 15, 20
+
+
+def tiny(run_dir, corpus_dir, policy="lfr", **options) -> Config:
+    return Config(
+        run_dir=str(run_dir),
+        data=DataConfig(store=str(corpus_dir), seq_len=32),
+        model=llama(1, 16, 2, 2, 32, vocab_size=264, max_len=32, tied_head=True),
+        schedule=ScheduleConfig(policy, LENGTHS | options if policy != "uniform" else options),
+        optimizer=OptimizerConfig(peak_lr=3e-3, end_lr=0.0, warmup=4),
+        mesh=MeshConfig(data=2),
+        train=TrainConfig(
+            steps=24, batch_size=8, score_batch=64, log_every=3, eval_every=6, checkpoint_every=4, eval_blocks=8
+        ),
+    )
+
+
+def changed(config, **changes):
+    """The config with fields replaced by dotted name, dots written as __."""
+    for name, value in changes.items():
+        *section, field = name.split("__")
+        if section:
+            value = dataclasses.replace(getattr(config, section[0]), **{field: value})
+        config = dataclasses.replace(config, **{section[0] if section else field: value})
+    return config
+
+
+def rows(run_dir, name="metrics.csv"):
+    with open(run_dir / name, newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, corpus_dir):
+    """An uninterrupted LFR run: (its config, its folder, its result)."""
+    config = tiny(tmp_path_factory.mktemp("finished") / "run", corpus_dir)
+    return config, RunDir(config.run_dir).path, train(config, quiet=True)
+
+
+def test_a_run_writes_every_step_and_its_cost(finished, corpus_dir):
+    """Catches: a lost or repeated row, a wrong phase at an edge, scoring that is not charged or charged twice."""
+    config, path, result = finished
+    found = rows(path)
+    assert [int(row["step"]) for row in found] == list(range(1, 25))
+    assert [row["phase"] for row in found] == ["learn"] * 10 + ["focus"] * 5 + ["review"] * 5 + ["focus2"] * 4
+    num_blocks = Blocks(open_store(corpus_dir / "train"), 32).num_blocks
+    forward = int(found[0]["flops"].split(".")[0]) / 3 / (8 * 32)
+    scored = [0] * 10 + [1] * 10 + [2] * 4  # passes, before Focus and before Focus 2
+    for row, passes in zip(found, scored):
+        tokens = int(row["step"]) * 8 * 32
+        assert int(row["tokens"]) == tokens
+        assert float(row["flops"]) == pytest.approx(forward * (3 * tokens + passes * num_blocks * 32), rel=1e-9)
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary == result.summary and summary["scored_tokens"] == 2 * num_blocks * 32
+    assert float(found[-1]["loss"]) < float(found[0]["loss"]) - 0.5  # it learns
+    evaluated = rows(path, "eval.csv")
+    assert sorted({int(row["step"]) for row in evaluated}) == [6, 12, 18, 24]
+    assert {row["domain"] for row in evaluated} == {"easy", "words", "hard", "all"}
+
+
+def test_the_blocks_trained_on_are_the_plans(finished, corpus_dir):
+    """Catches: a phase drawn with another phase's number, other rates, or shifted by a batch."""
+    config, path, result = finished
+    num_blocks = Blocks(open_store(corpus_dir / "train"), 32).num_blocks
+    found = rows(path)
+    for index, (start, stop) in {0: (0, 10), 2: (15, 20)}.items():  # Learn and Review draw from all blocks
+        ids = schedule.plan(np.ones(num_blocks), (stop - start) * 8, config.train.seed, index)[:]
+        expected = [f"{zlib.crc32(b.astype(np.int32).tobytes()):08x}" for b in ids.reshape(-1, 8)]
+        assert [row["blocks"] for row in found[start:stop]] == expected
+
+
+def test_focus_drops_the_easy_blocks(finished, corpus_dir):
+    """Catches: dropping the hardest, or another share. The text of domain `easy` repeats itself."""
+    _, _, result = finished
+    blocks = Blocks(open_store(corpus_dir / "train"), 32)
+    kept = np.asarray(result.state.schedule.drawn)
+    assert kept.sum() == blocks.num_blocks - int(0.7 * blocks.num_blocks)
+    share = {name: kept[blocks.domain_N == i].mean() for i, name in enumerate(blocks.domains)}
+    assert share["hard"] > 0.5 > share["words"] and share["hard"] > share["easy"]
+
+
+def test_a_finished_run_is_left_as_it_is(finished):
+    """Catches: training on, or evaluating anew with other numbers, when nothing is left to do."""
+    config, path, result = finished
+    before = rows(path), rows(path, "eval.csv")
+    again = train(config, quiet=True)
+    assert (rows(path), rows(path, "eval.csv")) == before
+    jax.tree.map(np.testing.assert_array_equal, again.state, result.state)
+
+
+@pytest.mark.parametrize("moment", [1, 7, 10, 15, 23])
+def test_sigterm_saves_and_the_next_start_goes_on_exactly(finished, corpus_dir, tmp_path, monkeypatch, moment):
+    """After steps 10 and 15 the run stops on an edge. Catches: a phase entered twice or never, a plan begun anew."""
+    _, path, expected = finished
+    config = tiny(tmp_path / "run", corpus_dir)
+    real = Trainer.phase_batches
+
+    def phase_batches(self, state, index, step):
+        for number, batch in enumerate(real(self, state, index, step), start=step + 1):
+            if number == moment:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(Trainer, "phase_batches", phase_batches)
+    with pytest.raises(SystemExit) as stopped:
+        train(config, quiet=True)
+    assert stopped.value.code == 75
+    monkeypatch.undo()
+    result = train(config, quiet=True)
+    assert len(rows(tmp_path / "run")) == 24
+    jax.tree.map(np.testing.assert_array_equal, result.state, expected.state)
+    for name in ("metrics.csv", "eval.csv"):
+        assert rows(tmp_path / "run", name) == rows(path, name)
+
+
+@pytest.mark.parametrize("scores", ["train", "detrended"])
+def test_free_scores_need_no_pass(corpus_dir, tmp_path, scores):
+    """Catches: a scoring pass that is run or charged although the training losses serve."""
+    result = train(tiny(tmp_path / "run", corpus_dir, scores=scores), quiet=True)
+    assert result.summary["scored_tokens"] == 0
+    assert np.isfinite(np.asarray(result.state.schedule.measured.loss)).mean() > 0.2
+    assert np.asarray(result.state.schedule.drawn).mean() == pytest.approx(0.3, abs=0.01)
+
+
+@pytest.mark.parametrize("policy", ["uniform", "random_drop"])
+def test_other_policies_train(corpus_dir, tmp_path, policy):
+    """Catches: a policy that the trainer treats specially."""
+    result = train(tiny(tmp_path / "run", corpus_dir, policy), quiet=True)
+    assert result.summary["scored_tokens"] == 0 and len(rows(tmp_path / "run")) == 24
+
+
+def test_worker_processes_change_nothing(finished, corpus_dir, tmp_path):
+    """Catches: batches out of order across workers, or a phase served from the one before."""
+    _, path, expected = finished
+    result = train(changed(tiny(tmp_path / "run", corpus_dir), data__workers=1), quiet=True)
+    assert rows(tmp_path / "run") == rows(path)
+    jax.tree.map(np.testing.assert_array_equal, result.state, expected.state)
+
+
+@pytest.mark.parametrize(
+    "changes, error",
+    [
+        (dict(model__vocab_size=256), r"model\.vocab_size=256 is smaller than the tokenizer's 257"),
+        (dict(model__max_len=16), r"data\.seq_len=32 is longer than model\.max_len=16"),
+        (dict(train__batch_size=9), r"train\.batch_size=9 is not divisible by 2"),
+        (dict(train__accumulate=3), r"train\.batch_size=8 is not divisible by 6"),
+        (dict(mesh__data=16), r"needs 16 devices and 8 were found"),
+        (dict(data__seq_len=10**6, model__max_len=10**6), r"seq_len=1000000"),
+        (dict(data__store="nowhere"), r"no prepared corpus in 'nowhere'; make one with `lfr prepare"),
+        (dict(train__steps=3), r"would last none of 3"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(corpus_dir, tmp_path, changes, error):
+    """Catches: each check, if it is dropped or comes after the run directory is touched."""
+    with pytest.raises((ValueError, FileNotFoundError), match=error):
+        train(changed(tiny(tmp_path / "run", corpus_dir), **changes), quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_belongs_to_its_settings_and_its_store(finished, tmp_path):
+    """Catches: going on with other data or settings, which would mix two experiments in one folder."""
+    from conftest import documents
+    from lfr_jax.prepare import prepare
+    from lfr_jax.tokenizer import Bytes
+
+    config, path, _ = finished
+    before = rows(path)
+    with pytest.raises(ValueError, match=r"optimizer\.peak_lr: 0\.003 when it began, now 0\.1"):
+        train(changed(config, optimizer__peak_lr=0.1), quiet=True)
+    prepare(tmp_path / "other", documents(8, seed=1), Bytes(), valid_fraction=0.2)
+    with pytest.raises(ValueError, match="was trained on another store|is of another"):
+        train(changed(config, data__store=str(tmp_path / "other")), quiet=True)
+    assert rows(path) == before
+    train(config, quiet=True)  # still there, and sound
+
+
+def test_two_trainers_do_not_share_a_folder(finished):
+    """Catches: a lock that is not taken, or that does not say who holds it."""
+    config, path, _ = finished
+    with RunDir(path).lock(), pytest.raises(RunInUse, match=f"pid {os.getpid()}"):
+        train(config, quiet=True)
+
+
+def test_divergence_stops_with_step_blocks_and_checkpoint(corpus_dir, tmp_path):
+    """Catches: training on NaN, saving it, or not saying where it began."""
+    config = changed(tiny(tmp_path / "run", corpus_dir, "uniform"), optimizer__peak_lr=1e38, optimizer__clip_norm=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        with pytest.raises(NonFiniteLoss) as stopped:
+            train(config, quiet=True)
+    step, ids = re.search(r"step (\d+): .* blocks \[([\d, ]+)\]", str(stopped.value)).groups()
+    assert len(ids.split(",")) == 8
+    assert int(step) <= 8
+    assert "checkpoint" in str(stopped.value)
+    assert all(int(folder.name) < int(step) for folder in (tmp_path / "run" / "checkpoints").glob("[0-9]*"))
