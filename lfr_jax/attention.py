@@ -50,7 +50,8 @@ def attend(q_TxHxP, k_SxKxP, v_SxKxP, *, segments_T=None, offset=0, impl: str = 
 def _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset):
     T, H, head_dim = q_TxHxP.shape
     S, K, _ = k_SxKxP.shape
-    q_TxKxGxP = q_TxHxP.reshape(T, K, H // K, head_dim)
+    heads = jax.typeof(k_SxKxP).sharding.spec[1]  # told, since with K = 1 the split could go to either axis
+    q_TxKxGxP = jnp.reshape(q_TxHxP, (T, K, H // K, head_dim), out_sharding=P(None, heads, None, None))
     scores_KxGxTxS = jnp.einsum("TKGP,SKP->KGTS", q_TxKxGxP, k_SxKxP, preferred_element_type=jnp.float32)
     seen_TxS = offset + jnp.arange(T)[:, None] >= jnp.arange(S)[None, :]
     if segments_T is not None:

@@ -97,15 +97,19 @@ def write_store(
         starts = np.concatenate(writer.starts)
         np.save(folder / "docs.npy", starts)
         digests = {"tokens.bin": writer.sha256.hexdigest(), "docs.npy": file_sha256(folder / "docs.npy")}
-        files = {
-            name: {"bytes": (folder / name).stat().st_size, "sha256": digest} for name, digest in digests.items()
-        }
+        sizes = {name: (folder / name).stat().st_size for name in digests}
         contents = {
             "tokens": writer.total,
             "documents": len(starts),
             "sources": [source._asdict() for source in writer.sources],
         }
-        card = {"format": FORMAT, "version": VERSION, **facts, **contents, "files": files}
+        card = {
+            "format": FORMAT,
+            "version": VERSION,
+            **facts,
+            **contents,
+            "files": {name: {"bytes": sizes[name], "sha256": digests[name]} for name in digests},
+        }
         card["fingerprint"] = fingerprint(card)
         (folder / "store.json").write_text(json.dumps(card, indent=1) + "\n")
 
@@ -131,7 +135,7 @@ class StoreWriter:
     def add(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
         """Appends documents, one after the other in `tokens`, to the source begun last."""
         if len(tokens) != np.sum(lengths):
-            raise ValueError(f"found {len(tokens)} tokens, expected {np.sum(lengths)}, the sum of their lengths")
+            raise ValueError(f"found {len(tokens)} tokens, expected {np.sum(lengths)}, their lengths' sum")
         check_ids(tokens, self.vocab_size)
         raw = np.asarray(tokens).astype(token_dtype(self.vocab_size)).tobytes()
         self.file.write(raw)
@@ -203,30 +207,31 @@ def open_store(path: str | os.PathLike) -> Store:
       ValueError: another format or version, an edited card, or a file of the wrong size.
     """
     path = pathlib.Path(path).absolute()
-    if not (path / "store.json").is_file():
+    card_file = path / "store.json"
+    if not card_file.is_file():
         inner = [name for name in ("train", "valid") if (path / name / "store.json").is_file()]
         hint = f"open {path / inner[0]}" if inner else "make one with `lfr prepare`"
         raise FileNotFoundError(f"{path}: found no store.json, expected a token store; {hint}")
     try:
-        card = json.loads((path / "store.json").read_text())
+        card = json.loads(card_file.read_text())
     except ValueError as error:
-        raise ValueError(f"{path / 'store.json'}: found no valid JSON ({error}); prepare the data again") from None
+        raise ValueError(f"{card_file}: found no valid JSON ({error}); prepare the data again") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise ValueError(f"{path / 'store.json'}: found no format {FORMAT!r} in it: this is no token store")
+        raise ValueError(f"{card_file}: found no format {FORMAT!r} in it: this is no token store")
     if card["version"] != VERSION:
         raise ValueError(
-            f"{path / 'store.json'}: found version {card['version']}, expected {VERSION}; prepare the data again, "
-            "or use the release of lfr_jax that wrote it"
+            f"{card_file}: found version {card['version']}, expected {VERSION}; prepare the data again, or "
+            "use the release of lfr_jax that wrote it"
         )
     if card["fingerprint"] != fingerprint(card):
-        raise ValueError(f"{path / 'store.json'}: the card does not have its own fingerprint; it was edited; restore it")
+        raise ValueError(f"{card_file}: does not match its own fingerprint: it was edited; restore it")
     for name, expected in card["files"].items():
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path / name}: is missing; copy the whole store again")
         size = (path / name).stat().st_size
         if size != expected["bytes"]:
             raise ValueError(
-                f"{path / name}: found {size} bytes, expected {expected['bytes']}: the file was cut off or changed; "
+                f"{path / name}: found {size} bytes, expected {expected['bytes']}: it was cut off; "
                 "copy the store again"
             )
     return Store(path, card)
@@ -236,8 +241,8 @@ def reopen(path: pathlib.Path, expected: str) -> Store:
     store = open_store(path)
     if store.fingerprint != expected:
         raise ValueError(
-            f"{path}: found a store of fingerprint {store.fingerprint[:12]}, expected {expected[:12]}: it was "
-            "replaced while in use; start again"
+            f"{path}: found a store of fingerprint {store.fingerprint[:12]}, expected {expected[:12]}: "
+            "it was replaced while in use; start again"
         )
     return store
 
@@ -256,8 +261,8 @@ class Blocks:
         count_S = np.array([source.count for source in store.sources])
         if not 1 <= seq_len < count_S.max():
             raise ValueError(
-                f"{store.path}: found seq_len={seq_len} and sources of up to {count_S.max()} tokens; expected "
-                f"1 <= seq_len < {count_S.max()}; shorten the sequence or prepare more text"
+                f"{store.path}: found seq_len={seq_len} and sources of up to {count_S.max()} tokens; "
+                f"expected 1 <= seq_len < {count_S.max()}; shorten the sequence or prepare more text"
             )
         self.blocks_S = blocks_S = np.maximum(count_S - 1, 0) // seq_len
         self.start_S = np.array([source.first for source in store.sources])  # first token
@@ -292,7 +297,9 @@ class Blocks:
         ids = np.asarray(ids, np.int64)
         wrong = ids[(ids < -1) | (ids >= self.num_blocks)]
         if len(wrong):
-            raise IndexError(f"found block id {wrong[0]}, expected -1 (padding) or 0 to {self.num_blocks - 1}")
+            raise IndexError(
+                f"found block id {wrong[0]}; expected -1 (padding) or 0 to {self.num_blocks - 1}"
+            )
         return ids
 
     def __reduce__(self):

@@ -34,9 +34,10 @@ def read(paths: Iterable[str | os.PathLike]) -> Iterator[Document]:
     """
     for path in map(pathlib.Path, paths):
         if path.is_dir():
-            files = sorted(file for file in path.rglob("*") if file.is_file() and not hidden(file.relative_to(path)))
+            found = (file for file in path.rglob("*") if file.is_file())
+            files = sorted(file for file in found if not hidden(file.relative_to(path)))
             if not files:
-                raise FileNotFoundError(f"{path}: found no files in this folder; expected text or .jsonl files")
+                raise FileNotFoundError(f"{path}: found no files in it; expected text or .jsonl files")
             for file in files:
                 yield from read_file(file, file.relative_to(path).as_posix(), file.absolute().parent.name)
         elif path.is_file():
@@ -58,12 +59,13 @@ def read_file(path: pathlib.Path, name: str, domain: str) -> Iterator[Document]:
     if ".jsonl" in path.suffixes[-2:]:
         for number, line in enumerate(lines(path), start=1):
             if line.strip():
-                yield parse(line, f"{path}, line {number}", Document(f"{name}:{number}", "", domain, stem(path)))
+                default = Document(f"{name}:{number}", "", domain, stem(path))
+                yield parse(line, f"{path}, line {number}", default)
         return
     try:
         text = b"".join(chunks(path, 1 << 20)).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: found bytes that are not UTF-8 text ({error}); convert or remove it") from None
+        raise ValueError(f"{path}: bytes that are not UTF-8 text ({error}); convert or remove it") from None
     if not text.strip():
         raise ValueError(f"{path}: found no text in it; expected a document; remove the file")
     yield Document(name, text, domain, domain)
@@ -76,7 +78,7 @@ def parse(line: bytes, where: str, default: Document) -> Document:
     except ValueError as error:
         raise ValueError(f"{where}: found no valid JSON in UTF-8 ({error})") from None
     if not isinstance(fields, dict):
-        raise ValueError(f"{where}: found a JSON {type(fields).__name__}; expected an object with the field 'text'")
+        raise ValueError(f"{where}: found a JSON {type(fields).__name__}; expected an object with a 'text'")
     text = fields.get("text")
     if not isinstance(text, str) or not text.strip():
         found = f"text = {text!r}" if "text" in fields else f"the fields {sorted(fields)}"
@@ -84,7 +86,7 @@ def parse(line: bytes, where: str, default: Document) -> Document:
     try:
         text.encode()  # JSON can spell half of a surrogate pair, which is no character
     except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: found text that is not Unicode ({error}); repair or remove the line") from None
+        raise ValueError(f"{where}: found text that is not Unicode ({error}); repair it") from None
     named = {}
     for field in ("id", "domain", "source"):
         if fields.get(field) is not None:
@@ -111,7 +113,7 @@ def chunks(path: pathlib.Path, size: int) -> Iterator[bytes]:
     try:
         yield from unpack(path, size)
     except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise ValueError(f"{path}: found a broken or cut-off {path.suffix} stream ({error}); copy it anew") from None
+        raise ValueError(f"{path}: found a broken {path.suffix} stream ({error}); copy it anew") from None
 
 
 def unpack_nothing(path: pathlib.Path, size: int) -> Iterator[bytes]:
@@ -158,7 +160,7 @@ def read_tfds(
             from tensorflow_datasets.text.c4 import C4  # noqa: F401  its import makes the name known
         builder = tfds.builder(name, data_dir=data_dir)
         data = builder.as_data_source(split=split)
-    except (tfds.core.DatasetNotFoundError, AssertionError, NotImplementedError, OSError, ValueError) as error:
+    except (AssertionError, NotImplementedError, OSError, ValueError) as error:
         raise ValueError(
             f"TFDS data set {name!r}, split {split!r}, in {data_dir or 'the default folder'}: "
             f"{str(error).splitlines()[0]} Expected one prepared with file_format='array_record'."
@@ -166,7 +168,7 @@ def read_tfds(
     for index, example in enumerate(examples(data)):
         where = f"TFDS data set {name!r}, split {split!r}, example {index}"
         if text_feature not in example:
-            raise ValueError(f"{where}: found the features {sorted(example)}, not {text_feature!r}; set text_feature")
+            raise ValueError(f"{where}: found the features {sorted(example)}, expected {text_feature!r}")
         text = example[text_feature]
         try:
             text = text.decode() if isinstance(text, bytes) else text

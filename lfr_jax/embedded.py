@@ -59,7 +59,7 @@ def parse(source: str) -> ast.Module:
 
 
 def take_apart(source: str, tree: ast.Module) -> tuple[str, str, str]:
-    """A module's code, its documentation strings (in order, unindented), its tables: no line in two of them."""
+    """A module's code, its documentation strings in order, unindented, and its tables."""
     lines = source.split("\n")
     strings = [node for node in map(docstring, statements(tree)) if node and alone(node, lines)]
     tables = [node for node in tree.body if is_table(node) and node not in strings]
@@ -80,7 +80,8 @@ def statements(node: ast.AST) -> Iterator[ast.AST]:
 
 def docstring(node: ast.AST) -> ast.Expr | None:
     """The statement that is the docstring of a module, class or function."""
-    if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) or not node.body:
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    if not isinstance(node, kinds) or not node.body:
         return None
     first = node.body[0]
     is_string = isinstance(first, ast.Expr) and isinstance(getattr(first.value, "value", None), str)
@@ -100,7 +101,7 @@ def is_table(node: ast.stmt) -> bool:
 
 
 def unicode_tables(rows: int = 256) -> Iterator[Document]:
-    """The named characters, a line each as UnicodeData.txt begins it: code;name;category;combining;bidi;decomposition.
+    """The named characters, a line each: the first six fields of the database's UnicodeData.txt.
 
     Names that follow from the code alone (ideographs, Hangul syllables) are left out, as there.
     """

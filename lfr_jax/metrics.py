@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lfr_jax.run_dir import write_atomically
+from lfr_jax.files import write_atomically
 
 TRAIN = ("step", "phase", "loss", "grad_norm", "learning_rate", "tokens", "flops", "blocks", "seconds")
 EVAL = ("step", "split", "domain", "loss", "tokens")

@@ -75,7 +75,7 @@ def prepare_paths(
       tfds_dir: Where the TFDS data sets lie, if not in TFDS's default folder.
       tfds_split: Their split.
       text_feature: Their feature that holds the text.
-      train_tokenizer: Train a SentencePiece byte-pair model on this text. One of four ways to get a tokenizer.
+      train_tokenizer: Train a SentencePiece byte-pair model on this text: one of four tokenizers.
       vocab_size: Pieces of the model that is trained (4096 if not given).
       sentencepiece: Take this SentencePiece .model file.
       gpt2: Take GPT-2's BPE from this folder, which holds encoder.json and vocab.bpe.
@@ -95,9 +95,10 @@ def prepare_paths(
     }
     chosen = [name for name, is_chosen in choices.items() if is_chosen]
     if len(chosen) != 1:
-        raise ValueError(f"found {' and '.join(chosen) or 'no tokenizer'}; expected exactly one of {', '.join(choices)}")
+        found = " and ".join(chosen) or "no tokenizer"
+        raise ValueError(f"found {found}; expected exactly one of {', '.join(choices)}")
     if vocab_size is not None and not train_tokenizer:
-        raise ValueError(f"found --vocab-size {vocab_size} with {chosen[0]}; expected it with --train-tokenizer alone")
+        raise ValueError(f"found --vocab-size {vocab_size} with {chosen[0]}; it goes with --train-tokenizer")
     if not (inputs or embedded or tfds):
         raise ValueError("found no text; expected files or folders, --embedded, or --tfds NAME")
     refuse_existing(out)
@@ -184,7 +185,7 @@ def spool(
     def unique() -> Iterator[Document]:
         nonlocal duplicates
         for document in documents:
-            digest = hashlib.blake2b(document.text.encode(), digest_size=16).digest()
+            digest = blake2b(document.text, 16)
             if digest in seen:
                 duplicates += 1
             else:
@@ -200,12 +201,16 @@ def spool(
             if key not in spools:
                 spools[key] = Spool(folder / str(len(spools)), dtype, array.array("q"), array.array("Q"))
             spools[key].lengths.append(len(tokens))
-            spools[key].hashes.append(int.from_bytes(hashlib.blake2b(document.id.encode(), digest_size=8).digest()))
+            spools[key].hashes.append(int.from_bytes(blake2b(document.id, 8)))
         for key, arrays in by_source.items():
             with open(spools[key].path, "ab") as file:  # never more than one open, however many sources
                 file.write(np.concatenate(arrays).astype(dtype).tobytes())
         advance(sum(len(document.text) for document in batch))
     return spools, duplicates
+
+
+def blake2b(text: str, size: int) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=size).digest()
 
 
 def batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
@@ -242,14 +247,14 @@ def cut(text: str) -> Iterator[str]:
 
 
 def split(
-    domain: str, spools: list[tuple[str, Spool]], valid_fraction: float, train: StoreWriter, valid: StoreWriter
+    domain: str, spools: list[tuple[str, Spool]], fraction: float, train: StoreWriter, valid: StoreWriter
 ) -> tuple[Count, Count]:
     """Copies the sources of one domain into the two stores; what went into each."""
     lengths = [np.array(spool.lengths) for _, spool in spools]
-    held = held_out(np.concatenate([np.array(spool.hashes) for _, spool in spools]), valid_fraction)
+    held = held_out(np.concatenate([np.array(spool.hashes) for _, spool in spools]), fraction)
     held = np.split(held, np.cumsum([len(of_source) for of_source in lengths])[:-1])
     if sum(map(len, lengths)) == 1:
-        tail = int(np.clip(lengths[0][0] * valid_fraction, 1, lengths[0][0] - 1))
+        tail = int(np.clip(lengths[0][0] * fraction, 1, lengths[0][0] - 1))
         lengths, held = [np.array([lengths[0][0] - tail, tail])], [np.array([False, True])]
     for writer, side in ((train, False), (valid, True)):
         for (source, spool), lengths_D, held_D in zip(spools, lengths, held):

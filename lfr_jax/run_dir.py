@@ -15,6 +15,7 @@ import jax
 
 from lfr_jax.checkpoint import latest_step
 from lfr_jax.config import Config
+from lfr_jax.files import write_atomically
 from lfr_jax.text import nearest
 
 # What may differ when a run goes on. These fields have no part in what is computed ...
@@ -28,7 +29,7 @@ SAME_MATHS = {"mesh.data", "mesh.fsdp", "mesh.tensor", "train.accumulate", "trai
 MAY_CHANGE = frozenset(ONLY_LOOKING | SAME_DATA | SAME_MATHS)
 
 
-class RunInUse(RuntimeError):
+class RunInUse(OSError):
     """Another trainer holds the run's lock."""
 
 
@@ -148,13 +149,3 @@ def read_json(path: pathlib.Path) -> Any:
 
 def write_json(path: pathlib.Path, data: Any) -> None:
     write_atomically(path, json.dumps(data, indent=2) + "\n")
-
-
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Readers, and a process killed at any moment, leave either the old file or the new one, whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

@@ -50,7 +50,7 @@ class Tokenizer(abc.ABC):
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
-        card = {"kind": self.kind, "digest": self.digest, "vocab_size": self.vocab_size, "eos_id": self.eos_id}
+        card = {"kind": self.kind, "digest": self.digest}
         (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
 
 
@@ -122,7 +122,9 @@ class SentencePiece(Tokenizer):
         return self.model.decode([int(i) for i in ids])
 
 
-def train_sentencepiece(texts: Iterable[str], vocab_size: int, sample_chars: int = 4_000_000) -> SentencePiece:
+def train_sentencepiece(
+    texts: Iterable[str], vocab_size: int, sample_chars: int = 4_000_000
+) -> SentencePiece:
     """Trains a byte-pair model that loses nothing: decode(encode(text)) == text, whitespace included.
 
     Equal texts give equal models. Memory is bounded: training sees pieces spread evenly over
@@ -155,7 +157,7 @@ def train_sentencepiece(texts: Iterable[str], vocab_size: int, sample_chars: int
             minloglevel=2,
         )
     except RuntimeError as error:
-        raise ValueError(f"no tokenizer of vocab_size={vocab_size} can be trained on this text: {error}") from None
+        raise ValueError(f"cannot train a tokenizer of vocab_size={vocab_size} on this: {error}") from None
     return SentencePiece(model.getvalue())
 
 
@@ -185,7 +187,10 @@ class Gpt2Bpe(Tokenizer):
 
     def __init__(self, encoder_json: str | os.PathLike, vocab_bpe: str | os.PathLike):
         super().__init__(
-            {"encoder.json": pathlib.Path(encoder_json).read_bytes(), "vocab.bpe": pathlib.Path(vocab_bpe).read_bytes()}
+            {
+                "encoder.json": pathlib.Path(encoder_json).read_bytes(),
+                "vocab.bpe": pathlib.Path(vocab_bpe).read_bytes(),
+            }
         )
         ids = json.loads(self.files["encoder.json"])
         if self.END not in ids:
@@ -213,13 +218,15 @@ class Gpt2Bpe(Tokenizer):
 
 def check_merges(ids: dict[str, int], merges: str, where: str) -> None:
     """tiktoken merges the pair of the lowest id first, so ids have to stand in the order of the merges."""
-    merged = [line.replace(" ", "") for line in merges.splitlines() if line and not line.startswith("#version")]
+    merged = [
+        line.replace(" ", "") for line in merges.splitlines() if line and not line.startswith("#version")
+    ]
     expected = {i: piece for i, piece in enumerate(merged, start=256)}
     found = {i: piece for piece, i in ids.items() if i >= 256}
     if found != expected or len(ids) != 256 + len(merged):
         raise ValueError(
-            f"{where}: found {len(ids)} pieces and {len(merged)} merges that do not belong together; expected "
-            "ids 0-255 for the bytes and 256, 257, ... for the merges in their order, as GPT-2 has them"
+            f"{where}: found {len(ids)} pieces and {len(merged)} merges that do not belong together; "
+            "expected ids 0-255 for the bytes, then 256, 257, ... for the merges in their order"
         )
 
 

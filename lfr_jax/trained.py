@@ -4,13 +4,11 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from lfr_jax import checkpoint, decode, evaluate as held_out, model, score, steps, tokenizer
-from lfr_jax.blocks import complete_file
 from lfr_jax.config import Config
 from lfr_jax.corpora import Corpus, open_corpus
+from lfr_jax.files import complete_file
 from lfr_jax.run_dir import RunDir
 from lfr_jax.sharding import make_mesh
 
@@ -67,14 +65,22 @@ def write_scores(run: Trained, store: str, out: pathlib.Path) -> str:
 def generate(
     run: Trained, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
 ) -> str:
-    """The prompt and its continuation by at most `tokens` tokens, up to the end of the text."""
-    prompt_ids = [run.tokenizer.eos_id, *run.tokenizer.encode(prompt)]  # a text begins after another one's end
+    """The prompt and its continuation by at most `tokens` tokens, up to the end of the text or of `model.max_len`."""
+    prompt_ids = [run.tokenizer.eos_id, *run.tokenizer.encode(prompt)]  # a text begins where another one ended
     with jax.set_mesh(run.mesh):
         new_ids = decode.generate(
-            run.config.model, run.params, jnp.array(prompt_ids), tokens,
-            temperature=temperature, top_k=top_k, top_p=top_p, eos_id=run.tokenizer.eos_id, key=jax.random.key(seed),
+            run.config.model,
+            run.params,
+            prompt_ids,
+            min(tokens, max(1, run.config.model.max_len - len(prompt_ids))),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            eos_id=run.tokenizer.eos_id,
+            vocab_size=run.tokenizer.vocab_size,
+            key=jax.random.key(seed),
         )
-    return prompt + run.tokenizer.decode(new_ids)
+    return run.tokenizer.decode([*prompt_ids[1:], *new_ids])
 
 
 def corpus_for(run: Trained, store: str) -> Corpus:

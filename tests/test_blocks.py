@@ -82,7 +82,7 @@ def test_padding_and_wrong_ids(store):
     assert cut.num_blocks == 3  # [1,2,3] [3,4,5] | [6,7,8]
     assert cut.rows(np.array([-1, 2, -1])).tolist() == [[-1, -1, -1], [6, 7, 8], [-1, -1, -1]]
     for wrong in (3, -2):
-        with pytest.raises(IndexError, match=f"found block id {wrong}, .* 0 to 2"):
+        with pytest.raises(IndexError, match=f"found block id {wrong}; .* 0 to 2"):
             cut.rows(np.array([0, wrong]))
         with pytest.raises(IndexError, match=f"found block id {wrong}"):
             cut.source_of(np.array([wrong]))
@@ -91,7 +91,7 @@ def test_padding_and_wrong_ids(store):
 @pytest.mark.parametrize("seq_len", [5, 0])
 def test_unfit_sequence_length(store, seq_len):
     """Catches: no blocks at all, taken for a corpus."""
-    with pytest.raises(ValueError, match=f"seq_len={seq_len} and sources of up to 5 tokens; expected 1 <= seq_len < 5"):
+    with pytest.raises(ValueError, match=f"seq_len={seq_len} .* up to 5 tokens; expected 1 <= seq_len < 5"):
         blocks.Blocks(store, seq_len)
     assert blocks.Blocks(store, 4).num_blocks == 1
 

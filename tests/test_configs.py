@@ -1,9 +1,13 @@
 """The files in configs/: their sizes are what their names say, and they fit eight devices."""
 
+import functools
 import importlib.util
 import pathlib
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding
 
 import lfr_jax.schedule
 from lfr_jax import model
@@ -32,6 +36,11 @@ def load(name: str) -> Config:
     return module.config
 
 
+def last_logits(config, params, tokens_BxT):
+    decoder = model.merge(config, params)
+    return jax.vmap(lambda tokens_T: decoder.logits(decoder.hidden(tokens_T)[-1:])[0])(tokens_BxT)
+
+
 @pytest.mark.parametrize("name", SIZES)
 def test_has_the_published_parameters_and_fits_eight_devices(name):
     """Catches: a layer, width or head count of any file changed; an untied GPT-2; a batch that eight devices
@@ -45,9 +54,15 @@ def test_has_the_published_parameters_and_fits_eight_devices(name):
     shapes = model.abstract(config.model, mesh)
     assert shapes["embedding"].sharding.mesh == mesh
     assert mesh.size == 8
+    with jax.set_mesh(mesh):
+        tokens = jax.ShapeDtypeStruct(
+            (8, config.data.seq_len), jnp.int32, sharding=NamedSharding(mesh, BATCH)
+        )
+        logits = jax.eval_shape(functools.partial(last_logits, config.model), shapes, tokens)
+    assert logits.shape == (8, config.model.vocab_size)
     rows = config.train.batch_size // config.train.accumulate
     assert rows * config.train.accumulate == config.train.batch_size
-    assert rows % 8 == 0 and config.train.score_batch % 8 == 0, BATCH
+    assert rows % 8 == 0 and config.train.score_batch % 8 == 0
     assert config.data.seq_len <= config.model.max_len
 
     schedule = getattr(lfr_jax.schedule, config.schedule.policy)(**config.schedule.options)

@@ -21,7 +21,7 @@ PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().comp
 
 @pytest.mark.parametrize("suffix", PACK)
 def test_jsonl(tmp_path, suffix):
-    """Catches: a field that is not taken over; a last line without newline dropped; numbers off by a blank line."""
+    """Catches: a field not taken over; a last line without newline dropped; numbers off by a blank line."""
     full = {"id": "one", "domain": "d", "source": "s", "text": "é\n"}
     content = jsonl(full) + b"\n" + jsonl({"id": 7, "text": "b", "domain": None}) + b'{"text": "c"}'
     path = tmp_path / f"news.part1.jsonl{suffix}"
@@ -42,7 +42,7 @@ def test_text_files_are_one_document(tmp_path, suffix):
 
 
 def test_folders(tmp_path):
-    """Catches: an order taken from the disk; hidden files; absolute paths in ids; domains from the wrong folder."""
+    """Catches: the disk's order; hidden files; absolute paths in ids; domains from the wrong folder."""
     for name in ("b/2.txt", "b/10.txt", "a/deep/x.md", ".git/config", "b/.DS_Store"):
         (tmp_path / "top" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "top" / name).write_text(name)
@@ -53,15 +53,17 @@ def test_folders(tmp_path):
         Document("b/2.txt", "b/2.txt", "b", "b"),
         Document("b/lines.jsonl:1", "t", "b", "lines"),
     ]
-    assert [d.id for d in corpus.read([tmp_path / "top/b/2.txt", tmp_path / "top/a"])] == ["2.txt", "deep/x.md"]
+    two = corpus.read([tmp_path / "top/b/2.txt", tmp_path / "top/a"])
+    assert [document.id for document in two] == ["2.txt", "deep/x.md"]
 
 
-def test_a_file_in_many_chunks(tmp_path):
-    """Catches: lines lost or doubled where one chunk ends."""
-    path = tmp_path / "x.jsonl.zst"
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_file_in_many_chunks(tmp_path, suffix):
+    """Catches: lines lost or doubled where one chunk ends; a second compressed frame left out."""
+    path = tmp_path / f"x.jsonl{suffix}"
     objects = [{"text": f"{n}" * 50} for n in range(500)]
     halves = jsonl(*objects[:250]), jsonl(*objects[250:])
-    path.write_bytes(b"".join(map(PACK[".zst"], halves)))  # two frames
+    path.write_bytes(b"".join(map(PACK[suffix], halves)))
     for chunk_size in (7, 1000):
         assert list(corpus.lines(path, chunk_size)) == b"".join(halves).split(b"\n")[:-1]
     assert [d.text for d in corpus.read([path])] == [thing["text"] for thing in objects]
@@ -98,15 +100,17 @@ def test_a_broken_stream_is_no_end(tmp_path, suffix, damage):
     content = jsonl(*({"text": str(n**5)} for n in range(3000)))
     path = tmp_path / f"x.jsonl{suffix}"
     path.write_bytes(damage(PACK[suffix](content)))
-    with pytest.raises(ValueError, match=f"{path.name}: found a broken or cut-off {suffix} stream"):
+    with pytest.raises(ValueError, match=f"{path.name}: found a broken {suffix} stream"):
         list(corpus.read([path]))
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"\xff\xfe", "not UTF-8"), (b"", "no text"), (b" \n", "no text")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"\xff", "not UTF-8"), (b"", "no text"), (b" \n", "no text")]
+)
 def test_bad_text_files(tmp_path, content, message):
     """Catches: bytes replaced; empty documents."""
     (tmp_path / "x.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=f"x.txt: found .*{message}"):
+    with pytest.raises(ValueError, match=f"x.txt: (found )?.*{message}"):
         list(corpus.read([tmp_path]))
 
 
@@ -118,7 +122,7 @@ def test_nothing_there(tmp_path):
             list(corpus.read([path]))
 
 
-BUILDER = '''
+BUILDER = """
 import numpy as np
 import tensorflow_datasets as tfds
 
@@ -138,7 +142,7 @@ class TinyTalks(tfds.core.GeneratorBasedBuilder):
             yield i, {"text": text, "label": i}
 
     _generate_examples = examples
-'''
+"""
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +186,7 @@ class RandomAccess:
     [
         ({"name": "tiny_walks"}, "'tiny_walks'.* not found"),
         ({"split": "valid"}, "split 'valid'.*Unknown split"),
-        ({"text_feature": "body"}, r"example 0: found the features \['label', 'text'\], not 'body'"),
+        ({"text_feature": "body"}, r"example 0: found the features \['label', 'text'\], expected 'body'"),
         ({"text_feature": "label"}, "example 0: found label = "),
         ({"split": "other"}, "example 0: found text = ' '"),
     ],

@@ -38,6 +38,10 @@ def contents(store: blocks.Store) -> dict[tuple[str, str], list[str]]:
     return found
 
 
+def hash_of(document: Document) -> int:
+    return int.from_bytes(hashlib.blake2b(document.id.encode(), digest_size=8).digest())
+
+
 def files(folder: pathlib.Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -72,8 +76,7 @@ def test_the_split_follows_the_hash_of_the_id(tmp_path):
     prepare.prepare(tmp_path / "a", made, tokenizer.Bytes(), valid_fraction=0.2)
     prepare.prepare(tmp_path / "b", made[::-1], tokenizer.Bytes(), valid_fraction=0.2)
     held = [{t for texts in contents(opened(tmp_path / n)[1]).values() for t in texts} for n in "ab"]
-    below = [int.from_bytes(hashlib.blake2b(d.id.encode(), digest_size=8).digest()) / 2**64 < 0.2 for d in made]
-    assert held[0] == held[1] == {d.text for d, is_held in zip(made, below) if is_held}
+    assert held[0] == held[1] == {d.text for d in made if hash_of(d) / 2**64 < 0.2}
     assert 20 < len(held[0]) < 60
 
 
@@ -105,14 +108,15 @@ def test_each_domain_is_on_both_sides(tmp_path):
         one, rest = (summary.valid, summary.train) if name == "few" else (summary.train, summary.valid)
         assert [one[domain].documents for domain in "xyz"] == [1, 1, 1]
         assert [rest[domain].documents for domain in "xyz"] == [7, 3, 7]
-    hashes = {d.text: hashlib.blake2b(d.id.encode(), digest_size=8).digest() for d in made if d.domain == "x"}
-    (held,) = [t for (domain, _), ts in contents(opened(tmp_path / "few")[1]).items() if domain == "x" for t in ts]
-    assert hashes[held] == min(hashes.values())
+    held = contents(opened(tmp_path / "few")[1])
+    lowest = min((d for d in made if d.domain == "x"), key=hash_of)
+    assert held[lowest.domain, lowest.source] == [lowest.text]
 
 
 def test_the_end_of_an_only_document_is_held_out(tmp_path):
     """Catches: a one-file corpus without validation, or validated on what it was trained on."""
-    summary = prepare.prepare(tmp_path / "out", [Document("d", "0123456789" * 10, "x", "s")], tokenizer.Bytes(), 0.1)
+    only = Document("d", "0123456789" * 10, "x", "s")
+    summary = prepare.prepare(tmp_path / "out", [only], tokenizer.Bytes(), 0.1)
     train, valid = opened(tmp_path / "out")
     assert bytes(train.tokens.tolist()) == b"0123456789" * 9 + b"0"
     assert valid.tokens.tolist() == [*b"123456789", 256]
@@ -163,7 +167,7 @@ def test_an_existing_folder_is_kept(tmp_path):
     with pytest.raises(FileExistsError, match="out: exists"):
         prepare.prepare(tmp_path / "out", (reached.append(d) for d in documents()), tokenizer.Bytes())
     with pytest.raises(FileExistsError, match="out: exists"):
-        prepare.prepare_paths((str(tmp_path / "no such file"),), out=str(tmp_path / "out"), byte_tokenizer=True)
+        command("no such file", "--out", str(tmp_path / "out"), "--train-tokenizer")
     assert not reached and list((tmp_path / "out").iterdir()) == []
 
 
@@ -189,13 +193,15 @@ def test_from_the_command_line_with_a_trained_tokenizer(texts, capsys):
     made = tokenizer.load(texts / "a/tokenizer")
     book = np.concatenate([store.tokens[: store.sources[0].count] for store in opened(texts / "a")])
     assert made.decode(book.tolist()) == "Some words in a book.\n" * 50
-    again = command(*inputs, "--out", str(texts / "b"), "--sentencepiece", str(texts / "a/tokenizer/tokenizer.model"))
+    model = str(texts / "a/tokenizer/tokenizer.model")
+    again = command(*inputs, "--out", str(texts / "b"), "--sentencepiece", model)
     assert again == summary and files(texts / "a") == files(texts / "b")
 
 
 def test_from_the_command_line_with_bytes(texts):
     """Catches: a folder's files not found; a fraction not handed on."""
-    summary = command(str(texts / "in"), "--out", str(texts / "out"), "--byte-tokenizer", "--valid-fraction", "0.5")
+    half = ("--valid-fraction", "0.5")
+    summary = command(str(texts / "in"), "--out", str(texts / "out"), "--byte-tokenizer", *half)
     assert summary.vocab_size == 257 and summary.valid["talk"].documents > 100
 
 

@@ -23,7 +23,7 @@ def test_a_whole_run_by_hand():
     state = s.init(schedule.BlockInfo(10))
     assert drawn(s, s.begin(state, 0)) == list(range(10))
 
-    # Ranked from the easiest: 7 (0.5), 2 (1.0), 5 (1.5) | 0 (2.0), ... Focus drops floor(0.3 · 10) = 3, keeps 7.
+    # From the easiest: 7 (0.5), 2 (1.0), 5 (1.5) | 0 (2.0), ... Focus drops floor(0.3 · 10) = 3, keeps 7.
     state = measure(s, s.begin(state, 0), [2.0, 6.0, 1.0, 5.0, 9.0, 1.5, 4.0, 0.5, 7.0, 3.0], 4)
     state = s.begin(state, 1)
     assert drawn(s, state) == [0, 1, 3, 4, 6, 8, 9]
@@ -31,7 +31,7 @@ def test_a_whole_run_by_hand():
     state = s.begin(state, 2)
     assert drawn(s, state) == list(range(10))
 
-    # Block 7 has become the hardest. Focus 2 drops floor(0.7 · 10) = 7, keeps the 3 of the highest loss: 7, 4, 8.
+    # Block 7 has become the hardest. Focus 2 drops floor(0.7 · 10) = 7, keeps the hardest 3: 7, 4, 8.
     state = measure(s, state, [1.0, 2.0, 0.5, 2.5, 8.0, 1.0, 3.0, 9.5, 6.0, 2.0], 10)
     state = s.begin(state, 3)
     assert drawn(s, state) == [4, 7, 8]
@@ -65,7 +65,7 @@ def test_drop_nothing():
 
 
 def falling(n, steps):
-    """Blocks met one after another while the loss falls from 10 to 2; every other one is 0.5 nats hard, or easy."""
+    """Blocks met one after another as the loss falls from 10 to 2, alternately 0.5 nats above and below."""
     step_N = np.arange(n) * steps // n
     trend_N = 2 + 8 * np.exp(-3 * step_N / steps)
     hard_N = np.arange(n) % 2 == 0

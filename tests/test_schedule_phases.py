@@ -79,8 +79,8 @@ def test_fit_names_the_phase_that_vanishes():
 
 def test_in_epochs():
     """Catches: an epoch of Focus over all blocks; rounding down; the share dropped taken for the one kept."""
-    # 1000 blocks, 30 a step. Learn: 1000/30 = 33.3 -> 34. Focus keeps 750: 2·750/30 = 50. Review: 500/30 = 16.7 -> 17.
-    # Focus 2 keeps 290: 290/30 = 9.7 -> 10.
+    # 1000 blocks, 30 a step. Learn: 1000/30 = 33.3 -> 34. Focus keeps 750: 2·750/30 = 50.
+    # Review: 500/30 = 16.7 -> 17. Focus 2 keeps 290: 290/30 = 9.7 -> 10.
     got = schedule.in_epochs(1000, 30, focus=2.0, review=0.5, drop=0.25, drop2=0.71)
     assert got == dict(learn=34, focus=50, review=17, focus2=10, drop=0.25, drop2=0.71)
     schedule.lfr(**got)
@@ -98,7 +98,7 @@ def test_one_epoch_covers_the_kept_blocks():
 
 
 def test_num_kept():
-    """Catches: the float product (0.29 · 100 = 28.999…); rounding; keeping the floor instead of dropping it."""
+    """Catches: the float product (0.29 · 100 = 28.999…); rounding; keeping the floor, not dropping it."""
     assert num_kept(100, 0.29) == 71
     assert num_kept(10, 0.7) == 3
     assert num_kept(7, 0.5) == 4

@@ -156,7 +156,7 @@ def test_orders_are_for_ever():
     """Catches: any change of the order: of hashes, rounds, keys, or the layout of the passes."""
     advice = (
         "The order of a plan has changed. Runs resumed from older checkpoints would read other blocks "
-        "in mid-phase. Restore the order; or, if that is meant, say so in the release notes and renew this list."
+        "in mid-phase. Restore the order; or, if that is meant, say so in the release notes and renew this."
     )
     assert plan([1, 1, 0, 1, 1, 1], 8, seed=7, phase=2)[:].tolist() == [4, 3, 0, 1, 5, 0, 1, 3], advice
     assert plan([1, 2, 0, 3, 0.5], 9, seed=7, phase=2)[:].tolist() == [3, 0, 1, 3, 1, 3, 3, 1, 4], advice

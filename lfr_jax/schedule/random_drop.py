@@ -23,7 +23,7 @@ def random_drop(
 ) -> Schedule:
     r"""The phases of `lfr`, each Focus phase drawing as many blocks as there, but random ones.
 
-    $$ r_i = [\, i \in \text{a random } k\text{-subset} \,], \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
+    $$ r_i = [\, i \in \text{a random subset of } k \,], \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
 
     The difference between the two is what the scores are worth, apart from the timing.
 

@@ -1,0 +1,90 @@
+"""Runs `lfr train` until a given moment, then kills itself with SIGKILL: no handler, no cleanup, as a lost machine.
+
+    python killed_run.py CONFIG.json MOMENT COUNT
+
+MOMENT: `step` (before the COUNT-th step of this process), `begin` (before entering the COUNT-th phase),
+`begun` (after entering it), `score` (after COUNT batches of scoring), `save` (COUNT milliseconds after
+the first checkpoint of this process began), `time` (COUNT milliseconds after the start), `never`.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+
+from lfr_jax import score
+from lfr_jax.checkpoint import Checkpointer
+from lfr_jax.config import Config
+from lfr_jax.run_dir import from_dict
+from lfr_jax.train import Trainer, train
+
+
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def countdown(count):
+    """A function that kills at its `count`-th call."""
+    calls = []
+
+    def call():
+        calls.append(1)
+        if len(calls) == count:
+            die()
+
+    return call
+
+
+def before(cls, name, action):
+    real = getattr(cls, name)
+
+    def wrapped(*args, **kwargs):
+        action()
+        return real(*args, **kwargs)
+
+    setattr(cls, name, wrapped)
+
+
+def arm(moment: str, count: int) -> None:
+    call = countdown(count)
+    real_batches, real_enter, real_losses = Trainer.phase_batches, Trainer.enter, score.losses
+    if moment == "step":
+
+        def phase_batches(self, *args):
+            for batch in real_batches(self, *args):
+                call()
+                yield batch
+
+        Trainer.phase_batches = phase_batches
+    elif moment == "begin":
+        before(Trainer, "enter", call)
+    elif moment == "begun":
+
+        def enter(self, *args):
+            state = real_enter(self, *args)
+            call()
+            return state
+
+        Trainer.enter = enter
+    elif moment == "score":
+
+        def losses(*args, **kwargs):
+            for item in real_losses(*args, **kwargs):
+                call()
+                yield item
+
+        score.losses = losses
+    elif moment == "save":
+        before(Checkpointer, "save", threading.Timer(count / 1000, die).start)
+    elif moment == "time":
+        threading.Timer(count / 1000, die).start()
+    elif moment != "never":
+        raise ValueError(moment)
+
+
+if __name__ == "__main__":
+    path, moment, count = sys.argv[1:]
+    arm(moment, int(count))
+    with open(path) as file:
+        train(from_dict(Config, json.load(file), path), quiet=True)

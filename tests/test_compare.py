@@ -1,0 +1,46 @@
+"""Equal FLOPs, and what the comparison shows."""
+
+import csv
+
+import pytest
+
+from lfr_jax import budget, cli, compare, policy
+from lfr_jax.blocks import Blocks, open_store
+from test_train import changed, tiny
+
+
+@pytest.mark.parametrize("steps", [0, 24, 100])
+def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps):
+    """Catches: scoring that is not charged, or charged to policies that do not score."""
+    config = changed(tiny("runs/x", corpus_dir), train__steps=steps)
+    blocks = Blocks(open_store(corpus_dir / "train"), 32).num_blocks
+    runs = compare.equal_flops(config, ["lfr", "uniform", "random_drop"], blocks)
+    cost = budget.budget(config, blocks)
+    flops, scoring = {}, {}
+    for name, run in runs.items():
+        phases = policy.build(run.schedule, run.train.steps).phases
+        flops[name] = cost.flops(phases, run.train.steps)
+        scoring[name] = cost.scored_tokens(phases, run.train.steps)
+        assert phases[-1].stop == run.train.steps
+    assert runs["lfr"].train.steps == (steps or 24)
+    assert scoring["lfr"] == 2 * blocks * 32 and scoring["uniform"] == scoring["random_drop"] == 0
+    step = 3 * cost.forward_flops * cost.tokens_per_step
+    for name in ("uniform", "random_drop"):
+        assert 0 <= flops["lfr"] - flops[name] < step
+
+
+def test_compare_prints_a_table_and_writes_a_report(corpus_dir, tmp_path, capsys, monkeypatch):
+    """Catches: losses in the wrong row, a missing difference, a report that needs other files."""
+    config = tiny(tmp_path / "runs", corpus_dir)
+    path = compare.compare(config, ["lfr", "uniform"])
+    table = capsys.readouterr().out
+    lines = {line.split("  ")[0].strip(): line.split() for line in table.splitlines() if line.strip()}
+    for name in ("lfr", "uniform"):
+        with open(tmp_path / "runs" / name / "eval.csv", newline="") as file:
+            last = {row["domain"]: float(row["loss"]) for row in csv.DictReader(file)}
+        assert lines[name][-1] == f"{last['all']:.4f}"
+    gap = float(lines["lfr"][-1]) - float(lines["uniform"][-1])
+    assert float(lines["lfr − uniform"][-1]) == pytest.approx(gap, abs=2e-4)
+    page = path.read_text()
+    assert "data:image/png;base64," in page and "lfr − uniform" in page
+    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
