@@ -10,13 +10,13 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
+
+from lfr_jax.files import complete_folder
 
 FORMAT, VERSION = "lfr token store", 1
 
@@ -32,41 +32,6 @@ class Source(NamedTuple):
 
 def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
-
-
-@contextmanager
-def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a new folder beside `target`, named `target` once all is well and synced, removed otherwise.
-
-    Raises:
-      FileExistsError: `target` exists.
-    """
-    target = pathlib.Path(target).absolute()
-    refuse_existing(target)
-    partial = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        for path in (*partial.rglob("*"), partial):
-            sync(path)
-        os.rename(partial, target)
-        sync(target.parent)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def refuse_existing(target: str | os.PathLike) -> None:
-    if os.path.lexists(target):
-        raise FileExistsError(f"{target}: exists, and is never overwritten; remove it or choose another name")
-
-
-def sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

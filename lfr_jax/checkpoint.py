@@ -147,11 +147,9 @@ def newest_sound(folder: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], 
     damaged = {}
     for step in sorted(steps_in(folder), reverse=True):
         content, reason = attempt(read_meta, folder / str(step))
-        if content:
+        if not reason:
             check_same(content["leaves"], described(wanted), partial, folder / str(step))
-            leaves, reason = attempt(read_leaves, folder / str(step), wanted)
-            if leaves:
-                reason = changed(leaves, content["digests"])
+            leaves, reason = verified(folder / str(step), wanted, content["digests"])
             if not reason:
                 return step, leaves, content["meta"], damaged
         damaged[step] = reason
@@ -162,6 +160,13 @@ def newest_sound(folder: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], 
             "to start again from step 0"
         )
     return None
+
+
+def verified(path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]) -> tuple[Any, str]:
+    """(leaves, ""), or (None, why not) with their memory freed for the next try."""
+    leaves, reason = attempt(read_leaves, path, wanted)
+    reason = reason or changed(leaves, expected)
+    return (None if reason else leaves), reason
 
 
 def attempt(read, path: pathlib.Path, *args) -> tuple[Any, str]:

@@ -35,6 +35,8 @@ def train(args: list[str]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison(Config):
+    """A whole run, under each of several policies."""
+
     policies: tuple[str, ...] = ("lfr", "uniform")  # the first one's cost is everybody's budget
 
 
@@ -50,11 +52,14 @@ def compare(args: list[str]) -> None:
 def evaluate(args: list[str]) -> None:
     """held-out loss of a run:          lfr evaluate runs/smoke/lfr"""
 
-    def arguments(
-        run: Positional[str],  # run directory
-        store: str = "",  # a prepared corpus; default: the run's own
-        blocks: int = 0,  # held-out blocks a domain; 0: all
-    ):
+    def arguments(run: Positional[str], store: str = "", blocks: int = 0):
+        """Measures a run's loss on held-out text, by domain.
+
+        Args:
+          run: Run directory.
+          store: A prepared corpus, in place of the run's own.
+          blocks: Held-out blocks a domain; 0: all.
+        """
         from lfr_jax import trained
 
         return trained.evaluate(trained.load(run), store, blocks)
@@ -66,11 +71,14 @@ def evaluate(args: list[str]) -> None:
 def score(args: list[str]) -> None:
     """loss of every training block:    lfr score runs/smoke/lfr --out scores.csv"""
 
-    def arguments(
-        run: Positional[str],  # run directory
-        out: str,  # csv file to write: block id, domain, loss (mean NLL in nats per token)
-        store: str = "",  # a prepared corpus; default: the run's own
-    ):
+    def arguments(run: Positional[str], out: str, store: str = ""):
+        """Scores every training block under a run's model.
+
+        Args:
+          run: Run directory.
+          out: CSV file to write: block id, domain, loss (mean NLL, nats per token).
+          store: A prepared corpus, in place of the run's own.
+        """
         from lfr_jax import trained
 
         return trained.write_scores(trained.load(run), store, pathlib.Path(out))
@@ -82,14 +90,25 @@ def generate(args: list[str]) -> None:
     """text from a run's model:         lfr generate runs/smoke/lfr --prompt "def " """
 
     def arguments(
-        run: Positional[str],  # run directory
+        run: Positional[str],
         prompt: str = "",
-        tokens: int = 100,  # at most so many new ones
-        temperature: float = 0.8,  # 0: always the likeliest token
-        top_k: int = 0,  # draw among the k likeliest; 0: all
-        top_p: float = 1.0,  # draw among the likeliest that hold this share of the probability
+        tokens: int = 100,
+        temperature: float = 0.8,
+        top_k: int = 0,
+        top_p: float = 1.0,
         seed: int = 0,
     ):
+        """Writes on from a prompt.
+
+        Args:
+          run: Run directory.
+          prompt: The text to continue.
+          tokens: At most so many new ones.
+          temperature: 0 always takes the likeliest token.
+          top_k: Draw among the k likeliest tokens; 0: all.
+          top_p: Draw among the likeliest tokens that hold this share of the probability.
+          seed: Of the draws.
+        """
         from lfr_jax import trained
 
         return trained.generate(trained.load(run), prompt, tokens, temperature, top_k, top_p, seed)
@@ -113,7 +132,7 @@ def main() -> None:
         sys.exit(f"lfr: no command {name!r}; {nearest(name, COMMANDS)}there are {', '.join(COMMANDS)}")
     try:
         COMMANDS[name](rest)
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError, ModuleNotFoundError) as error:
         if os.environ.get("LFR_TRACEBACK"):
             raise
         sys.exit(f"lfr {name}: {error}")

@@ -27,8 +27,8 @@ def open_corpus(folder: str, seq_len: int) -> Corpus:
     path = pathlib.Path(folder)
     if not path.is_dir():
         raise FileNotFoundError(
-            f"no prepared corpus in {folder!r}; make one with `lfr prepare --out {folder} FILE ...`, "
-            f"or with `lfr prepare --out {folder} --embedded` from the text that Python carries"
+            f"no prepared corpus in {folder!r}; make one with `lfr prepare --out {folder} --train-tokenizer FILE ...`, "
+            f"or from the text that Python carries with `lfr prepare --out {folder} --train-tokenizer --embedded`"
         )
     train, valid = open_store(path / "train"), open_store(path / "valid")
     words = tokenizer.load(path / "tokenizer")

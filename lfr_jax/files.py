@@ -1,8 +1,10 @@
-"""Files that are either whole or not there."""
+"""Files and folders that are either whole or not there."""
 
 import contextlib
 import os
 import pathlib
+import shutil
+import uuid
 from collections.abc import Iterator
 from typing import TextIO
 
@@ -29,3 +31,38 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
     """Writes `text` as the whole of `path`."""
     with complete_file(path) as file:
         file.write(text)
+
+
+@contextlib.contextmanager
+def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Gives a new folder beside `target`, named `target` once all is well and synced, removed otherwise.
+
+    Raises:
+      FileExistsError: `target` exists.
+    """
+    target = pathlib.Path(target).absolute()
+    refuse_existing(target)
+    partial = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        for path in (*partial.rglob("*"), partial):
+            sync(path)
+        os.rename(partial, target)
+        sync(target.parent)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def refuse_existing(target: str | os.PathLike) -> None:
+    if os.path.lexists(target):
+        raise FileExistsError(f"{target}: exists, and is never overwritten; remove it or choose another name")
+
+
+def sync(path: pathlib.Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

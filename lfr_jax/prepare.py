@@ -14,8 +14,9 @@ import tqdm
 import tyro
 
 from lfr_jax import corpus, embedded
-from lfr_jax.blocks import StoreWriter, check_ids, complete_folder, refuse_existing, token_dtype, write_store
+from lfr_jax.blocks import StoreWriter, check_ids, token_dtype, write_store
 from lfr_jax.corpus import Document
+from lfr_jax.files import complete_folder, refuse_existing
 from lfr_jax.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, train_sentencepiece
 
 BATCH_CHARS = 4_000_000  # characters encoded at once
@@ -64,6 +65,7 @@ def prepare_paths(
     gpt2: str | None = None,
     byte_tokenizer: bool = False,
     valid_fraction: float = 0.02,
+    sample: float = 1.0,
 ) -> Summary:
     """Turns text into a folder to train on: token stores for training and validation, and the tokenizer.
 
@@ -81,6 +83,7 @@ def prepare_paths(
       gpt2: Take GPT-2's BPE from this folder, which holds encoder.json and vocab.bpe.
       byte_tokenizer: Take the 256 bytes of UTF-8.
       valid_fraction: Share of the documents to hold out for validation.
+      sample: Take this share of the documents alone, chosen by a hash of their ids.
 
     Raises:
       FileExistsError: `out` exists.
@@ -101,9 +104,14 @@ def prepare_paths(
         raise ValueError(f"found --vocab-size {vocab_size} with {chosen[0]}; it goes with --train-tokenizer")
     if not (inputs or embedded or tfds):
         raise ValueError("found no text; expected files or folders, --embedded, or --tfds NAME")
+    if not 0 < sample <= 1:
+        raise ValueError(f"found --sample {sample}, expected a share: more than 0, at most 1")
     refuse_existing(out)
 
     def documents() -> Iterator[Document]:
+        return (document for document in all_documents() if share(document.id, b"sample") < sample)
+
+    def all_documents() -> Iterator[Document]:
         yield from corpus.read(inputs)
         for name in tfds:
             yield from corpus.read_tfds(name, tfds_split, text_feature, tfds_dir)
@@ -123,6 +131,11 @@ def prepare_paths(
 
 
 embedded_documents = embedded.documents  # `embedded` is a flag above
+
+
+def share(id: str, purpose: bytes) -> float:
+    """A number in [0, 1) that follows from a document's id; independent for each purpose."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=7, person=purpose).digest()) / 2**56
 
 
 def prepare(

@@ -58,7 +58,7 @@ def write_scores(run: Trained, store: str, out: pathlib.Path) -> str:
             ids_B, nll_B, count_B = jax.device_get((batch["ids"], *sums))
             for block, nll, count in zip(ids_B, nll_B, count_B):
                 if block >= 0:
-                    file.write(f"{block},{blocks.domains[blocks.domain_N[block]]},{nll / count}\n")
+                    file.write(f"{block},{blocks.domains[blocks.domain_N[block]]},{nll / count!s}\n")
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
 
 

@@ -7,6 +7,7 @@ import pathlib
 import random
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -338,6 +339,64 @@ def test_kill_9_while_saving_leaves_a_sound_checkpoint(tmp_path):
         assert_equal(checkpoints.restore(target)[0], again)
         assert not unfinished(folder)
     print(f"{interrupted} of 3 kills fell into a save")
+
+
+ONE_OF_TWO_PROCESSES = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import conftest, jax
+jax.config.update("jax_num_cpu_devices", 4)
+jax.distributed.initialize("127.0.0.1:{port}", num_processes=2, process_id={process})
+from test_checkpoint import *
+mesh = mesh(2, 2, 2)
+
+def state(step):
+    rows = np.random.default_rng(step).normal(size=(4096, 16)).astype(np.float32)
+    def put(x, *spec):
+        return jax.make_array_from_callback(x.shape, NamedSharding(mesh, P(*spec)), lambda index: x[index])
+    return State(put(np.int32(step)), dict(w=put(rows, ("data", "fsdp"), "tensor")), (), ())
+
+folder = pathlib.Path({folder!r})
+checkpoints = Checkpointer(folder, keep=3)
+for step in (1, 2):
+    checkpoints.save(state(step), dict(step=step))
+checkpoints.wait()
+if {process} == 1:
+    for path in (folder / "2/state/ocdbt.process_1/d").iterdir():
+        path.unlink()
+jax.experimental.multihost_utils.sync_global_devices("damaged")
+target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state(1))
+restored, meta = checkpoints.restore(target)
+assert int(restored.step) == meta["step"] == 1
+for got, put in zip(restored.params["w"].addressable_shards, state(1).params["w"].addressable_shards):
+    np.testing.assert_array_equal(np.asarray(got.data), np.asarray(put.data))
+assert (folder / "2.damaged").exists() and not (folder / "2").exists()
+checkpoints.save(state(2), dict(step=2))
+checkpoints.close()
+print("sound")
+"""
+
+
+def test_two_processes_agree_when_one_cannot_read_its_part(tmp_path):
+    """Catches: one process that falls back alone; a process that waits for one which failed; two renames."""
+    tests = pathlib.Path(__file__).parent
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    places = dict(root=str(tests.parent), tests=str(tests), folder=str(tmp_path / "checkpoints"), port=port)
+    programs = [ONE_OF_TWO_PROCESSES.format(process=process, **places) for process in (0, 1)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for program in programs
+    ]
+    try:
+        for process in processes:
+            out, err = process.communicate(timeout=120)
+            assert out.endswith("sound\n") and "moved to" in err, err[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 def unfinished(folder):

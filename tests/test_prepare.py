@@ -236,3 +236,22 @@ def test_the_embedded_corpus(tmp_path):
     assert list(summary.train) == ["code", "prose", "tables"]
     assert min(count.tokens for count in summary.valid.values()) > 5000
     assert sum(count.tokens for count in summary.train.values()) > 8e6
+
+
+def test_a_sample_takes_its_share_of_documents_whatever_their_order(tmp_path):
+    """Catches: a sample by position, or one that follows the held-out split (it would empty one side)."""
+    for order in (1, -1):
+        folder = tmp_path / f"text{order}"
+        folder.mkdir()
+        lines = [json.dumps({"id": f"doc{i}", "text": f"text number {i} " * 5}) for i in range(400)][::order]
+        (folder / "a.jsonl").write_text("\n".join(lines))
+    summaries = [
+        prepare.prepare_paths((str(tmp_path / f"text{order}"),), out=str(tmp_path / f"out{order}"), byte_tokenizer=True, sample=0.5)
+        for order in (1, -1)
+    ]
+    counts = [sum(count.documents for side in (s.train, s.valid) for count in side.values()) for s in summaries]
+    assert counts[0] == counts[1] and 160 < counts[0] < 240
+    held = sum(count.documents for count in summaries[0].valid.values())
+    assert 1 <= held < 15
+    with pytest.raises(ValueError, match="--sample 0"):
+        prepare.prepare_paths((), out=str(tmp_path / "none"), byte_tokenizer=True, embedded=True, sample=0.0)
