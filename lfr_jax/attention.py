@@ -9,9 +9,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
-KEEP = "attention"  # the name of what a layer keeps of attention for its backward pass
+# What the forward pass should keep for the backward pass: this name, and what these kernels return.
+KEEP = "attention"
+KERNELS = ("pallas_call", "dot_product_attention_fwd", "dot_product_attention_fwd_wrapper")
 
 
 def attend(q_TxHxP, k_SxKxP, v_SxKxP, *, segments_T=None, offset=0, impl: str = "auto"):
@@ -58,7 +61,8 @@ def _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset):
         seen_TxS &= segments_T[:, None] == segments_T[None, :]
     scores_KxGxTxS = jnp.where(seen_TxS[None, None], scores_KxGxTxS * head_dim**-0.5, -jnp.inf)
     probs_KxGxTxS = jax.nn.softmax(scores_KxGxTxS).astype(v_SxKxP.dtype)
-    return jnp.einsum("KGTS,SKP->TKGP", probs_KxGxTxS, v_SxKxP).reshape(T, H, head_dim)
+    out_TxHxP = jnp.einsum("KGTS,SKP->TKGP", probs_KxGxTxS, v_SxKxP).reshape(T, H, head_dim)
+    return checkpoint_name(out_TxHxP, KEEP)
 
 
 def _cudnn(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None):
@@ -82,9 +86,7 @@ def splash(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None, *, interpret: boo
     if T % 128:
         raise ValueError(f"model.attention='splash' needs a multiple of 128 tokens, found {T}; use 'xla'")
     mask = kernels.MultiHeadMask([kernels.CausalMask((T, T))] * H)
-    kernel = kernels.make_splash_mha(
-        mask, head_shards=1, q_seq_shards=1, residual_checkpoint_name=KEEP, interpret=interpret
-    )
+    kernel = kernels.make_splash_mha(mask, head_shards=1, q_seq_shards=1, interpret=interpret)
 
     def one(q_TxHxP, k_TxKxP, v_TxKxP, segments_T=None):
         heads_first = (x.swapaxes(0, 1) for x in (q_TxHxP * head_dim**-0.5, k_TxKxP, v_TxKxP))

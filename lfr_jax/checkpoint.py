@@ -9,15 +9,15 @@ a reader needs none of our classes and may ask for the parameters alone.
 import functools
 import json
 import pathlib
-from typing import Any
 import warnings
 import zlib
+from typing import Any
 
 import jax
-from jax.experimental import multihost_utils
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 
@@ -42,7 +42,7 @@ class Checkpointer:
 
     @property
     def latest_good(self) -> int | None:
-        """Step of the newest checkpoint that was written to the end; after `restore`, of a verified or newer one."""
+        """Step of the newest finished checkpoint: after `restore`, the verified one or one saved since."""
         return latest_step(self.folder)
 
     def save(self, state: Any, meta: dict[str, Any]) -> None:
@@ -56,7 +56,11 @@ class Checkpointer:
         """
         step = int(state.step)
         leaves = named(state)
-        content = {"leaves": described(leaves), "digests": digests(leaves), "meta": json.loads(json.dumps(meta))}
+        content = {
+            "leaves": described(leaves),
+            "digests": digests(leaves),
+            "meta": json.loads(json.dumps(meta)),
+        }
         saved = self._manager.save(
             step,
             args=ocp.args.Composite(
@@ -66,7 +70,7 @@ class Checkpointer:
         )
         if not saved and step not in self._manager.all_steps():
             raise ValueError(
-                f"step {step} cannot be saved: {self.folder} holds step {self._manager.latest_step()} already; "
+                f"step {step} cannot be saved: {self.folder} holds step {self.latest_good} already; "
                 "continue from there, or choose another folder"
             )
 
@@ -88,8 +92,10 @@ class Checkpointer:
             return None
         _, leaves, meta, damaged = found
         for step, reason in damaged.items():
-            aside = self._set_aside(step)
-            warnings.warn(f"checkpoint {self.folder / str(step)} is damaged ({reason}); moved to {aside}", stacklevel=2)
+            path, aside = self.folder / str(step), self._set_aside(step)
+            warnings.warn(f"checkpoint {path} is damaged ({reason}); moved to {aside}", stacklevel=2)
+        if damaged:
+            self._manager.reload()  # it remembers the steps that it saw; those set aside will be saved again
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values()), meta
 
     def _set_aside(self, step: int) -> pathlib.Path:
@@ -128,7 +134,9 @@ def restore_params(folder: str | pathlib.Path, abstract_params: Any) -> tuple[An
         raise FileNotFoundError(f"no checkpoint in {folder}; train first, or name another run")
     step, leaves, _, damaged = found
     for bad, reason in damaged.items():
-        warnings.warn(f"checkpoint {bad} in {folder} is damaged ({reason}); step {step} is used", stacklevel=2)
+        warnings.warn(
+            f"checkpoint {bad} in {folder} is damaged ({reason}); step {step} is used", stacklevel=2
+        )
     return jax.tree.unflatten(jax.tree.structure(abstract_params), leaves.values()), step
 
 
@@ -143,7 +151,7 @@ def steps_in(folder: pathlib.Path) -> list[int]:
 
 
 def newest_sound(folder: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], partial: bool):
-    """(step, leaves, meta, damaged: {step: reason}) of the newest sound checkpoint; None if there is no checkpoint."""
+    """(step, leaves, meta, damaged: {step: reason}) of the newest sound checkpoint; None if there is none."""
     damaged = {}
     for step in sorted(steps_in(folder), reverse=True):
         content, reason = attempt(read_meta, folder / str(step))
@@ -162,7 +170,9 @@ def newest_sound(folder: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], 
     return None
 
 
-def verified(path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]) -> tuple[Any, str]:
+def verified(
+    path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]
+) -> tuple[Any, str]:
     """(leaves, ""), or (None, why not) with their memory freed for the next try."""
     leaves, reason = attempt(read_leaves, path, wanted)
     reason = reason or changed(leaves, expected)
@@ -204,9 +214,11 @@ def read_leaves(path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> 
         active_processes={jax.process_index()},
         barrier_sync_key_prefix=f"process {jax.process_index()}",
     )
-    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
-    restored = ocp.Checkpointer(handler, multiprocessing_options=alone).restore(path / "state", args=args)
-    empty = {name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in wanted.items() if x.size == 0}
+    reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), multiprocessing_options=alone)
+    restored = reader.restore(path / "state", args=args)
+    empty = {
+        name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in wanted.items() if x.size == 0
+    }
     return {name: (restored | empty)[name] for name in wanted}
 
 
@@ -223,8 +235,9 @@ def check_same(found: dict[str, str], expected: dict[str, str], partial: bool, p
     for name in expected if partial else expected | found:
         if found.get(name) != expected.get(name):
             raise ValueError(
-                f"{path} is of another model, optimizer, schedule or corpus: {name} is {found.get(name, 'absent')} "
-                f"in the checkpoint, and {expected.get(name, 'absent')} in this run; "
+                f"{path} is of another model, optimizer, schedule or corpus: "
+                f"{name} is {found.get(name, 'absent')} in the checkpoint, "
+                f"and {expected.get(name, 'absent')} in this run; "
                 "go back to the settings that it was saved with, or choose another run_dir"
             )
 
@@ -255,7 +268,8 @@ def crc32(content: Any) -> int:
 
 def digests(leaves: dict[str, jax.Array]) -> dict[str, str]:
     """The digest of each leaf, 8 hexadecimal digits: the same on any mesh, in any sharding."""
-    return {name: f"{digest:08x}" for name, digest in zip(leaves, np.asarray(_digests(list(leaves.values()))))}
+    values = np.asarray(_digests(list(leaves.values())))
+    return {name: f"{digest:08x}" for name, digest in zip(leaves, values)}
 
 
 @jax.jit
@@ -276,7 +290,7 @@ def digest(x: jax.Array) -> jax.Array:
     bits = x.astype(unsigned) if x.dtype == bool else jax.lax.bitcast_convert_type(x, unsigned)
     position = jnp.zeros_like(bits, jnp.uint32)
     for axis, size in enumerate(x.shape):
-        along = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis, out_sharding=jax.typeof(x).sharding)
+        along = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         position = position * jnp.uint32(size % 2**32) + along
     h = bits.astype(jnp.uint32) + position * jnp.uint32(0x9E3779B9)
     h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)

@@ -6,9 +6,10 @@ A subcommand imports what it needs when it is called, so that help and mistakes 
 import dataclasses
 import os
 import pathlib
+import re
 import runpy
 import sys
-from typing import Annotated
+import traceback
 
 import tyro
 
@@ -145,14 +146,39 @@ def configured(kind: type[Config], args: list[str], prog: str) -> Config:
     if not args or args[0].startswith("-"):
         tyro.cli(kind, args=["--help"], prog=f"{prog} configs/NAME.py")
     path, *overrides = args
+    found = read(path)
+    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
+    config = tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}")
+    if config.schedule.policy != found.schedule.policy:  # the file's options are those of the file's policy
+        from lfr_jax.policy import switch
+
+        config = dataclasses.replace(config, schedule=switch(config.schedule, config.schedule.policy))
+    return config
+
+
+def read(path: str) -> Config:
+    """The `config` that a Python file sets. What fails in the file comes out as a ValueError that names the line."""
     if not pathlib.Path(path).is_file():
         known = sorted(str(file) for file in pathlib.Path("configs").glob("*.py"))
-        raise FileNotFoundError(f"no configuration file {path!r}; {nearest(path, known)}")
-    found = runpy.run_path(path).get("config")
+        hint = nearest(path, known) or "name a Python file that sets `config`"
+        raise FileNotFoundError(f"no configuration file {path!r}; {hint.strip()}")
+    try:
+        found = runpy.run_path(path).get("config")
+    except Exception as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        unknown = re.search("unexpected keyword argument '(.+)'", str(error))
+        hint = f"; {nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
+        where = f"{path}, line {lines[-1]}" if lines else path
+        raise ValueError(f"{where}: {type(error).__name__}: {error}{hint}") from error
     if not isinstance(found, Config):
         raise ValueError(f"{path} must set `config` to an lfr_jax.config.Config; found {type(found).__name__}")
-    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
-    return tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}")
+    return found
+
+
+def setting_names(kind: type) -> set[str]:
+    """The fields of a settings class, and of those within it."""
+    inner = (setting_names(field.type) for field in dataclasses.fields(kind) if dataclasses.is_dataclass(field.type))
+    return {field.name for field in dataclasses.fields(kind)}.union(*inner)
 
 
 if __name__ == "__main__":

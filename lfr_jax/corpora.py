@@ -32,10 +32,10 @@ def open_corpus(folder: str, seq_len: int) -> Corpus:
         )
     train, valid = open_store(path / "train"), open_store(path / "valid")
     words = tokenizer.load(path / "tokenizer")
-    made_by = train.tokenizer_digest
-    if words.digest != made_by:
-        raise ValueError(
-            f"the tokenizer in {path / 'tokenizer'} (sha256 {words.digest[:12]}…) did not make the tokens in "
-            f"{path / 'train'} (made by {made_by[:12]}…); put the right one back, or prepare again"
-        )
+    for store in (train, valid):
+        if words.digest != store.tokenizer_digest:
+            raise ValueError(
+                f"the tokenizer in {path / 'tokenizer'} (sha256 {words.digest[:12]}…) did not make the tokens in "
+                f"{store.path} (made by {store.tokenizer_digest[:12]}…); put the right one back, or prepare again"
+            )
     return Corpus(Blocks(train, seq_len), Blocks(valid, seq_len), words, train.fingerprint)

@@ -43,6 +43,7 @@ def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
     target = pathlib.Path(target).absolute()
     refuse_existing(target)
     partial = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
+    new_parents = [parent for parent in target.parents if not parent.exists()]
     partial.mkdir(parents=True)
     try:
         yield partial
@@ -52,6 +53,9 @@ def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
         sync(target.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.suppress(OSError):  # another process may use them by now
+            for parent in new_parents:
+                parent.rmdir()
         raise
 
 

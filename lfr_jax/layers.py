@@ -10,10 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
-from lfr_jax.attention import KEEP, attend
+from lfr_jax.attention import attend
 from lfr_jax.config import ModelConfig
 
 
@@ -107,7 +106,7 @@ class Attention(nnx.Module):
             k = jax.lax.dynamic_update_slice_in_dim(cache.k, k, offset, axis=0)
             v = jax.lax.dynamic_update_slice_in_dim(cache.v, v, offset, axis=0)
             attended, cache = attend(q, k, v, offset=offset, impl="xla"), Cache(k, v)
-        return self.out(checkpoint_name(attended, KEEP)), cache
+        return self.out(attended), cache
 
 
 class MLP(nnx.Module):

@@ -45,11 +45,19 @@ class MetricsWriter:
         """Writes the `loss` (nats per token) and number of `tokens` of each domain after `step` steps."""
         self.eval_table.append(
             [
-                {"step": step, "split": split, "domain": domain, "loss": measured.loss, "tokens": measured.tokens}
+                {
+                    "step": step,
+                    "split": split,
+                    "domain": domain,
+                    "loss": measured.loss,
+                    "tokens": measured.tokens,
+                }
                 for domain, measured in losses.items()
             ]
         )
-        self.events.append([(step, {f"{split}/{domain}/loss": measured.loss for domain, measured in losses.items()})])
+        self.events.append(
+            [(step, {f"{split}/{domain}/loss": measured.loss for domain, measured in losses.items()})]
+        )
 
     def close(self) -> None:
         if self.events:
@@ -83,7 +91,9 @@ class Events:
                 for tag, value in values.items()
             ]
             summary = self.protocol.summary_pb2.Summary(value=pairs)
-            self.writer.write_event(self.protocol.event_pb2.Event(step=step, wall_time=time.time(), summary=summary))
+            self.writer.write_event(
+                self.protocol.event_pb2.Event(step=step, wall_time=time.time(), summary=summary)
+            )
         self.writer.flush()
 
 
@@ -94,7 +104,7 @@ class Table:
         self.path, self.columns = path, columns
 
     def rewind(self, step: int) -> None:
-        """Keeps the rows up to `step`, up to the first that is not whole (a kill or a power cut tears one)."""
+        """Keeps the rows up to `step`, up to the first that is not whole (a kill may tear one)."""
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() and step else []
         header = ",".join(self.columns) + "\n"
         if lines and lines[0] != header:

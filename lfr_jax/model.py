@@ -17,17 +17,22 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 
-from lfr_jax.attention import KEEP
+from lfr_jax.attention import KEEP, KERNELS
 from lfr_jax.config import ModelConfig
 from lfr_jax.layers import STD, Cache, Layer, Norm, gathered
 from lfr_jax.sharding import make_mesh
 
-# What the forward pass keeps for the backward pass: products with weights, and the output of attention.
-# Attention scores, elementwise results and gathered weights are computed again. Half the memory, no slower.
-KEPT = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names(KEEP),
-)
+_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_named = jax.checkpoint_policies.save_only_these_names(KEEP)
+
+
+def kept(primitive, *shapes, **params) -> bool:
+    """What the forward pass keeps for the backward pass: products with weights, and the output of attention.
+
+    Attention scores, elementwise results and gathered weights are computed again. Less memory, no slower.
+    """
+    keep = _products(primitive, *shapes, **params) or _named(primitive, *shapes, **params)
+    return keep or primitive.name in KERNELS
 
 
 class Decoder(nnx.Module):
@@ -77,7 +82,7 @@ class Decoder(nnx.Module):
             layer, cache = layer_and_cache
             return layer(x_TxD, positions_T, segments_T, cache, offset)
 
-        layer = jax.checkpoint(layer, prevent_cse=False, policy=None if config.remat else KEPT)
+        layer = jax.checkpoint(layer, prevent_cse=False, policy=None if config.remat else kept)
         x_TxD, cache = jax.lax.scan(layer, x_TxD, (self.layers, cache))
         return self.norm(x_TxD), cache
 

@@ -1,6 +1,6 @@
 """How far a run is, for the person who watches: a bar on a terminal, a plain line now and then elsewhere.
 
-    step 120/400  focus  kept 50 %  loss 4.812  12.3k tok/s  ~00:34 left
+step 120/400  focus  kept 50 %  loss 4.812  12.3k tok/s  ~00:34 left
 """
 
 import contextlib
@@ -36,7 +36,11 @@ class Progress:
         self.stream = stream or sys.stderr
         terminal = self.stream.isatty() and not quiet
         form = "{percentage:3.0f}%|{bar:16}| {desc}"
-        self.bar = tqdm(total=total_steps, file=self.stream, bar_format=form, dynamic_ncols=True) if terminal else None
+        self.bar = (
+            tqdm(total=total_steps, file=self.stream, bar_format=form, dynamic_ncols=True)
+            if terminal
+            else None
+        )
         self.interval = 0.1 if terminal else every
         self.shown_at, self.unshown = -float("inf"), ""
         self.away = 0.0  # seconds spent in stages

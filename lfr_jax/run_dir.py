@@ -19,13 +19,27 @@ from lfr_jax.files import write_atomically
 from lfr_jax.text import nearest
 
 # What may differ when a run goes on. These fields have no part in what is computed ...
-ONLY_LOOKING = {"run_dir", "train.log_every", "train.eval_every", "train.eval_blocks", "train.checkpoint_every",
-                "train.keep_checkpoints"}  # fmt: skip
+ONLY_LOOKING = {
+    "run_dir",
+    "train.log_every",
+    "train.eval_every",
+    "train.eval_blocks",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+}
 # ... the order of the data does not depend on these, and the store's fingerprint is checked apart ...
 SAME_DATA = {"data.store", "data.workers"}
 # ... and these compute the same sums in another order or place: equal but for rounding.
-SAME_MATHS = {"mesh.data", "mesh.fsdp", "mesh.tensor", "train.accumulate", "train.score_batch", "model.attention",
-              "model.remat", "model.loss_chunk"}  # fmt: skip
+SAME_MATHS = {
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "train.accumulate",
+    "train.score_batch",
+    "model.attention",
+    "model.remat",
+    "model.loss_chunk",
+}
 MAY_CHANGE = frozenset(ONLY_LOOKING | SAME_DATA | SAME_MATHS)
 
 
@@ -58,7 +72,8 @@ class RunDir:
             except BlockingIOError:
                 file.seek(0)
                 raise RunInUse(
-                    f"{self.path} is in use by another trainer ({file.read()}); stop it or choose another run_dir"
+                    f"{self.path} is in use by another trainer ({file.read()}); "
+                    "stop it or choose another run_dir"
                 ) from None
             file.truncate(0)
             since = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
@@ -104,7 +119,9 @@ def check_resumable(saved: Config, new: Config) -> None:
     >>> check_resumable(Config(), Config(run_dir="elsewhere"))
     """
     before, now = flat(saved), flat(new)
-    differing = [name for name in before | now if before.get(name) != now.get(name) and name not in MAY_CHANGE]
+    differing = [
+        name for name in before | now if before.get(name) != now.get(name) and name not in MAY_CHANGE
+    ]
     if differing:
         lines = [f"  {name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
         raise ValueError(
@@ -134,10 +151,14 @@ def from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
             raise ValueError(
                 f"{where}: unknown setting {key!r}; {nearest(key, fields)}known here are {', '.join(fields)}"
             )
-    return cls(**{
-        key: from_dict(fields[key], value, f"{where}: {key}") if dataclasses.is_dataclass(fields[key]) else value
-        for key, value in values.items()
-    })  # fmt: skip
+    return cls(
+        **{
+            key: from_dict(fields[key], value, f"{where}: {key}")
+            if dataclasses.is_dataclass(fields[key])
+            else value
+            for key, value in values.items()
+        }
+    )
 
 
 def read_json(path: pathlib.Path) -> Any:

@@ -1,5 +1,6 @@
 """A run directory, opened for use: its newest parameters measure, score, and write text."""
 
+import csv
 import pathlib
 from typing import Any, NamedTuple
 
@@ -53,12 +54,14 @@ def write_scores(run: Trained, store: str, out: pathlib.Path) -> str:
     corpus = corpus_for(run, store)
     blocks = corpus.train
     with complete_file(out) as file, jax.set_mesh(run.mesh):
-        file.write(f"# store {corpus.fingerprint} seq_len {blocks.seq_len} step {run.step}\nblock,domain,loss\n")
+        file.write(f"# store {corpus.fingerprint} seq_len {blocks.seq_len} step {run.step}\n")
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["block", "domain", "loss"])
         for batch, sums in score.losses(score_step(run), run.params, blocks, score_batch(run), run.mesh):
             ids_B, nll_B, count_B = jax.device_get((batch["ids"], *sums))
             for block, nll, count in zip(ids_B, nll_B, count_B):
                 if block >= 0:
-                    file.write(f"{block},{blocks.domains[blocks.domain_N[block]]},{nll / count!s}\n")
+                    table.writerow([block, blocks.domains[blocks.domain_N[block]], nll / count])
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
 
 

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec as P
 
 from lfr_jax.attention import attend, on_local_batch, splash
+from lfr_jax.model import kept
 from lfr_jax.sharding import BATCH, make_mesh
 
 SEGMENTS = np.array([0, 0, 0, 1, 1, -1], np.int32)
@@ -72,6 +73,22 @@ def test_splash_equals_xla_forward_and_backward(shape, segmented):
         assert jax.typeof(got[1]).sharding.spec == heads.spec
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted)):
         np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_a_layer_does_not_run_a_kernel_forward_twice():
+    """Catches: a kernel's results not kept for the backward pass."""
+    kernel = on_local_batch(functools.partial(splash, interpret=True))
+    with jax.set_mesh(make_mesh(2, 2, 2)):
+        q = jax.device_put(random(4, 128, 2, 8), jax.P(*BATCH, None, "tensor", None))
+
+        def loss(q, policy):
+            return jnp.sum(jax.vmap(jax.checkpoint(lambda q: kernel(q, q, q), policy=policy))(q))
+
+        runs = [
+            str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(q, p)).count("= pallas_call")
+            for p in (kept, None)
+        ]
+    assert runs == [3, 4]  # forward, and two backward: of the queries, and of keys and values
 
 
 def test_a_kernel_takes_what_is_not_batched():

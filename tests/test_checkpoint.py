@@ -11,18 +11,18 @@ import socket
 import subprocess
 import sys
 import time
-from typing import Any, NamedTuple
 import warnings
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from lfr_jax import checkpoint
 from lfr_jax.checkpoint import Checkpointer, DamagedCheckpoint
-
 
 # What Orbax and TensorStore leave behind when a read fails half-way: coroutines and callbacks without a loop.
 pytestmark = [
@@ -68,7 +68,9 @@ def make_state(mesh, step=1, size=64):
         put(np.int32(step)),
         {"layers": {"w": put(w, "fsdp", "tensor")}, "b": put(w[1].astype(jnp.bfloat16), "tensor")},
         ((put(w * 2, "tensor", "fsdp"), ()), put(np.uint32(2**32 - step))),
-        Schedule(put(draw.random(24).astype(np.float32), "fsdp"), put(np.zeros(0, np.float32)), put(w[1] > 0)),
+        Schedule(
+            put(draw.random(24).astype(np.float32), "fsdp"), put(np.zeros(0, np.float32)), put(w[1] > 0)
+        ),
     )
 
 
@@ -119,26 +121,31 @@ def test_restores_bit_equal_on_another_mesh(saved):
 
 def test_nothing_saved_is_none(tmp_path):
     """Catches: a missing folder raising, and a stray file taken for a step."""
-    assert Checkpointer(tmp_path / "none", keep=1).restore(abstract(make_state(mesh(1, 1, 1)), mesh(1, 1, 1))) is None
+    assert (
+        Checkpointer(tmp_path / "none", keep=1).restore(abstract(make_state(mesh(1, 1, 1)), mesh(1, 1, 1)))
+        is None
+    )
     (tmp_path / "3.damaged").mkdir()
     (tmp_path / "4.orbax-checkpoint-tmp").mkdir()
     assert checkpoint.latest_step(tmp_path) is None
 
 
 def test_keeps_the_newest_and_refuses_to_go_back(tmp_path):
-    """Catches: keeping all; dropping a save without a word; raising when a step is saved twice."""
+    """Catches: keeping all; dropping a save without a word; raising at a step saved twice; keeping debris."""
+    (tmp_path / "7.orbax-checkpoint-tmp").mkdir()  # of a killed run that saved at other steps
     checkpoints = Checkpointer(tmp_path, keep=2)
     for step in (1, 2, 3, 3):
         checkpoints.save(make_state(mesh(1, 1, 1), step), {})
     checkpoints.wait()
     assert sorted(checkpoint.steps_in(tmp_path)) == [2, 3] and checkpoints.latest_good == 3
+    assert not unfinished(tmp_path)
     with pytest.raises(ValueError, match="holds step 3 already"):
         checkpoints.save(make_state(mesh(1, 1, 1), 1), {})
     checkpoints.close()
 
 
 def test_params_alone(saved, copy):
-    """Catches: mixing up params with optimizer leaves; moving a damaged checkpoint under a running trainer."""
+    """Catches: mixing up params with optimizer leaves; moving things under a running trainer."""
     states = saved[1]
     target = abstract(states[2].params, mesh(1, 2, 4))
     params, step = checkpoint.restore_params(copy, target)
@@ -176,7 +183,7 @@ def test_flipped_byte_falls_back(saved, copy, seed):
 
 @pytest.mark.parametrize("what", ["data cut", "data gone", "manifest gone", "meta cut", "meta changed"])
 def test_broken_files_fall_back_and_the_step_can_be_saved_again(saved, copy, what):
-    """Catches: letting Orbax's error through; not sealing the meta; the step blocked by its damaged folder."""
+    """Catches: letting Orbax's error through; not sealing the meta; the step blocked by a damaged folder."""
     states = saved[1]
     bad = copy / "2"
     match what:
@@ -225,7 +232,10 @@ def test_another_model_is_not_damage(saved, copy):
     fewer = right._replace(params={"layers": {"w": w}})
     more = right._replace(params={"b": b, "c": b, "layers": {"w": w}})
     for wrong, message in [
-        (shape, r"params.layers.w is float32\[4096,16\] in the checkpoint, and float32\[2048,16\] in this run"),
+        (
+            shape,
+            r"params.layers.w is float32\[4096,16\] in the checkpoint, and float32\[2048,16\] in this run",
+        ),
         (dtype, r"params.b is bfloat16\[16\] in the checkpoint, and float32\[16\]"),
         (fewer, r"params.b is bfloat16\[16\] in the checkpoint, and absent"),
         (more, r"params.c is absent in the checkpoint, and bfloat16\[16\]"),
@@ -273,7 +283,9 @@ def test_saved_is_the_state_at_the_time_of_saving(tmp_path):
 def test_digest_does_not_depend_on_the_mesh_but_on_every_bit_and_place():
     """Catches: hashing shard-local positions; leaving out the position; a dtype whose bits are rounded."""
     state = make_state(mesh(2, 2, 2))
-    elsewhere = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, abstract(state, mesh(1, 8, 1)))
+    elsewhere = jax.tree.map(
+        lambda x, to: jax.device_put(x, to.sharding), state, abstract(state, mesh(1, 8, 1))
+    )
     digests = checkpoint.digests(checkpoint.named(state))
     assert digests == checkpoint.digests(checkpoint.named(elsewhere))
     assert len(set(digests.values())) == len(digests)
@@ -291,7 +303,7 @@ def test_digest_does_not_depend_on_the_mesh_but_on_every_bit_and_place():
 
 
 def test_digest_needs_scalar_reductions_only():
-    """Catches: gathering the state onto one device; an array of positions that is as large as a whole leaf."""
+    """Catches: gathering the state onto one device; an array of positions as large as a whole leaf."""
     leaves = list(checkpoint.named(make_state(mesh(2, 2, 2))).values())
     program = checkpoint._digests.lower(leaves).compile().as_text()
     assert "all-gather" not in program and "all-to-all" not in program
@@ -317,7 +329,9 @@ def test_kill_9_while_saving_leaves_a_sound_checkpoint(tmp_path):
     trainers = {}
     for folder in (tmp_path / "a", tmp_path / "b", tmp_path / "c"):
         program = SAVE_UNTIL_KILLED.format(root=str(tests.parent), tests=str(tests), folder=str(folder))
-        trainers[folder] = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        trainers[folder] = subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
+        )
     rng, interrupted = random.Random(), 0
     for folder, trainer in trainers.items():
         with trainer, trainer.stdout:
@@ -373,12 +387,14 @@ for got, put in zip(restored.params["w"].addressable_shards, state(1).params["w"
 assert (folder / "2.damaged").exists() and not (folder / "2").exists()
 checkpoints.save(state(2), dict(step=2))
 checkpoints.close()
+assert checkpoint.latest_step(folder) == 2
 print("sound")
 """
 
 
 def test_two_processes_agree_when_one_cannot_read_its_part(tmp_path):
-    """Catches: one process that falls back alone; a process that waits for one which failed; two renames."""
+    """Catches: one process that falls back alone; waiting for one that failed; two renames;
+    a step that cannot be saved again by the same object that found it damaged."""
     tests = pathlib.Path(__file__).parent
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -386,7 +402,9 @@ def test_two_processes_agree_when_one_cannot_read_its_part(tmp_path):
     places = dict(root=str(tests.parent), tests=str(tests), folder=str(tmp_path / "checkpoints"), port=port)
     programs = [ONE_OF_TWO_PROCESSES.format(process=process, **places) for process in (0, 1)]
     processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
         for program in programs
     ]
     try:

@@ -141,8 +141,8 @@ def their_logits(their_model):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_transformers_computes_the_same(name, tmp_path, transformers):
-    """Catches: another convention for rotary pairs, weights, key heads, epsilon or activation; a name or setting
-    that transformers does not know, and so replaces by a default."""
+    """Catches: another convention for rotary pairs, weights, key heads, epsilon or activation; a name or
+    setting that transformers does not know, and so replaces by a default."""
     config = CONFIGS[name]
     params = random_params(config)
     hf.export(params, config, None, tmp_path / "ours")

@@ -19,10 +19,20 @@ class Loss(NamedTuple):
 
 def row(step, **other):
     loss = np.float32(10 / (step + 1))
-    return dict(
-        step=step, phase="learn", loss=np.asarray(loss), grad_norm=loss * 2, learning_rate=np.float32(1e-3) / step,
-        tokens=step * 64, flops=step * 1.5e12, blocks=f"{step:08x}", seconds=step / 3,
-    ) | other  # fmt: skip
+    return (
+        dict(
+            step=step,
+            phase="learn",
+            loss=np.asarray(loss),
+            grad_norm=loss * 2,
+            learning_rate=np.float32(1e-3) / step,
+            tokens=step * 64,
+            flops=step * 1.5e12,
+            blocks=f"{step:08x}",
+            seconds=step / 3,
+        )
+        | other
+    )
 
 
 def run(folder, start, stop, **other):
@@ -63,7 +73,9 @@ def test_a_run_that_begins_again_begins_empty(tmp_path):
     assert read(tmp_path / "metrics.csv") == read(tmp_path / "eval.csv") == []
 
 
-@pytest.mark.parametrize("torn", ["7,focus,1.2", "7,focus,1.2\n", "\0\0\0\0\n", "7,focus,1,2,3,4,5,6,7.1", "\0\0,,,,,,,,\n"])
+@pytest.mark.parametrize(
+    "torn", ["7,focus,1.2", "7,focus,1.2\n", "\0\0\0\0\n", "7,focus,1,2,3,4,5,6,7.1", "\0\0,,,,,,,,\n"]
+)
 def test_a_torn_last_row_is_dropped(tmp_path, torn):
     """Catches: appending to half a row, which spoils two; choking on what a power cut leaves."""
     run(tmp_path, 0, 6)
@@ -80,7 +92,9 @@ def test_numbers_read_back_to_the_bit(tmp_path):
     values = values[np.isfinite(values)]
     writer = MetricsWriter(tmp_path)
     writer.rewind(0)
-    writer.train_table.append([row(i + 1, loss=np.asarray(x), seconds=float(x) / 3) for i, x in enumerate(values)])
+    writer.train_table.append(
+        [row(i + 1, loss=np.asarray(x), seconds=float(x) / 3) for i, x in enumerate(values)]
+    )
     writer.close()
     rows = read(tmp_path / "metrics.csv")
     assert np.array_equal(np.array([r["loss"] for r in rows]).astype(np.float32), values)
@@ -98,7 +112,7 @@ def test_other_columns_are_refused(tmp_path):
 
 
 def events(folder):
-    """(step, tag, value) as TensorBoard reads them: in file order, later starts purging from their step on."""
+    """(step, tag, value) as TensorBoard reads them: in file order, a later start purges from its step on."""
     found = []
     for path in sorted(folder.glob("*tfevents*"), key=lambda path: path.name):
         data, at = path.read_bytes(), 0
@@ -119,7 +133,8 @@ def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
     seen = events(tmp_path / "tensorboard")
     assert [step for step, tag, _ in seen if tag == "train/loss"] == list(range(1, 10))
     assert [step for step, tag, _ in seen if tag == "valid/all/loss"] == [3, 6, 9]
-    assert {tag.split("/")[1] for _, tag, _ in seen if tag.startswith("train/")} == {"loss", "grad_norm", "learning_rate"}
+    tags = {tag for _, tag, _ in seen if tag.startswith("train/")}
+    assert tags == {"train/loss", "train/grad_norm", "train/learning_rate"}
     by_step = {step: value for step, tag, value in seen if tag == "train/loss"}
     assert by_step[8] == float(np.float32(10 / 9))
 

@@ -104,7 +104,7 @@ def test_is_the_published_architecture(family):
     with jax.set_mesh(mesh):
         logits = logits_of(config, model.place(host_params(family), config, mesh), TOKENS[0, :T])
     wanted = numpy_logits(config, host_params(family), TOKENS[0, :T])
-    np.testing.assert_allclose(logits, wanted, atol=1e-4 * np.abs(wanted).max())
+    np.testing.assert_allclose(logits, wanted, atol=1e-5 * np.abs(wanted).max())
 
 
 # Meshes
@@ -212,13 +212,13 @@ def test_layers_keep_products_and_no_gathered_weights(remat):
 
 @pytest.mark.parametrize("family", CONFIGS)
 def test_padding_is_not_seen(family):
-    """Catches: -1 wrapping round to the last row; padding seen as a key; NaN at padded positions."""
+    """Catches: -1 taken for the last row of the embedding; padding seen as a key; NaN at padded positions."""
     config, params = CONFIGS[family], host_params(family)
     tokens = TOKENS[0, :12]
     alone = hidden(config, params, tokens)
     behind = hidden(config, params, np.append(tokens, [-1] * 4))
     np.testing.assert_allclose(behind[:12], alone, atol=1e-5)
-    assert np.isfinite(behind).all()
+    np.testing.assert_array_equal(behind, hidden(config, params, np.append(tokens, [0] * 4)))
 
     positions = np.append(np.zeros(4), np.arange(12)).astype(np.int32)
     before = np.append([-1] * 4, tokens).astype(np.int32)

@@ -40,7 +40,8 @@ def test_plain_line(time):
     progress = Progress(400, stream=out, now=time, every=0)
     progress.phase("focus", kept=0.5)
     steps(progress, time, 1, 120, 0.1)
-    assert out.getvalue().splitlines()[-1] == "step 120/400  focus  kept 50 %  loss 4.812  10.0k tok/s  ~00:28 left"
+    last = out.getvalue().splitlines()[-1]
+    assert last == "step 120/400  focus  kept 50 %  loss 4.812  10.0k tok/s  ~00:28 left"
 
 
 def test_plain_lines_come_now_and_then_and_the_last_one_always(time):
@@ -80,7 +81,10 @@ def test_stage_lines(time):
         for _ in range(2):
             time.seconds += 2
             advance(25)
-    assert out.getvalue().splitlines() == ["scoring  25/100 blocks  ~00:06 left", "scoring  50/100 blocks  ~00:04 left"]
+    assert out.getvalue().splitlines() == [
+        "scoring  25/100 blocks  ~00:06 left",
+        "scoring  50/100 blocks  ~00:04 left",
+    ]
 
 
 def test_quiet_shows_nothing(time, capfd):
@@ -149,7 +153,7 @@ def test_terminal_note_stays_above_the_bar():
 
 
 def test_an_exception_leaves_a_fresh_line():
-    """Catches: a traceback that begins in the middle of the bar; swallowing the exception; a stage left open."""
+    """Catches: a traceback that begins in the middle of the bar; a swallowed exception; an open stage."""
 
     def use(progress, time):
         steps(progress, time, 1, 2, 1.0)
@@ -164,4 +168,11 @@ def test_an_exception_leaves_a_fresh_line():
 
 def test_short():
     """Catches: wrong unit at its border."""
-    assert [short(x) for x in (0.4, 12.3, 999.0, 1000.0, 12345.0, 3.2e6)] == ["0", "12", "999", "1.00k", "12.3k", "3.20M"]
+    assert [short(x) for x in (0.4, 12.3, 999.0, 1000.0, 12345.0, 3.2e6)] == [
+        "0",
+        "12",
+        "999",
+        "1.00k",
+        "12.3k",
+        "3.20M",
+    ]

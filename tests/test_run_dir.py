@@ -10,7 +10,15 @@ import sys
 import pytest
 
 from lfr_jax import run_dir
-from lfr_jax.config import Config, DataConfig, MeshConfig, ModelConfig, OptimizerConfig, ScheduleConfig, TrainConfig
+from lfr_jax.config import (
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
 from lfr_jax.run_dir import RunDir, RunInUse, check_resumable
 
 UNUSUAL = Config(
@@ -26,7 +34,9 @@ UNUSUAL = Config(
 
 def replace(config, dotted, value):
     first, _, rest = dotted.partition(".")
-    return dataclasses.replace(config, **{first: replace(getattr(config, first), rest, value) if rest else value})
+    return dataclasses.replace(
+        config, **{first: replace(getattr(config, first), rest, value) if rest else value}
+    )
 
 
 def with_a_checkpoint(run):
@@ -66,7 +76,7 @@ def test_unreadable_configs_say_what_to_do(tmp_path):
 
 
 def test_every_differing_setting_is_named():
-    """Catches: stopping at the first difference; swapping then and now; missing options that appear or vanish."""
+    """Catches: stopping at the first difference; swapping then and now; missing options that come or go."""
     new = replace(replace(UNUSUAL, "train.seed", 4), "schedule.options", {"learn": 30, "reps": 2})
     with pytest.raises(ValueError) as error:
         check_resumable(UNUSUAL, new)
@@ -84,7 +94,9 @@ def test_every_differing_setting_is_named():
 
 def test_tuples_and_lists_are_the_same_setting():
     """Catches: comparing a configuration as written with one as read back from JSON."""
-    check_resumable(UNUSUAL, replace(UNUSUAL, "schedule.options", UNUSUAL.schedule.options | {"shares": (0.1, 0.2)}))
+    check_resumable(
+        UNUSUAL, replace(UNUSUAL, "schedule.options", UNUSUAL.schedule.options | {"shares": (0.1, 0.2)})
+    )
 
 
 def test_what_may_change_exists_and_may_change():
@@ -94,7 +106,14 @@ def test_what_may_change_exists_and_may_change():
         value = run_dir.flat(UNUSUAL)[dotted]
         changed = replace(changed, dotted, value + 1 if type(value) is int else "other")
     check_resumable(UNUSUAL, changed)
-    for dotted in ["train.steps", "train.batch_size", "train.seed", "data.seq_len", "model.dtype", "schedule.policy"]:
+    for dotted in [
+        "train.steps",
+        "train.batch_size",
+        "train.seed",
+        "data.seq_len",
+        "model.dtype",
+        "schedule.policy",
+    ]:
         with pytest.raises(ValueError, match=dotted):
             check_resumable(UNUSUAL, replace(UNUSUAL, dotted, "other"))
 
@@ -122,15 +141,18 @@ HOLD = "import sys; sys.path.insert(0, {root!r}); from lfr_jax.run_dir import Ru
 
 
 def test_lock_keeps_a_second_trainer_out_until_the_first_ends_or_is_killed(tmp_path):
-    """Catches: a lock file that outlives kill -9; no lock at all; wiping the holder's name on a failed try."""
+    """Catches: a lock file that outlives kill -9; no lock; a failed try that wipes its holder."""
     root, path = str(pathlib.Path(__file__).parents[1]), tmp_path / "new" / "run"
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD.format(root=root, path=str(path))], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD.format(root=root, path=str(path))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     with holder:
         assert holder.stdout.readline() == b"held\n"
         for _ in range(2):
-            with pytest.raises(RunInUse, match=rf"run is in use by .*pid {holder.pid}, host .+, since \d{{4}}-.*choose"):
+            message = rf"run is in use by .*pid {holder.pid}, host .+, since \d{{4}}-.*choose"
+            with pytest.raises(RunInUse, match=message):
                 with RunDir(path).lock():
                     pass
         holder.send_signal(signal.SIGKILL)
