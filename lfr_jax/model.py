@@ -87,7 +87,7 @@ class Decoder(nnx.Module):
         return self.norm(x_TxD), cache
 
     def logits(self, hidden_TxD, head_DxV=None):
-        """float32 logits [T, V], split over 'tensor' along V. In a loop, pass an `output_head()` of before."""
+        """float32 logits [T, V], split over 'tensor' along V. In a loop, pass an earlier `output_head()`."""
         head_DxV = self._head() if head_DxV is None else head_DxV
         spec = P(None, "tensor")
         return jnp.einsum(

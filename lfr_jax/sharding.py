@@ -25,8 +25,8 @@ def make_mesh(
       ValueError: two axes are -1, a size is below 1, the sizes do not divide the number of devices,
         or they need more devices than there are.
 
-    >>> make_mesh(1, 1, 1).shape
-    OrderedDict({'data': 1, 'fsdp': 1, 'tensor': 1})
+    >>> dict(make_mesh(1, 1, 1).shape)
+    {'data': 1, 'fsdp': 1, 'tensor': 1}
     """
     devices = jax.devices() if devices is None else list(devices)
     sizes = dict(zip(AXES, (data, fsdp, tensor)))

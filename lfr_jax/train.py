@@ -15,7 +15,7 @@ from lfr_jax.checkpoint import Checkpointer
 from lfr_jax.clock import Clock
 from lfr_jax.config import Config
 from lfr_jax.corpora import Corpus, open_corpus
-from lfr_jax.metrics import MetricsWriter
+from lfr_jax.metrics import MetricsWriter, mfu
 from lfr_jax.progress import Progress
 from lfr_jax.recorder import Measured, NonFiniteLoss, Recorder
 from lfr_jax.run_dir import RunDir
@@ -180,12 +180,15 @@ class Trainer:
         return every > 0 and step % every == 0 and step < self.num_steps
 
     def evaluate(self, state: steps.TrainState, step: int) -> dict[str, evaluate.Loss]:
+        """Measures, writes and shows the held-out loss."""
         self.record(self.recorder.read())
-        with self.clock.paused():
+        blocks, per_domain = self.corpus.valid, self.config.train.eval_blocks
+        chosen = len(evaluate.chosen_blocks(blocks, per_domain))
+        with self.clock.paused(), self.progress.stage("evaluating", chosen) as advance:
             losses = evaluate.held_out_loss(
-                self.score_step, state.params, self.corpus.valid, self.config.train.eval_blocks, self.score_batch, self.mesh
+                self.score_step, state.params, blocks, per_domain, self.score_batch, self.mesh, advance=advance
             )
-            self.metrics.evaluate(step, losses)
+        self.metrics.evaluate(step, losses)
         parts = "  ".join(f"{domain} {measured.loss:.3f}" for domain, measured in losses.items())
         self.progress.note(f"step {step}/{self.num_steps}  held-out loss  {parts}")
         return losses
@@ -198,7 +201,7 @@ class Trainer:
     def finish(self, state: steps.TrainState) -> Result:
         """The last evaluation, the summary, the last checkpoint: where that stands, the others do too."""
         step, phases = self.num_steps, self.schedule.phases
-        losses = self.evaluate(state, step)
+        losses, device = self.evaluate(state, step), self.mesh.devices.flat[0]
         summary = {
             "policy": self.config.schedule.policy,
             "steps": step,
@@ -206,6 +209,7 @@ class Trainer:
             "scored_tokens": self.budget.scored_tokens(phases, step),
             "flops": self.budget.flops(phases, step),
             "seconds": self.clock.seconds,
+            "mfu": mfu(self.budget.flops(phases, step), self.clock.seconds, device.device_kind, self.mesh.size),
             "held_out_loss": {domain: loss.loss for domain, loss in losses.items()},
         }
         self.run_dir.write_summary(summary)

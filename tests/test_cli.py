@@ -1,0 +1,292 @@
+"""The command `lfr`, as its users meet it."""
+
+import csv
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from typing import NamedTuple
+
+import pytest
+
+from lfr_jax import cli, trained
+from lfr_jax.blocks import open_store
+from lfr_jax.config import Config, ScheduleConfig
+from lfr_jax.run_dir import RunDir
+from test_train import changed, tiny
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def lfr(monkeypatch, capsys):
+    """Runs `lfr` with these arguments in this process, and gives what a shell would see."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["lfr", *map(str, arguments)])
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+        capsys.readouterr()
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as stopped:
+            code = stopped.code or 0
+        out, err = capsys.readouterr()
+        return Answer(1, out, f"{err}{code}\n") if isinstance(code, str) else Answer(code, out, err)
+
+    return run
+
+
+def write_config(path: pathlib.Path, config: Config) -> pathlib.Path:
+    path.write_text(f"from lfr_jax.config import *\n\nconfig = {config!r}\n")
+    return path
+
+
+def snapshot(*folders):
+    """All files, with content and time of change."""
+    files = (p for folder in folders for p in folder.rglob("*"))
+    return {p: (p.stat().st_mtime_ns, p.read_bytes() if p.is_file() else None) for p in files}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, corpus_dir):
+    """A run trained by `lfr train CONFIG --train.steps 24 ...`: (its configuration file, its folder)."""
+    folder = tmp_path_factory.mktemp("cli")
+    file = write_config(folder / "tiny.py", changed(tiny(folder / "unused", corpus_dir), train__steps=12))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["lfr", "train", str(file), "--train.steps", "24", "--run-dir", str(folder / "run")])
+        patch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
+        cli.main()
+    return file, folder / "run"
+
+
+def last_losses(run):
+    with open(run / "eval.csv", newline="") as file:
+        return {row["domain"]: (float(row["loss"]), int(row["tokens"])) for row in csv.DictReader(file)}
+
+
+def test_train_takes_overrides_and_saves_what_resulted(finished, corpus_dir):
+    """Catches: an override that is lost, or saved but not followed; the file's settings saved in place of these."""
+    _, run = finished
+    assert RunDir(run).load_config() == tiny(run, corpus_dir)
+    assert RunDir(run).load_summary()["steps"] == 24
+    assert not (run.parent / "unused").exists()
+
+
+def test_train_again_has_nothing_to_do(finished, lfr):
+    """Catches: the same command beginning anew; other settings accepted for the same folder."""
+    file, run = finished
+    metrics = (run / "metrics.csv").read_bytes()
+    again = ("train", file, "--train.steps", 24, "--run-dir", run)
+    assert lfr(*again).code == 0
+    code, _, err = lfr(*again, "--optimizer.peak-lr", 0.1)
+    assert code == 1 and "optimizer.peak_lr: 0.003 when it began, now 0.1" in err and "Traceback" not in err
+    assert (run / "metrics.csv").read_bytes() == metrics
+
+
+def test_another_policy_on_the_command_line(lfr, tmp_path, corpus_dir):
+    """Catches: options of the file's policy handed to one that does not take them."""
+    file = write_config(tmp_path / "tiny.py", tiny(tmp_path / "run", corpus_dir))
+    code, _, err = lfr("train", file, "--schedule.policy", "uniform", "--mesh.data", 16)
+    assert code == 1 and "needs 16 devices" in err  # so the schedule was built
+    code, _, err = lfr("train", file, "--schedule.policy", "random_drop", "--schedule.options.reps", 0)
+    assert code == 1 and "reps is 0, expected at least 1" in err
+    config = cli.configured(Config, [str(file), "--schedule.policy", "uniform"], "lfr train")
+    assert config == changed(tiny(tmp_path / "run", corpus_dir), schedule=ScheduleConfig("uniform", {}))
+
+
+def test_evaluate_prints_the_held_out_losses(finished, lfr):
+    """Catches: a domain left out; other blocks than asked for; a loss beside another domain's name."""
+    _, run = finished
+    code, out, _ = lfr("evaluate", run, "--blocks", 8)
+    assert code == 0
+    found = {line.split()[0]: line for line in out.splitlines()}
+    assert sorted(found) == ["all", "easy", "hard", "words"]
+    for domain, (loss, tokens) in last_losses(run).items():
+        number, count = re.search(r"([\d.]+) nats/token +([\d,]+) tokens", found[domain]).groups()
+        assert float(number) == pytest.approx(loss, abs=2e-4) and int(count.replace(",", "")) == tokens
+    whole = lfr("evaluate", run).out.splitlines()[-1]
+    assert f"{trained.evaluate(trained.load(str(run)))['all'].tokens:,} tokens" in whole
+
+
+def test_score_writes_a_table_of_all_blocks(finished, lfr, corpus_dir, tmp_path):
+    """Catches: --out ignored; a table that replaces nothing or appends. (Its numbers: test_trained.py.)"""
+    _, run = finished
+    (tmp_path / "scores.csv").write_text("old")
+    code, out, _ = lfr("score", run, "--out", tmp_path / "scores.csv")
+    first, head, *table = (tmp_path / "scores.csv").read_text().splitlines()
+    assert code == 0 and out == f"{len(table)} blocks scored at step 24: {tmp_path / 'scores.csv'}\n"
+    fingerprint = open_store(corpus_dir / "train").fingerprint
+    assert (first, head) == (f"# store {fingerprint} seq_len 32 step 24", "block,domain,loss")
+    trained.write_scores(trained.load(str(run)), "", tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == (tmp_path / "scores.csv").read_text()
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_generate_goes_on_from_the_prompt(finished, lfr):
+    """Catches: options that do not reach the sampler, each under its own name; a prompt that is not printed."""
+    _, run = finished
+    likeliest = lfr("generate", run, "--prompt", "the cat", "--tokens", 8, "--temperature", 0).out
+    assert likeliest == trained.generate(trained.load(str(run)), "the cat", 8, temperature=0.0) + "\n"
+    drawing = ("generate", run, "--prompt", "the cat", "--tokens", 8, "--temperature", 1.0)
+    assert lfr(*drawing, "--top-k", 1).out == lfr(*drawing, "--top-p", 1e-6).out == likeliest
+    drawn = [lfr(*drawing, "--seed", seed).out for seed in (1, 2, 1)]
+    assert drawn[0] == drawn[2] != drawn[1] and all(text.startswith("the cat") for text in drawn)
+
+
+def test_compare_trains_each_policy_and_writes_the_report(lfr, tmp_path, corpus_dir):
+    """Catches: `policies` taken for a setting of the run; an option for `random_drop` handed to `uniform`."""
+    config = changed(tiny(tmp_path / "run", corpus_dir, "random_drop"), train__steps=12)
+    file = write_config(tmp_path / "tiny.py", config)
+    arguments = ("--policies", "uniform", "random_drop", "--train.steps", 24)
+    code, out, _ = lfr("compare", file, *arguments)
+    assert code == 0 and "uniform − random_drop" in out and f"report: {tmp_path / 'run' / 'report.html'}" in out
+    for policy in ("uniform", "random_drop"):
+        config = RunDir(tmp_path / "run" / policy).load_config()
+        assert type(config) is Config and config.schedule.policy == policy
+        assert config.train.steps == 24
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def test_prepare_makes_a_corpus_to_train_on(finished, lfr, tmp_path):
+    """Catches: a tokenizer's flag that chooses another one; a store of one tokenizer read with another's model."""
+    _, run = finished
+    text = tmp_path / "book.txt"
+    text.write_text("".join(f"{i} green bottles hanging on the wall\n" for i in range(300)))
+    for name, *tokenizer in (("bytes", "--byte-tokenizer"), ("pieces", "--train-tokenizer", "--vocab-size", 300)):
+        code, out, _ = lfr("prepare", text, "--out", tmp_path / name, *tokenizer, "--valid-fraction", 0.2)
+        store = open_store(tmp_path / name / "train")
+        assert code == 0 and f"vocabulary {store.vocab_size}; 0 duplicate documents" in out
+    assert open_store(tmp_path / "bytes" / "train").vocab_size == 257 and store.vocab_size == 300
+    before = snapshot(tmp_path)
+    assert lfr("evaluate", run, "--store", tmp_path / "bytes").out.splitlines()[-1].startswith("all ")
+    for asked in (("evaluate", run), ("score", run, "--out", tmp_path / "scores.csv")):
+        code, _, err = lfr(*asked, "--store", tmp_path / "pieces")
+        assert code == 1 and "were made by another tokenizer" in err
+    code, _, err = lfr("prepare", text, "--out", tmp_path / "bytes", "--byte-tokenizer")
+    assert code == 1 and "exists, and is never overwritten" in err
+    assert snapshot(tmp_path) == before
+
+
+MISTAKES = {
+    "command": (["trian"], "lfr: no command 'trian'; did you mean 'train'? there are prepare, train,"),
+    "file": (["train", "{dir}/tinny.py"], "lfr train: no configuration file '{dir}/tinny.py'; name a Python file"),
+    "near file": (["train", "configs/tinny.py"], "no configuration file .*; did you mean 'configs/tiny.py'?$"),
+    "no config": (["train", "{dir}/empty.py"], "empty.py must set `config` to an .*Config; found NoneType"),
+    "no Config": (["train", "{dir}/number.py"], "number.py must set `config` .*; found int"),
+    "setting": (["train", "{dir}/unknown.py"], "unknown.py, line 2: .*'stepz'; did you mean 'steps'?$"),
+    "syntax": (["train", "{dir}/syntax.py"], "syntax.py: SyntaxError: .*line 2"),
+    "policy": (["train", "{dir}/tiny.py", "--schedule.policy", "unifrom"], "'unifrom'; did you mean 'uniform'?"),
+    "option": (["train", "{dir}/option.py"], "'dropp', which lfr does not take; did you mean 'drop'?"),
+    "policies": (["compare", "{dir}/tiny.py", "--policies", "lfr", "rnd_drop"], "did you mean 'random_drop'?"),
+    "corpus": (["train", "{dir}/tiny.py", "--data.store", "{dir}/no"], "no prepared corpus in '{dir}/no'; make one"),
+    "evaluate": (["evaluate", "{dir}/no"], "lfr evaluate: no run in {dir}/no"),
+    "score": (["score", "{dir}/no", "--out", "{dir}/scores.csv"], "lfr score: no run in {dir}/no"),
+    "generate": (["generate", "{dir}/no"], "lfr generate: no run in {dir}/no"),
+    "early": (["evaluate", "{dir}/early"], "no checkpoint in {dir}/early/checkpoints; train first"),
+    "early score": (["score", "{dir}/early", "--out", "{dir}/s"], "no checkpoint in {dir}/early/checkpoints"),
+    "early text": (["generate", "{dir}/early"], "no checkpoint in {dir}/early/checkpoints"),
+    "store": (["evaluate", "{run}", "--store", "{dir}/no"], "no prepared corpus in '{dir}/no'"),
+    "out": (["score", "{run}", "--out", "{dir}/no/s.csv"], "No such file or directory: '{dir}/no/"),
+    "prompt": (["generate", "{run}", "--prompt", "a" * 40], "a prompt of 41 tokens .* at most model.max_len=32"),
+    "temperature": (["generate", "{run}", "--temperature", "-1"], "expected temperature >= 0"),
+    "input": (["prepare", "{dir}/no.txt", "--out", "{dir}/a/b", "--byte-tokenizer"], "lfr prepare: {dir}/no.txt"),
+    "no input": (["prepare", "--out", "{dir}/a", "--byte-tokenizer"], "found no text; expected files or folders"),
+    "tokenizer": (["prepare", "{dir}/tiny.py", "--out", "{dir}/a"], "found no tokenizer; expected exactly one of"),
+    "vocabulary": (
+        ["prepare", "{dir}/tiny.py", "--out", "{dir}/a", "--train-tokenizer", "--vocab-size", "9"],
+        "cannot train a tokenizer of vocab_size=9",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_line_and_changes_nothing(finished, lfr, corpus_dir, tmp_path, monkeypatch, mistake):
+    """Catches: a traceback; a check that comes after something was made; an error that names no remedy."""
+    _, run = finished
+    config = tiny(tmp_path / "run", corpus_dir)
+    (tmp_path / "configs").mkdir()
+    write_config(tmp_path / "tiny.py", config)
+    write_config(tmp_path / "configs" / "tiny.py", config)
+    write_config(tmp_path / "option.py", tiny(tmp_path / "run", corpus_dir, dropp=0.5))
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "number.py").write_text("config = 5\n")
+    (tmp_path / "unknown.py").write_text("from lfr_jax.config import *\nconfig = Config(train=TrainConfig(stepz=5))\n")
+    (tmp_path / "syntax.py").write_text("from lfr_jax.config import *\nconfig = = 5\n")
+    shutil.copytree(run, tmp_path / "early", ignore=shutil.ignore_patterns("checkpoints"))
+    before = snapshot(tmp_path, run)
+    arguments, error = MISTAKES[mistake]
+    monkeypatch.chdir(tmp_path)
+    code, out, err = lfr(*(a.format(dir=tmp_path, run=run) for a in arguments))
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1 and err.startswith("lfr") and "Traceback" not in err
+    wanted = error.format(dir=tmp_path).replace("?", r"\?").replace("(", r"\(")
+    assert re.search(wanted, err), err
+    assert snapshot(tmp_path, run) == before
+
+
+@pytest.mark.parametrize(
+    "arguments, error",
+    [
+        (["--train.stepz", "5"], r"Perhaps you meant.*--train\.steps"),
+        (["--schedule.options.dropp", "0.5"], r"Perhaps you meant.*--schedule\.options\.drop"),
+        (["--train.steps", "many"], r"parsing --train\.steps.*'many'"),
+        (["--model.norm", "batchnorm"], r"'batchnorm' for argument '--model\.norm'.*layernorm"),
+        (["--model.num-heads", "3"], r"model\.dim=16 is not divisible by model\.num_heads=3"),
+    ],
+)
+def test_a_wrong_option_is_a_usage_error(lfr, corpus_dir, tmp_path, arguments, error):
+    """Catches: an unknown setting that is ignored; a run begun before the command line is read to its end."""
+    file = write_config(tmp_path / "tiny.py", tiny(tmp_path / "run", corpus_dir, drop=0.5))
+    before = snapshot(tmp_path)
+    code, _, err = lfr("train", file, *arguments)
+    assert code == 2 and "Traceback" not in err and re.search(error, err, re.DOTALL), err
+    assert snapshot(tmp_path) == before
+
+
+def test_help_tells_of_everything(lfr):
+    """Catches: a command that is left out of the list, or that cannot be asked for help; a setting without meaning."""
+    for asking in ([], ["-h"], ["--help"]):
+        code, out, _ = lfr(*asking)
+        assert code == 0 and set(re.findall(r"^  (\w+)", out, re.MULTILINE)) == set(cli.COMMANDS)
+    for name, options in dict(
+        prepare=["--byte-tokenizer", "--valid-fraction"],
+        train=["--train.steps", "optimizer steps", "--model.num-kv-heads"],
+        compare=["--policies", "everybody's budget", "--train.steps"],
+        evaluate=["--store", "--blocks", "Held-out blocks a domain"],
+        score=["--out", "--store"],
+        generate=["--prompt", "--top-p", "--seed"],
+    ).items():
+        code, out, _ = lfr(name, "--help")
+        assert code == 0 and all(option in out for option in options), out
+
+
+def test_a_shell_sees_one_line_and_code_1(tmp_path):
+    """In a process of its own. Catches: an entry that swallows the code; seconds of imports before a mistake shows."""
+    environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
+    code = "import sys; from lfr_jax import cli\ntry: cli.main()\nfinally: assert 'jax' not in sys.modules"
+    command = [sys.executable, "-c", code, "train", "no.py"]
+    answer = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (answer.returncode, answer.stdout) == (1, "")
+    assert answer.stderr == "lfr train: no configuration file 'no.py'; name a Python file that sets `config`\n"
+
+
+def test_a_traceback_for_those_who_ask(lfr, monkeypatch, tmp_path):
+    """Catches: LFR_TRACEBACK ignored, which would hide where a fault lies."""
+    monkeypatch.setenv("LFR_TRACEBACK", "1")
+    with pytest.raises(FileNotFoundError, match="no run in"):
+        lfr("evaluate", tmp_path / "no")
+
+
+def test_interruption_says_how_to_go_on(lfr, tmp_path):
+    """Catches: a traceback upon Ctrl-C."""
+    (tmp_path / "slow.py").write_text("raise KeyboardInterrupt\n")
+    code, _, err = lfr("train", tmp_path / "slow.py")
+    assert code == 1 and err == "\nlfr train: interrupted; the same command continues from the last checkpoint\n"
