@@ -16,7 +16,7 @@ class Budget(NamedTuple):
 
     tokens_per_step: int
     tokens_per_scoring: int  # tokens in one scoring pass over all blocks
-    forward_flops: float  # FLOPs of a forward pass, per token
+    forward_flops: int  # FLOPs of a forward pass, per token
 
     def train_tokens(self, step: int) -> int:
         return step * self.tokens_per_step
@@ -25,14 +25,14 @@ class Budget(NamedTuple):
         """Tokens scored before step number `step` is taken (a pass stands before its phase's first step)."""
         return self.tokens_per_scoring * sum(phase.score and phase.start < step for phase in phases)
 
-    def flops(self, phases: tuple[Phase, ...], step: int) -> float:
+    def flops(self, phases: tuple[Phase, ...], step: int) -> int:
         """FLOPs of the first `step` steps and of the scoring passes among them."""
         return self.forward_flops * (3 * self.train_tokens(step) + self.scored_tokens(phases, step))
 
-    def steps_within(self, flops: float, scoring_passes: int) -> int:
-        """The most steps that `flops` pay for beside that many scoring passes."""
-        tokens = flops / self.forward_flops - scoring_passes * self.tokens_per_scoring
-        return int(tokens / (3 * self.tokens_per_step) + 1e-9)
+    def steps_within(self, flops: int, scoring_passes: int) -> int:
+        """The most steps that `flops` pay for beside that many scoring passes, to the last FLOP."""
+        tokens = flops // self.forward_flops - scoring_passes * self.tokens_per_scoring
+        return tokens // (3 * self.tokens_per_step)
 
 
 def budget(config: Config, num_blocks: int) -> Budget:

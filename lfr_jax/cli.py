@@ -31,7 +31,11 @@ def train(args: list[str]) -> None:
     config = configured(Config, args, "lfr train")
     from lfr_jax.train import train
 
-    train(config)
+    done = train(config).summary
+    print(
+        f"finished {config.run_dir}: {done['steps']} steps, {done['trained_tokens'] / 1e6:.2f} M tokens trained, "
+        f"{done['scored_tokens'] / 1e6:.2f} M scored, held-out loss {done['held_out_loss']['all']:.4f}"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ step 120/400  focus  kept 50 %  loss 4.812  12.3k tok/s  ~00:34 left
 """
 
 import contextlib
+import os
 import sys
 import time
 from collections import deque
@@ -36,11 +37,12 @@ class Progress:
         self.stream = stream or sys.stderr
         terminal = self.stream.isatty() and not quiet
         form = "{percentage:3.0f}%|{bar:16}| {desc}"
-        self.bar = (
-            tqdm(total=total_steps, file=self.stream, bar_format=form, dynamic_ncols=True)
-            if terminal
-            else None
-        )
+        self.bar = None
+        if terminal:
+            # Some terminals (in containers, under `script`) report a width of 0, in which tqdm would draw nothing.
+            sized = os.get_terminal_size(self.stream.fileno()).columns > 0
+            width = dict(dynamic_ncols=True) if sized else dict(ncols=120, nrows=25)
+            self.bar = tqdm(total=total_steps, file=self.stream, bar_format=form, **width)
         self.interval = 0.1 if terminal else every
         self.shown_at, self.unshown = -float("inf"), ""
         self.away = 0.0  # seconds spent in stages

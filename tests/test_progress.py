@@ -176,3 +176,18 @@ def test_short():
         "12.3k",
         "3.20M",
     ]
+
+
+def test_a_terminal_of_unknown_width_shows_the_bar_too():
+    """Catches: handing tqdm a width of 0, in which it draws nothing."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 0, 0, 0, 0))
+    pieces = []
+    reader = threading.Thread(target=read_until_hangup, args=(master, pieces))
+    reader.start()
+    with open(slave, "w") as stream, Progress(10, stream=stream) as progress:
+        progress.phase("learn", 1.0)
+        progress.update(5, 4.0, 100)
+    reader.join()
+    os.close(master)
+    assert "step 5/10  learn  kept 100 %  loss 4.000" in b"".join(pieces).decode()
