@@ -147,11 +147,20 @@ class Trainer:
         """The phase's remaining batches. They follow from the state that the phase began with, seed and step alone."""
         phase, size = self.schedule.phases[index], self.config.train.batch_size
         rates_N = np.asarray(self.schedule.rates(state.schedule))
-        self.progress.phase(phase.name, kept=np.mean(rates_N > 0))
+        self.announce(phase, rates_N > 0)
         draws = schedule.plan(rates_N, (phase.stop - phase.start) * size, self.config.train.seed, index)
         return pipeline.batches(
             draws, self.corpus.train, size, start=step - phase.start, workers=self.config.data.workers
         )
+
+    def announce(self, phase: schedule.Phase, drawn_N: np.ndarray) -> None:
+        """Shows a phase and, where it leaves blocks out, how much of each domain it draws from."""
+        self.progress.phase(phase.name, kept=np.mean(drawn_N))
+        blocks = self.corpus.train
+        if not drawn_N.all():
+            shares = (np.mean(drawn_N[blocks.domain_N == i]) for i in range(len(blocks.domains)))
+            parts = "  ".join(f"{name} {100 * share:.0f} %" for name, share in zip(blocks.domains, shares))
+            self.progress.note(f"step {phase.start}/{self.num_steps}  {phase.name} keeps  {parts}")
 
     def record(self, measured: list[tuple[Measured, dict[str, np.ndarray]]]) -> None:
         """Writes and shows what was read from the devices."""
