@@ -19,7 +19,8 @@ config = Config(
     data=DataConfig(store="data/openwebtext", seq_len=1024, workers=4),
     model=gpt2(12, 768, 12, vocab_size=50304, max_len=1024, dtype="bfloat16"),
     schedule=ScheduleConfig(
-        "lfr", dict(learn=20_000, focus=40_000, review=20_000, focus2=20_000, drop=0.5, drop2=0.7, reps=1)
+        "lfr",
+        dict(learn=20_000, focus=40_000, review=20_000, focus2=20_000, drop=0.5, drop2=0.7, reps=1, scores="pass"),
     ),
     optimizer=OptimizerConfig(peak_lr=6e-4, end_lr=6e-5, shape="cosine", warmup=2000),
     mesh=MeshConfig(data=-1),

@@ -19,7 +19,8 @@ config = Config(
     data=DataConfig(store="data/slimpajama", seq_len=2048, workers=4),
     model=llama(22, 2048, num_heads=32, num_kv_heads=4, mlp_dim=5632, dtype="bfloat16", remat=True),
     schedule=ScheduleConfig(
-        "lfr", dict(learn=20_000, focus=40_000, review=20_000, focus2=20_000, drop=0.5, drop2=0.7, reps=1)
+        "lfr",
+        dict(learn=20_000, focus=40_000, review=20_000, focus2=20_000, drop=0.5, drop2=0.7, reps=1, scores="pass"),
     ),
     optimizer=OptimizerConfig(peak_lr=4e-4, end_lr=4e-5, shape="cosine", warmup=2000),
     mesh=MeshConfig(data=1, fsdp=-1),

@@ -16,7 +16,9 @@ config = Config(
     run_dir="runs/smoke",
     data=DataConfig(store="data/smoke", seq_len=128),
     model=llama(2, 128, num_heads=4, num_kv_heads=2, mlp_dim=384, vocab_size=1024, max_len=256, tied_head=True),
-    schedule=ScheduleConfig("lfr", dict(learn=100, focus=50, review=100, focus2=30, drop=0.5, drop2=0.7, reps=1)),
+    schedule=ScheduleConfig(
+        "lfr", dict(learn=100, focus=50, review=100, focus2=30, drop=0.5, drop2=0.7, reps=1, scores="pass")
+    ),
     optimizer=OptimizerConfig(peak_lr=2e-3, end_lr=0.0, shape="wsd", warmup=20, decay=0.3),
     train=TrainConfig(steps=360, batch_size=16, score_batch=64, eval_every=40, eval_blocks=64, checkpoint_every=90),
 )

@@ -196,8 +196,7 @@ def open_store(path: str | os.PathLike) -> Store:
         size = (path / name).stat().st_size
         if size != expected["bytes"]:
             raise ValueError(
-                f"{path / name}: found {size} bytes, expected {expected['bytes']}: it was cut off; "
-                "copy the store again"
+                f"{path / name}: found {size} bytes, expected {expected['bytes']}: it was cut off; copy the store again"
             )
     return Store(path, card)
 
@@ -262,9 +261,7 @@ class Blocks:
         ids = np.asarray(ids, np.int64)
         wrong = ids[(ids < -1) | (ids >= self.num_blocks)]
         if len(wrong):
-            raise IndexError(
-                f"found block id {wrong[0]}; expected -1 (padding) or 0 to {self.num_blocks - 1}"
-            )
+            raise IndexError(f"found block id {wrong[0]}; expected -1 (padding) or 0 to {self.num_blocks - 1}")
         return ids
 
     def __reduce__(self):

@@ -134,9 +134,7 @@ def restore_params(folder: str | pathlib.Path, abstract_params: Any) -> tuple[An
         raise FileNotFoundError(f"no checkpoint in {folder}; train first, or name another run")
     step, leaves, _, damaged = found
     for bad, reason in damaged.items():
-        warnings.warn(
-            f"checkpoint {bad} in {folder} is damaged ({reason}); step {step} is used", stacklevel=2
-        )
+        warnings.warn(f"checkpoint {bad} in {folder} is damaged ({reason}); step {step} is used", stacklevel=2)
     return jax.tree.unflatten(jax.tree.structure(abstract_params), leaves.values()), step
 
 
@@ -170,9 +168,7 @@ def newest_sound(folder: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], 
     return None
 
 
-def verified(
-    path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]
-) -> tuple[Any, str]:
+def verified(path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]) -> tuple[Any, str]:
     """(leaves, ""), or (None, why not) with their memory freed for the next try."""
     leaves, reason = attempt(read_leaves, path, wanted)
     reason = reason or changed(leaves, expected)
@@ -216,9 +212,7 @@ def read_leaves(path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> 
     )
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), multiprocessing_options=alone)
     restored = reader.restore(path / "state", args=args)
-    empty = {
-        name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in wanted.items() if x.size == 0
-    }
+    empty = {name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in wanted.items() if x.size == 0}
     return {name: (restored | empty)[name] for name in wanted}
 
 

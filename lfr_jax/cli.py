@@ -147,8 +147,10 @@ def main() -> None:
 
 def configured(kind: type[Config], args: list[str], prog: str) -> Config:
     """The `config` of the file named first in `args`, overridden by the options after it."""
-    if not args or args[0].startswith("-"):
+    if args and args[0] in ("-h", "--help"):
         tyro.cli(kind, args=["--help"], prog=f"{prog} configs/NAME.py")
+    if not args or args[0].startswith("-"):
+        raise ValueError(f"name a configuration file first, then options: {prog} configs/smoke.py --train.steps 500")
     path, *overrides = args
     found = read(path)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}

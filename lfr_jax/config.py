@@ -56,13 +56,9 @@ def gpt2(num_layers: int, dim: int, num_heads: int, **overrides: Any) -> ModelCo
     return ModelConfig(**(sizes | overrides))
 
 
-def llama(
-    num_layers: int, dim: int, num_heads: int, num_kv_heads: int, mlp_dim: int, **overrides: Any
-) -> ModelConfig:
+def llama(num_layers: int, dim: int, num_heads: int, num_kv_heads: int, mlp_dim: int, **overrides: Any) -> ModelConfig:
     """A Llama shape (Touvron et al. 2023): RoPE, RMSNorm, SwiGLU, no biases, own head."""
-    sizes = dict(
-        num_layers=num_layers, dim=dim, num_heads=num_heads, num_kv_heads=num_kv_heads, mlp_dim=mlp_dim
-    )
+    sizes = dict(num_layers=num_layers, dim=dim, num_heads=num_heads, num_kv_heads=num_kv_heads, mlp_dim=mlp_dim)
     family = dict(
         vocab_size=32000, max_len=2048, positions="rope", norm="rmsnorm", mlp="swiglu", bias=False, tied_head=False
     )

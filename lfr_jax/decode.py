@@ -58,9 +58,7 @@ def generate(
             f"of prompt, and at most model.max_len={config.max_len} in all"
         )
     if prompt.min() < 0 or prompt.max() >= config.vocab_size:
-        raise ValueError(
-            f"prompt ids go from {prompt.min()} to {prompt.max()}; expected 0 to {config.vocab_size - 1}"
-        )
+        raise ValueError(f"prompt ids go from {prompt.min()} to {prompt.max()}; expected 0 to {config.vocab_size - 1}")
     if temperature < 0 or top_k < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
         raise ValueError(
             f"found {temperature=}, {top_k=}, {top_p=}, {max_new_tokens=}; "

@@ -19,9 +19,7 @@ from lfr_jax.config import ModelConfig, gpt2, llama
 WEIGHTS = "model.safetensors"
 
 
-def export(
-    params, config: ModelConfig, tokenizer_dir: str | os.PathLike | None, out_dir: str | os.PathLike
-) -> None:
+def export(params, config: ModelConfig, tokenizer_dir: str | os.PathLike | None, out_dir: str | os.PathLike) -> None:
     """Writes a folder that `GPT2LMHeadModel.from_pretrained` or `LlamaForCausalLM.from_pretrained` loads.
 
     Weights are float32. The files of `tokenizer_dir` are copied beside them.
@@ -258,9 +256,7 @@ def _llama_params(tensors: Mapping, config: ModelConfig) -> dict:
     def stack(name: str) -> np.ndarray:
         return np.stack([tensors[f"model.layers.{i}.{name}.weight"].T for i in range(Y)])
 
-    attention = {
-        ours: {"kernel": stack(theirs).reshape(Y, D, -1, head_dim)} for ours, theirs in LLAMA_HEADS.items()
-    }
+    attention = {ours: {"kernel": stack(theirs).reshape(Y, D, -1, head_dim)} for ours, theirs in LLAMA_HEADS.items()}
     attention["out"] = {"kernel": stack("self_attn.o_proj").reshape(Y, -1, head_dim, D)}
     params = {
         "embedding": tensors["model.embed_tokens.weight"],

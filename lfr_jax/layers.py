@@ -15,7 +15,6 @@ from jax.sharding import PartitionSpec as P
 from lfr_jax.attention import attend
 from lfr_jax.config import ModelConfig
 
-
 STD = 0.02  # of the initial weights
 
 

@@ -55,9 +55,7 @@ class MetricsWriter:
                 for domain, measured in losses.items()
             ]
         )
-        self.events.append(
-            [(step, {f"{split}/{domain}/loss": measured.loss for domain, measured in losses.items()})]
-        )
+        self.events.append([(step, {f"{split}/{domain}/loss": measured.loss for domain, measured in losses.items()})])
 
     def close(self) -> None:
         if self.events:
@@ -91,9 +89,7 @@ class Events:
                 for tag, value in values.items()
             ]
             summary = self.protocol.summary_pb2.Summary(value=pairs)
-            self.writer.write_event(
-                self.protocol.event_pb2.Event(step=step, wall_time=time.time(), summary=summary)
-            )
+            self.writer.write_event(self.protocol.event_pb2.Event(step=step, wall_time=time.time(), summary=summary))
         self.writer.flush()
 
 

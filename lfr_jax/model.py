@@ -15,7 +15,8 @@ computation and gathers them over 'fsdp' when it runs, forward and backward (ZeR
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from lfr_jax.attention import KEEP, KERNELS
 from lfr_jax.config import ModelConfig
@@ -90,9 +91,7 @@ class Decoder(nnx.Module):
         """float32 logits [T, V], split over 'tensor' along V. In a loop, pass an earlier `output_head()`."""
         head_DxV = self._head() if head_DxV is None else head_DxV
         spec = P(None, "tensor")
-        return jnp.einsum(
-            "TD,DV->TV", hidden_TxD, head_DxV, preferred_element_type=jnp.float32, out_sharding=spec
-        )
+        return jnp.einsum("TD,DV->TV", hidden_TxD, head_DxV, preferred_element_type=jnp.float32, out_sharding=spec)
 
     def output_head(self):
         """The output matrix [D, V], gathered once, for `logits` in a loop over pieces of a vmapped sequence.

@@ -39,7 +39,5 @@ def switch(config: ScheduleConfig, policy: str) -> ScheduleConfig:
 def options_of(policy: str) -> list[str]:
     """The keyword arguments of a policy."""
     if policy not in POLICIES:
-        raise ValueError(
-            f"no policy is called {policy!r}; {nearest(policy, POLICIES)}there are {', '.join(POLICIES)}"
-        )
+        raise ValueError(f"no policy is called {policy!r}; {nearest(policy, POLICIES)}there are {', '.join(POLICIES)}")
     return list(inspect.signature(getattr(schedule, policy)).parameters)

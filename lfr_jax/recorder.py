@@ -11,7 +11,11 @@ import numpy as np
 
 
 class NonFiniteLoss(ArithmeticError):
-    """Training diverged: a step's loss or gradient is NaN or infinite."""
+    """Training diverged: a step's loss or gradient is NaN or infinite. `before` are the good steps read with it."""
+
+    def __init__(self, message: str, before: list | None = None):
+        super().__init__(message)
+        self.before = before or []
 
 
 class Measured(NamedTuple):
@@ -44,10 +48,11 @@ class Recorder:
         cut = len(self.waiting) - newest
         ready, self.waiting = self.waiting[:cut], self.waiting[cut:]
         values = jax.device_get([{name: m.on_device[name] for name in ("loss", "grad_norm")} for m in ready])
-        for measured, numbers in zip(ready, values):
+        for index, (measured, numbers) in enumerate(zip(ready, values)):
             if not all(np.isfinite(number) for number in numbers.values()):
                 found = ", ".join(f"{name} = {number}" for name, number in numbers.items())
                 raise NonFiniteLoss(
-                    f"step {measured.step}: {found}; trained on blocks {measured.ids_B.tolist()}"
+                    f"step {measured.step}: {found}; trained on blocks {measured.ids_B.tolist()}",
+                    before=list(zip(ready, values))[:index],
                 )
         return list(zip(ready, values))

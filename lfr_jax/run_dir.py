@@ -72,8 +72,7 @@ class RunDir:
             except BlockingIOError:
                 file.seek(0)
                 raise RunInUse(
-                    f"{self.path} is in use by another trainer ({file.read()}); "
-                    "stop it or choose another run_dir"
+                    f"{self.path} is in use by another trainer ({file.read()}); stop it or choose another run_dir"
                 ) from None
             file.truncate(0)
             since = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
@@ -119,9 +118,7 @@ def check_resumable(saved: Config, new: Config) -> None:
     >>> check_resumable(Config(), Config(run_dir="elsewhere"))
     """
     before, now = flat(saved), flat(new)
-    differing = [
-        name for name in before | now if before.get(name) != now.get(name) and name not in MAY_CHANGE
-    ]
+    differing = [name for name in before | now if before.get(name) != now.get(name) and name not in MAY_CHANGE]
     if differing:
         lines = [f"  {name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
         raise ValueError(
@@ -153,9 +150,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
             )
     return cls(
         **{
-            key: from_dict(fields[key], value, f"{where}: {key}")
-            if dataclasses.is_dataclass(fields[key])
-            else value
+            key: from_dict(fields[key], value, f"{where}: {key}") if dataclasses.is_dataclass(fields[key]) else value
             for key, value in values.items()
         }
     )

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding, PartitionSpec as P
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from lfr_jax import model
 from lfr_jax.config import ModelConfig
@@ -44,7 +45,9 @@ def abstract_state(config: ModelConfig, optimizer, schedule: Schedule, block_inf
     rest = jax.eval_shape(lambda p: (optimizer.init(p), schedule.init(block_info)), params)
 
     def on_mesh(x):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec if x.sharding else P()))
+        return jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec if x.sharding else P())
+        )
 
     step = jax.ShapeDtypeStruct((), jnp.int32)
     return TrainState(on_mesh(step), params, *jax.tree.map(on_mesh, rest))

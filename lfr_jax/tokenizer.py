@@ -122,9 +122,7 @@ class SentencePiece(Tokenizer):
         return self.model.decode([int(i) for i in ids])
 
 
-def train_sentencepiece(
-    texts: Iterable[str], vocab_size: int, sample_chars: int = 4_000_000
-) -> SentencePiece:
+def train_sentencepiece(texts: Iterable[str], vocab_size: int, sample_chars: int = 4_000_000) -> SentencePiece:
     """Trains a byte-pair model that loses nothing: decode(encode(text)) == text, whitespace included.
 
     Equal texts give equal models. Memory is bounded: training sees pieces spread evenly over
@@ -218,9 +216,7 @@ class Gpt2Bpe(Tokenizer):
 
 def check_merges(ids: dict[str, int], merges: str, where: str) -> None:
     """tiktoken merges the pair of the lowest id first, so ids have to stand in the order of the merges."""
-    merged = [
-        line.replace(" ", "") for line in merges.splitlines() if line and not line.startswith("#version")
-    ]
+    merged = [line.replace(" ", "") for line in merges.splitlines() if line and not line.startswith("#version")]
     expected = {i: piece for i, piece in enumerate(merged, start=256)}
     found = {i: piece for piece, i in ids.items() if i >= 256}
     if found != expected or len(ids) != 256 + len(merged):

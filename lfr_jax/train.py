@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lfr_jax import budget, evaluate, optimizer, pipeline, policy, schedule, score, steps
+from lfr_jax import budget, evaluate, model, optimizer, pipeline, policy, schedule, score, steps
 from lfr_jax.checkpoint import Checkpointer
 from lfr_jax.clock import Clock
 from lfr_jax.config import Config
@@ -42,7 +42,7 @@ def train(config: Config, quiet: bool = False) -> Result:
     corpus = open_corpus(config.data.store, config.data.seq_len)
     sched = policy.build(config.schedule, config.train.steps)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    check(config, corpus, mesh)
+    check(config, corpus, mesh, sched.phases[-1].stop)
     run = RunDir(config.run_dir)
     with run.lock(), jax.set_mesh(mesh):
         run.adopt(config)
@@ -57,6 +57,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             try:
                 return trainer.run(terminated)
             except NonFiniteLoss as diverged:
+                trainer.record(diverged.before)
                 good = trainer.checkpoints.latest_good
                 left = f"the last good checkpoint is step {good}" if good is not None else "there is no checkpoint yet"
                 raise NonFiniteLoss(
@@ -137,8 +138,13 @@ class Trainer:
             blocks = self.corpus.train
             with self.progress.stage("scoring", blocks.num_blocks) as advance:
                 measured = score.losses(
-                    self.score_step, state.params, blocks, self.score_batch, self.mesh,
-                    workers=self.config.data.workers, advance=advance,
+                    self.score_step,
+                    state.params,
+                    blocks,
+                    self.score_batch,
+                    self.mesh,
+                    workers=self.config.data.workers,
+                    advance=advance,
                 )
                 schedule_state = score.observe_all(self.schedule, schedule_state, phase.start, measured)
         return state._replace(schedule=self.begin(schedule_state, index))
@@ -227,13 +233,16 @@ class Trainer:
         return Result(state, summary)
 
 
-def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh) -> None:
-    """Refuses sizes that do not fit together, before anything is compiled or written."""
+def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: int) -> None:
+    """Refuses settings that do not fit together, before anything is compiled or written."""
+    model.abstract(config.model, mesh)
+    optimizer.learning_rate(config.optimizer, num_steps)
     train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
-    if config.model.vocab_size < corpus.tokenizer.vocab_size:
+    ids = corpus.tokenizer.vocab_size
+    if config.model.vocab_size < ids:
         raise ValueError(
-            f"model.vocab_size={config.model.vocab_size} is smaller than the tokenizer's {corpus.tokenizer.vocab_size}: "
-            f"raise it to {corpus.tokenizer.vocab_size} or more"
+            f"model.vocab_size={config.model.vocab_size} is smaller than the tokenizer's {ids}: "
+            f"raise it to {ids} or more"
         )
     if config.data.seq_len > config.model.max_len:
         raise ValueError(

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lfr_jax import checkpoint, decode, evaluate as held_out, model, score, steps, tokenizer
+from lfr_jax import checkpoint, decode, model, score, steps, tokenizer
+from lfr_jax import evaluate as held_out
 from lfr_jax.config import Config
 from lfr_jax.corpora import Corpus, open_corpus
 from lfr_jax.files import complete_file

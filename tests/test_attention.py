@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec as P
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from lfr_jax.attention import attend, on_local_batch, splash
 from lfr_jax.model import kept
@@ -85,8 +86,7 @@ def test_a_layer_does_not_run_a_kernel_forward_twice():
             return jnp.sum(jax.vmap(jax.checkpoint(lambda q: kernel(q, q, q), policy=policy))(q))
 
         runs = [
-            str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(q, p)).count("= pallas_call")
-            for p in (kept, None)
+            str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(q, p)).count("= pallas_call") for p in (kept, None)
         ]
     assert runs == [3, 4]  # forward, and two backward: of the queries, and of keys and values
 

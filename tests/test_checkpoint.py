@@ -68,9 +68,7 @@ def make_state(mesh, step=1, size=64):
         put(np.int32(step)),
         {"layers": {"w": put(w, "fsdp", "tensor")}, "b": put(w[1].astype(jnp.bfloat16), "tensor")},
         ((put(w * 2, "tensor", "fsdp"), ()), put(np.uint32(2**32 - step))),
-        Schedule(
-            put(draw.random(24).astype(np.float32), "fsdp"), put(np.zeros(0, np.float32)), put(w[1] > 0)
-        ),
+        Schedule(put(draw.random(24).astype(np.float32), "fsdp"), put(np.zeros(0, np.float32)), put(w[1] > 0)),
     )
 
 
@@ -121,10 +119,7 @@ def test_restores_bit_equal_on_another_mesh(saved):
 
 def test_nothing_saved_is_none(tmp_path):
     """Catches: a missing folder raising, and a stray file taken for a step."""
-    assert (
-        Checkpointer(tmp_path / "none", keep=1).restore(abstract(make_state(mesh(1, 1, 1)), mesh(1, 1, 1)))
-        is None
-    )
+    assert Checkpointer(tmp_path / "none", keep=1).restore(abstract(make_state(mesh(1, 1, 1)), mesh(1, 1, 1))) is None
     (tmp_path / "3.damaged").mkdir()
     (tmp_path / "4.orbax-checkpoint-tmp").mkdir()
     assert checkpoint.latest_step(tmp_path) is None
@@ -283,9 +278,7 @@ def test_saved_is_the_state_at_the_time_of_saving(tmp_path):
 def test_digest_does_not_depend_on_the_mesh_but_on_every_bit_and_place():
     """Catches: hashing shard-local positions; leaving out the position; a dtype whose bits are rounded."""
     state = make_state(mesh(2, 2, 2))
-    elsewhere = jax.tree.map(
-        lambda x, to: jax.device_put(x, to.sharding), state, abstract(state, mesh(1, 8, 1))
-    )
+    elsewhere = jax.tree.map(lambda x, to: jax.device_put(x, to.sharding), state, abstract(state, mesh(1, 8, 1)))
     digests = checkpoint.digests(checkpoint.named(state))
     assert digests == checkpoint.digests(checkpoint.named(elsewhere))
     assert len(set(digests.values())) == len(digests)
@@ -329,9 +322,7 @@ def test_kill_9_while_saving_leaves_a_sound_checkpoint(tmp_path):
     trainers = {}
     for folder in (tmp_path / "a", tmp_path / "b", tmp_path / "c"):
         program = SAVE_UNTIL_KILLED.format(root=str(tests.parent), tests=str(tests), folder=str(folder))
-        trainers[folder] = subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True
-        )
+        trainers[folder] = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     rng, interrupted = random.Random(), 0
     for folder, trainer in trainers.items():
         with trainer, trainer.stdout:
@@ -402,9 +393,7 @@ def test_two_processes_agree_when_one_cannot_read_its_part(tmp_path):
     places = dict(root=str(tests.parent), tests=str(tests), folder=str(tmp_path / "checkpoints"), port=port)
     programs = [ONE_OF_TWO_PROCESSES.format(process=process, **places) for process in (0, 1)]
     processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         for program in programs
     ]
     try:

@@ -10,12 +10,12 @@ import sys
 from typing import NamedTuple
 
 import pytest
+from test_train import changed, tiny
 
 from lfr_jax import cli, trained
 from lfr_jax.blocks import open_store
 from lfr_jax.config import Config, ScheduleConfig
 from lfr_jax.run_dir import RunDir
-from test_train import changed, tiny
 
 
 class Answer(NamedTuple):

@@ -3,10 +3,10 @@
 import csv
 
 import pytest
-
-from lfr_jax import budget, cli, compare, policy
-from lfr_jax.blocks import Blocks, open_store
 from test_train import changed, tiny
+
+from lfr_jax import budget, compare, policy
+from lfr_jax.blocks import Blocks, open_store
 
 
 @pytest.mark.parametrize("steps", [0, 24, 100])

@@ -55,9 +55,7 @@ def test_has_the_published_parameters_and_fits_eight_devices(name):
     assert shapes["embedding"].sharding.mesh == mesh
     assert mesh.size == 8
     with jax.set_mesh(mesh):
-        tokens = jax.ShapeDtypeStruct(
-            (8, config.data.seq_len), jnp.int32, sharding=NamedSharding(mesh, BATCH)
-        )
+        tokens = jax.ShapeDtypeStruct((8, config.data.seq_len), jnp.int32, sharding=NamedSharding(mesh, BATCH))
         logits = jax.eval_shape(functools.partial(last_logits, config.model), shapes, tokens)
     assert logits.shape == (8, config.model.vocab_size)
     rows = config.train.batch_size // config.train.accumulate

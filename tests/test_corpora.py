@@ -3,8 +3,8 @@
 import shutil
 
 import pytest
-
 from conftest import documents
+
 from lfr_jax.blocks import open_store
 from lfr_jax.corpora import open_corpus
 from lfr_jax.prepare import prepare

@@ -104,9 +104,7 @@ def test_a_broken_stream_is_no_end(tmp_path, suffix, damage):
         list(corpus.read([path]))
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"\xff", "not UTF-8"), (b"", "no text"), (b" \n", "no text")]
-)
+@pytest.mark.parametrize(("content", "message"), [(b"\xff", "not UTF-8"), (b"", "no text"), (b" \n", "no text")])
 def test_bad_text_files(tmp_path, content, message):
     """Catches: bytes replaced; empty documents."""
     (tmp_path / "x.txt").write_bytes(content)

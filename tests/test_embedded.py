@@ -69,9 +69,7 @@ def test_a_module_is_taken_apart():
     for taken in ("About", "In A", "Of g", "Of h", "TABLE"):
         assert taken not in code
     kept = collections.Counter((code + tables).splitlines())
-    assert (
-        sum((collections.Counter(MODULE.splitlines()) - kept).values()) == 2 + 1 + 5 + 1
-    )  # docstrings' lines
+    assert sum((collections.Counter(MODULE.splitlines()) - kept).values()) == 2 + 1 + 5 + 1  # docstrings' lines
 
 
 def test_a_library_is_read(library):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from lfr_jax import evaluate
-from test_score import scorer, short_documents  # noqa: F401: fixtures
 
 
 def held_out_loss(scorer, per_domain, batch_size, **options):

@@ -127,9 +127,7 @@ def test_refuses_to_load_what_the_model_does_not_express(name, change, message, 
 @pytest.fixture(scope="module")
 def transformers():
     pytest.importorskip("torch", reason="torch is not installed: pip install 'lfr_jax[parity]'")
-    return pytest.importorskip(
-        "transformers", reason="transformers is not installed: pip install 'lfr_jax[parity]'"
-    )
+    return pytest.importorskip("transformers", reason="transformers is not installed: pip install 'lfr_jax[parity]'")
 
 
 def their_logits(their_model):
@@ -146,9 +144,7 @@ def test_transformers_computes_the_same(name, tmp_path, transformers):
     config = CONFIGS[name]
     params = random_params(config)
     hf.export(params, config, None, tmp_path / "ours")
-    theirs, notes = transformers.AutoModelForCausalLM.from_pretrained(
-        tmp_path / "ours", output_loading_info=True
-    )
+    theirs, notes = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(notes.values()), notes
     np.testing.assert_allclose(their_logits(theirs), our_logits(config, params), atol=1e-4)
 

@@ -92,9 +92,7 @@ def test_numbers_read_back_to_the_bit(tmp_path):
     values = values[np.isfinite(values)]
     writer = MetricsWriter(tmp_path)
     writer.rewind(0)
-    writer.train_table.append(
-        [row(i + 1, loss=np.asarray(x), seconds=float(x) / 3) for i, x in enumerate(values)]
-    )
+    writer.train_table.append([row(i + 1, loss=np.asarray(x), seconds=float(x) / 3) for i, x in enumerate(values)])
     writer.close()
     rows = read(tmp_path / "metrics.csv")
     assert np.array_equal(np.array([r["loss"] for r in rows]).astype(np.float32), values)

@@ -117,9 +117,7 @@ def mean_loss(config, params, tokens_BxT1):
     def one(tokens_T1):
         logits_TxV = decoder.logits(decoder.hidden(tokens_T1[:-1]), head_DxV)
         is_target_TxV = tokens_T1[1:, None] == jnp.arange(V)[None]
-        return jnp.mean(
-            jax.nn.logsumexp(logits_TxV, -1) - jnp.sum(jnp.where(is_target_TxV, logits_TxV, 0), -1)
-        )
+        return jnp.mean(jax.nn.logsumexp(logits_TxV, -1) - jnp.sum(jnp.where(is_target_TxV, logits_TxV, 0), -1))
 
     return jnp.mean(jax.vmap(one)(tokens_BxT1))
 
@@ -222,9 +220,7 @@ def test_padding_is_not_seen(family):
 
     positions = np.append(np.zeros(4), np.arange(12)).astype(np.int32)
     before = np.append([-1] * 4, tokens).astype(np.int32)
-    segmented = hidden(
-        config, params, before, segments_T=jnp.zeros(16, jnp.int32), positions_T=jnp.asarray(positions)
-    )
+    segmented = hidden(config, params, before, segments_T=jnp.zeros(16, jnp.int32), positions_T=jnp.asarray(positions))
     np.testing.assert_allclose(segmented[4:], alone, atol=1e-5)
 
 
@@ -262,9 +258,7 @@ def test_computes_in_bfloat16_and_returns_float32_logits():
 def test_flops_are_those_of_the_compiled_model(family):
     """Catches: a product left out or counted twice; 1 for 2 FLOPs a multiply-add; the third MLP matrix."""
     length = 128
-    config = dataclasses.replace(
-        CONFIGS[family], num_layers=1, dim=512, mlp_dim=1024, vocab_size=1024, max_len=length
-    )
+    config = dataclasses.replace(CONFIGS[family], num_layers=1, dim=512, mlp_dim=1024, vocab_size=1024, max_len=length)
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
         tokens = jax.ShapeDtypeStruct((length,), jnp.int32)

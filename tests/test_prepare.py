@@ -246,7 +246,9 @@ def test_a_sample_takes_its_share_of_documents_whatever_their_order(tmp_path):
         lines = [json.dumps({"id": f"doc{i}", "text": f"text number {i} " * 5}) for i in range(400)][::order]
         (folder / "a.jsonl").write_text("\n".join(lines))
     summaries = [
-        prepare.prepare_paths((str(tmp_path / f"text{order}"),), out=str(tmp_path / f"out{order}"), byte_tokenizer=True, sample=0.5)
+        prepare.prepare_paths(
+            (str(tmp_path / f"text{order}"),), out=str(tmp_path / f"out{order}"), byte_tokenizer=True, sample=0.5
+        )
         for order in (1, -1)
     ]
     counts = [sum(count.documents for side in (s.train, s.valid) for count in side.values()) for s in summaries]

@@ -14,13 +14,12 @@ import sys
 
 import jax
 import numpy as np
-import pytest
+from test_train import changed, rows, tiny
 
 from lfr_jax import model
 from lfr_jax.checkpoint import restore_params
 from lfr_jax.run_dir import RunDir
 from lfr_jax.sharding import make_mesh
-from test_train import changed, rows, tiny
 
 TESTS = pathlib.Path(__file__).parent
 # In the order in which a run meets them: edges, scoring, saving, plain steps. Each stands for one kill.

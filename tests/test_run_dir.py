@@ -34,9 +34,7 @@ UNUSUAL = Config(
 
 def replace(config, dotted, value):
     first, _, rest = dotted.partition(".")
-    return dataclasses.replace(
-        config, **{first: replace(getattr(config, first), rest, value) if rest else value}
-    )
+    return dataclasses.replace(config, **{first: replace(getattr(config, first), rest, value) if rest else value})
 
 
 def with_a_checkpoint(run):
@@ -94,9 +92,7 @@ def test_every_differing_setting_is_named():
 
 def test_tuples_and_lists_are_the_same_setting():
     """Catches: comparing a configuration as written with one as read back from JSON."""
-    check_resumable(
-        UNUSUAL, replace(UNUSUAL, "schedule.options", UNUSUAL.schedule.options | {"shares": (0.1, 0.2)})
-    )
+    check_resumable(UNUSUAL, replace(UNUSUAL, "schedule.options", UNUSUAL.schedule.options | {"shares": (0.1, 0.2)}))
 
 
 def test_what_may_change_exists_and_may_change():

@@ -22,9 +22,7 @@ POLICIES = {
     "lfr-detrended": schedule.lfr(**LENGTHS, reps=1, scores="detrended"),
     "random_drop": schedule.random_drop(**LENGTHS, reps=1),
 }
-MODULES = ["lfr_jax.schedule"] + [
-    f"lfr_jax.schedule.{m.name}" for m in pkgutil.iter_modules(schedule.__path__)
-]
+MODULES = ["lfr_jax.schedule"] + [f"lfr_jax.schedule.{m.name}" for m in pkgutil.iter_modules(schedule.__path__)]
 
 
 def test_import_is_light_and_touches_no_device():

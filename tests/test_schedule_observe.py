@@ -52,9 +52,7 @@ def test_order_within_a_call_changes_no_bit():
     want = observe_jit(unmeasured(N), ids, values, 0)
     for _ in range(5):
         order = rng.permutation(64)
-        jax.tree.map(
-            np.testing.assert_array_equal, observe_jit(unmeasured(N), ids[order], values[order], 0), want
-        )
+        jax.tree.map(np.testing.assert_array_equal, observe_jit(unmeasured(N), ids[order], values[order], 0), want)
 
 
 def test_large_duplicates_do_not_overflow():

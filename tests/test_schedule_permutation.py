@@ -9,9 +9,7 @@ import pytest
 from lfr_jax.schedule.permutation import ROUNDS, bits_for, permute, round_keys
 
 
-@pytest.mark.parametrize(
-    "size", [*range(1, 9), 31, 32, 33, 63, 64, 65, 127, 128, 129, 1000, 65_535, 65_536, 65_537]
-)
+@pytest.mark.parametrize("size", [*range(1, 9), 31, 32, 33, 63, 64, 65, 127, 128, 129, 1000, 65_535, 65_536, 65_537])
 def test_is_a_permutation(size):
     """Catches: a value left outside (< for >=); walking only once."""
     for number in range(2):

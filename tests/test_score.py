@@ -1,6 +1,5 @@
 """Scoring passes: each block once, and the schedule's state after them."""
 
-import dataclasses
 from typing import Any, Callable, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import pytest
 
 from lfr_jax import model, schedule, score, steps
 from lfr_jax.blocks import Blocks, open_store
-from lfr_jax.config import ModelConfig, llama
+from lfr_jax.config import llama
 from lfr_jax.corpus import Document
 from lfr_jax.prepare import prepare
 from lfr_jax.sharding import make_mesh

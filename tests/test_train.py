@@ -170,6 +170,8 @@ def test_worker_processes_change_nothing(finished, corpus_dir, tmp_path):
         (dict(data__seq_len=10**6, model__max_len=10**6), r"seq_len=1000000"),
         (dict(data__store="nowhere"), r"no prepared corpus in 'nowhere'; make one with `lfr prepare"),
         (dict(train__steps=3), r"would last none of 3"),
+        (dict(optimizer__warmup=24), r"optimizer\.warmup=24 steps .* do not fit into a run of 24 steps"),
+        (dict(mesh__data=1, mesh__tensor=4), r"model\.num_kv_heads=2 is not divisible by mesh\.tensor=4"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(corpus_dir, tmp_path, changes, error):
@@ -182,6 +184,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(corpus_dir, tmp
 def test_a_run_belongs_to_its_settings_and_its_store(finished, tmp_path):
     """Catches: going on with other data or settings, which would mix two experiments in one folder."""
     from conftest import documents
+
     from lfr_jax.prepare import prepare
     from lfr_jax.tokenizer import Bytes
 
@@ -214,4 +217,5 @@ def test_divergence_stops_with_step_blocks_and_checkpoint(corpus_dir, tmp_path):
     assert len(ids.split(",")) == 8
     assert int(step) <= 8
     assert "checkpoint" in str(stopped.value)
+    assert [int(row["step"]) for row in rows(tmp_path / "run")] == list(range(1, int(step)))  # up to the one before
     assert all(int(folder.name) < int(step) for folder in (tmp_path / "run" / "checkpoints").glob("[0-9]*"))

@@ -7,13 +7,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from test_train import changed, finished  # noqa: F401 (a fixture)
 
 from lfr_jax import model, steps, trained
 from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.corpus import Document
 from lfr_jax.prepare import prepare
 from lfr_jax.tokenizer import Bytes, train_sentencepiece
-from test_train import changed, finished  # noqa: F401: a fixture
 
 
 @pytest.fixture(scope="module")

@@ -115,14 +115,10 @@ class Plan(abc.ABC):
     def _ids(self, positions: np.ndarray) -> np.ndarray:
         """int64[E] -> int64[E]."""
 
-    def _shuffle(
-        self, passes: np.ndarray, offsets: np.ndarray, sizes: np.ndarray | int, bits: int
-    ) -> np.ndarray:
+    def _shuffle(self, passes: np.ndarray, offsets: np.ndarray, sizes: np.ndarray | int, bits: int) -> np.ndarray:
         """int64[E]: where offset e of its pass lands in that pass's permutation."""
         numbers, which = np.unique(passes, return_inverse=True)
-        keys = np.stack(
-            [round_keys(b"pass", self.seed, self.phase, int(number)) for number in numbers], axis=-1
-        )
+        keys = np.stack([round_keys(b"pass", self.seed, self.phase, int(number)) for number in numbers], axis=-1)
         keys = keys[:, 0] if len(numbers) == 1 else keys[:, which]
         return permute(offsets.astype(np.uint32), sizes, keys, bits).astype(np.int64)
 
@@ -162,9 +158,7 @@ def checked_rates(rates: np.ndarray) -> np.ndarray:
     """`rates` as an array, if a phase can be drawn by them."""
     rates_N = np.asarray(rates)
     if rates_N.ndim != 1 or rates_N.size == 0:
-        raise ValueError(
-            f"rates have shape {rates_N.shape}, expected [N], one for each of at least one block"
-        )
+        raise ValueError(f"rates have shape {rates_N.shape}, expected [N], one for each of at least one block")
     wrong_N = ~((rates_N >= 0) & (rates_N < np.inf))
     if wrong_N.any():
         i = int(wrong_N.argmax())

@@ -52,8 +52,6 @@ def random_drop(
     def begin(state, phase_index):
         n = state.drawn.shape[0]
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PURPOSE), phase_index)
-        return state._replace(
-            drawn=hardest(jax.random.uniform(key, n), num_kept(n, drop_in(drops, phase_index)))
-        )
+        return state._replace(drawn=hardest(jax.random.uniform(key, n), num_kept(n, drop_in(drops, phase_index))))
 
     return Schedule(phases, init, ignore, begin, rates)
