@@ -17,26 +17,51 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from helpers import SCORED, Scorer, documents, tiny  # noqa: E402
 
+from lfr_jax import model, steps  # noqa: E402
+from lfr_jax.blocks import Blocks, open_store  # noqa: E402
 from lfr_jax.corpus import Document  # noqa: E402
-
-
-def documents(count: int, seed: int = 0):
-    """Made-up text of three kinds: `easy` repeats itself, `hard` is random letters, `words` is in between."""
-    rng = np.random.default_rng(seed)
-    words = ["".join(rng.choice(list("abcdefghij"), 4)) for _ in range(50)]
-    for i in range(count):
-        yield Document(f"easy-{i}", f"the cat sat on mat {i}. " * 30, "easy", "made-up")
-        yield Document(f"words-{i}", " ".join(rng.choice(words, 120)), "words", "made-up")
-        yield Document(f"hard-{i}", "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz "), 600)), "hard", "made-up")
+from lfr_jax.prepare import prepare  # noqa: E402
+from lfr_jax.run_dir import RunDir  # noqa: E402
+from lfr_jax.sharding import make_mesh  # noqa: E402
+from lfr_jax.tokenizer import Bytes  # noqa: E402
+from lfr_jax.train import train  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def corpus_dir(tmp_path_factory):
     """A small prepared corpus of bytes: three domains, about 120 blocks of 32 tokens each for training."""
-    from lfr_jax.prepare import prepare
-    from lfr_jax.tokenizer import Bytes
-
     folder = tmp_path_factory.mktemp("data") / "corpus"
     prepare(folder, documents(8), Bytes(), valid_fraction=0.2)
     return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory, corpus_dir):
+    """An uninterrupted LFR run: (its config, its folder, its result)."""
+    config = tiny(tmp_path_factory.mktemp("finished") / "run", corpus_dir)
+    return config, RunDir(config.run_dir).path, train(config, quiet=True)
+
+
+@pytest.fixture(scope="session")
+def short_documents(tmp_path_factory):
+    """A prepared corpus of bytes: many short documents, and a domain `d` that is too short for a block."""
+    random = np.random.default_rng(0)
+    documents = []
+    for domain, count, shortest, longest in (("a", 100, 20, 80), ("b", 150, 10, 30), ("c", 200, 3, 5), ("d", 1, 9, 9)):
+        for number in range(count):
+            letters = random.choice(list("abcdefgh "), random.integers(shortest, longest + 1))
+            documents.append(Document(f"{domain}{number}", "".join(letters), domain, "made-up"))
+    folder = tmp_path_factory.mktemp("short") / "corpus"
+    prepare(folder, documents, Bytes(), valid_fraction=0.4)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scorer(short_documents):
+    mesh = make_mesh(2, 1, 1)
+    _, params = model.init(SCORED, mesh, jax.random.key(0))
+    params = jax.tree.map(lambda x: 8 * x, params)  # else every block's loss is about log(264)
+    blocks = [Blocks(open_store(short_documents / side), 32) for side in ("train", "valid")]
+    return Scorer(steps.make_score_step(SCORED, Bytes.eos_id), params, mesh, *blocks)

@@ -10,7 +10,7 @@ import sys
 from typing import NamedTuple
 
 import pytest
-from test_train import changed, tiny
+from helpers import changed, tiny
 
 from lfr_jax import cli, trained
 from lfr_jax.blocks import open_store

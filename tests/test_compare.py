@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from test_train import changed, tiny
+from helpers import changed, tiny
 
 from lfr_jax import budget, compare, policy
 from lfr_jax.blocks import Blocks, open_store

@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from conftest import documents
+from helpers import documents
 
 from lfr_jax.blocks import open_store
 from lfr_jax.corpora import open_corpus

@@ -14,7 +14,7 @@ import sys
 
 import jax
 import numpy as np
-from test_train import changed, rows, tiny
+from helpers import changed, rows, tiny
 
 from lfr_jax import model
 from lfr_jax.checkpoint import restore_params

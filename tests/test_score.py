@@ -1,67 +1,9 @@
 """Scoring passes: each block once, and the schedule's state after them."""
 
-from typing import Any, Callable, NamedTuple
-
 import jax
 import numpy as np
-import pytest
 
-from lfr_jax import model, schedule, score, steps
-from lfr_jax.blocks import Blocks, open_store
-from lfr_jax.config import llama
-from lfr_jax.corpus import Document
-from lfr_jax.prepare import prepare
-from lfr_jax.sharding import make_mesh
-from lfr_jax.tokenizer import Bytes
-
-# Blocks differ in how many of their targets count, as documents are short and masked off.
-CONFIG = llama(1, 16, 2, 2, 32, vocab_size=264, max_len=32, tied_head=True, mask_documents=True)
-
-
-class Scorer(NamedTuple):
-    """A model of random weights, and what it scores."""
-
-    step: Callable
-    params: Any
-    mesh: jax.sharding.Mesh
-    train: Blocks
-    valid: Blocks
-
-    def losses(self, blocks, batch_size, **options):
-        """Host copies of what `score.losses` yields."""
-        with jax.set_mesh(self.mesh):
-            yielded = score.losses(self.step, self.params, blocks, batch_size, self.mesh, **options)
-            return [jax.device_get((batch, sums)) for batch, sums in yielded]
-
-    def directly(self, blocks, ids):
-        """(nll_N, count_N) of the blocks `ids`: the scoring step alone, all rows in one batch."""
-        rows = blocks.rows(np.concatenate([ids, np.full(-len(ids) % 256, -1)]))
-        with jax.set_mesh(self.mesh):
-            sharded = jax.device_put(rows, jax.sharding.NamedSharding(self.mesh, jax.P("data")))
-            return [np.asarray(x, np.float64)[: len(ids)] for x in self.step(self.params, sharded)]
-
-
-@pytest.fixture(scope="session")
-def short_documents(tmp_path_factory):
-    """A prepared corpus of bytes: many short documents, and a domain `d` that is too short for a block."""
-    random = np.random.default_rng(0)
-    documents = []
-    for domain, count, shortest, longest in (("a", 100, 20, 80), ("b", 150, 10, 30), ("c", 200, 3, 5), ("d", 1, 9, 9)):
-        for number in range(count):
-            letters = random.choice(list("abcdefgh "), random.integers(shortest, longest + 1))
-            documents.append(Document(f"{domain}{number}", "".join(letters), domain, "made-up"))
-    folder = tmp_path_factory.mktemp("short") / "corpus"
-    prepare(folder, documents, Bytes(), valid_fraction=0.4)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def scorer(short_documents):
-    mesh = make_mesh(2, 1, 1)
-    _, params = model.init(CONFIG, mesh, jax.random.key(0))
-    params = jax.tree.map(lambda x: 8 * x, params)  # else every block's loss is about log(264)
-    blocks = [Blocks(open_store(short_documents / side), 32) for side in ("train", "valid")]
-    return Scorer(steps.make_score_step(CONFIG, Bytes.eos_id), params, mesh, *blocks)
+from lfr_jax import schedule, score
 
 
 def test_the_scorer_tells_mistakes_apart(scorer):

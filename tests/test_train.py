@@ -1,7 +1,5 @@
 """Whole runs of a tiny model: what they write, how they go on, and what they refuse."""
 
-import csv
-import dataclasses
 import json
 import os
 import re
@@ -12,51 +10,13 @@ import zlib
 import jax
 import numpy as np
 import pytest
+from helpers import changed, documents, rows, tiny
 
 from lfr_jax import schedule
 from lfr_jax.blocks import Blocks, open_store
-from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
 from lfr_jax.recorder import NonFiniteLoss
 from lfr_jax.run_dir import RunDir, RunInUse
 from lfr_jax.train import Trainer, train
-
-LENGTHS = dict(learn=10, focus=5, review=5, focus2=4, reps=1)  # 24 steps, with edges at 10, 15, 20
-
-
-def tiny(run_dir, corpus_dir, policy="lfr", **options) -> Config:
-    return Config(
-        run_dir=str(run_dir),
-        data=DataConfig(store=str(corpus_dir), seq_len=32),
-        model=llama(1, 16, 2, 2, 32, vocab_size=264, max_len=32, tied_head=True),
-        schedule=ScheduleConfig(policy, LENGTHS | options if policy != "uniform" else options),
-        optimizer=OptimizerConfig(peak_lr=3e-3, end_lr=0.0, warmup=4),
-        mesh=MeshConfig(data=2),
-        train=TrainConfig(
-            steps=24, batch_size=8, score_batch=64, log_every=3, eval_every=6, checkpoint_every=4, eval_blocks=8
-        ),
-    )
-
-
-def changed(config, **changes):
-    """The config with fields replaced by dotted name, dots written as __."""
-    for name, value in changes.items():
-        *section, field = name.split("__")
-        if section:
-            value = dataclasses.replace(getattr(config, section[0]), **{field: value})
-        config = dataclasses.replace(config, **{section[0] if section else field: value})
-    return config
-
-
-def rows(run_dir, name="metrics.csv"):
-    with open(run_dir / name, newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, corpus_dir):
-    """An uninterrupted LFR run: (its config, its folder, its result)."""
-    config = tiny(tmp_path_factory.mktemp("finished") / "run", corpus_dir)
-    return config, RunDir(config.run_dir).path, train(config, quiet=True)
 
 
 def test_a_run_writes_every_step_and_its_cost(finished, corpus_dir):
@@ -183,7 +143,6 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(corpus_dir, tmp
 
 def test_a_run_belongs_to_its_settings_and_its_store(finished, tmp_path):
     """Catches: going on with other data or settings, which would mix two experiments in one folder."""
-    from conftest import documents
 
     from lfr_jax.prepare import prepare
     from lfr_jax.tokenizer import Bytes

@@ -7,7 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from test_train import changed, finished  # noqa: F401 (a fixture)
+from helpers import changed
 
 from lfr_jax import model, steps, trained
 from lfr_jax.blocks import Blocks, open_store

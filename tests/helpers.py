@@ -1,0 +1,83 @@
+"""What the tests share: made-up text, a tiny run and its rows, a model of random weights that scores."""
+
+import csv
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lfr_jax import score
+from lfr_jax.blocks import Blocks
+from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
+from lfr_jax.corpus import Document
+
+
+def documents(count: int, seed: int = 0):
+    """Made-up text of three kinds: `easy` repeats itself, `hard` is random letters, `words` is in between."""
+    rng = np.random.default_rng(seed)
+    words = ["".join(rng.choice(list("abcdefghij"), 4)) for _ in range(50)]
+    for i in range(count):
+        yield Document(f"easy-{i}", f"the cat sat on mat {i}. " * 30, "easy", "made-up")
+        yield Document(f"words-{i}", " ".join(rng.choice(words, 120)), "words", "made-up")
+        yield Document(f"hard-{i}", "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz "), 600)), "hard", "made-up")
+
+
+LENGTHS = dict(learn=10, focus=5, review=5, focus2=4, reps=1)  # 24 steps, with edges at 10, 15, 20
+
+
+def tiny(run_dir, corpus_dir, policy="lfr", **options) -> Config:
+    return Config(
+        run_dir=str(run_dir),
+        data=DataConfig(store=str(corpus_dir), seq_len=32),
+        model=llama(1, 16, 2, 2, 32, vocab_size=264, max_len=32, tied_head=True),
+        schedule=ScheduleConfig(policy, LENGTHS | options if policy != "uniform" else options),
+        optimizer=OptimizerConfig(peak_lr=3e-3, end_lr=0.0, warmup=4),
+        mesh=MeshConfig(data=2),
+        train=TrainConfig(
+            steps=24, batch_size=8, score_batch=64, log_every=3, eval_every=6, checkpoint_every=4, eval_blocks=8
+        ),
+    )
+
+
+def changed(config, **changes):
+    """The config with fields replaced by dotted name, dots written as __."""
+    for name, value in changes.items():
+        *section, field = name.split("__")
+        if section:
+            value = dataclasses.replace(getattr(config, section[0]), **{field: value})
+        config = dataclasses.replace(config, **{section[0] if section else field: value})
+    return config
+
+
+def rows(run_dir, name="metrics.csv"):
+    with open(run_dir / name, newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+# Of `Scorer`. Blocks differ in how many of their targets count, as documents are short and masked off.
+SCORED = llama(1, 16, 2, 2, 32, vocab_size=264, max_len=32, tied_head=True, mask_documents=True)
+
+
+class Scorer(NamedTuple):
+    """A model of random weights, and what it scores."""
+
+    step: Callable
+    params: Any
+    mesh: jax.sharding.Mesh
+    train: Blocks
+    valid: Blocks
+
+    def losses(self, blocks, batch_size, **options):
+        """Host copies of what `score.losses` yields."""
+        with jax.set_mesh(self.mesh):
+            yielded = score.losses(self.step, self.params, blocks, batch_size, self.mesh, **options)
+            return [jax.device_get((batch, sums)) for batch, sums in yielded]
+
+    def directly(self, blocks, ids):
+        """(nll_N, count_N) of the blocks `ids`: the scoring step alone, all rows in one batch."""
+        rows = blocks.rows(np.concatenate([ids, np.full(-len(ids) % 256, -1)]))
+        with jax.set_mesh(self.mesh):
+            sharded = jax.device_put(rows, jax.sharding.NamedSharding(self.mesh, jax.P("data")))
+            return [np.asarray(x, np.float64)[: len(ids)] for x in self.step(self.params, sharded)]
