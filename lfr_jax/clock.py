@@ -25,8 +25,10 @@ class Clock:
         """Stops counting; within another pause it changes nothing."""
         self.worked, outer = self.seconds, self.since
         self.since = None
-        yield
-        self.since = None if outer is None else time.perf_counter()
+        try:
+            yield
+        finally:
+            self.since = None if outer is None else time.perf_counter()
 
     def compiled(self, jitted: Callable) -> Callable:
         """The same function for one set of shapes, compiled at its first call, while the clock is paused."""

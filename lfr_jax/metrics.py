@@ -135,9 +135,8 @@ def exact(value: Any) -> str:
     return str(value[()] if isinstance(value, np.ndarray) else value)
 
 
-# Peak dense bfloat16 FLOP/s of one device, by jax.Device.device_kind. Sources: the "System architecture"
-# pages of v4, v5e, v5p, v6e at cloud.google.com/tpu/docs; NVIDIA's data sheets of A100, H100, H200
-# (whose figures for the last two are with sparsity: half of them here).
+# Peak dense (not sparse) bfloat16 FLOP/s of one device, by jax.Device.device_kind: the vendors' nominal
+# figures. Names and figures were not checked on these devices; a missing name gives no MFU, not a wrong one.
 PEAK_FLOPS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,

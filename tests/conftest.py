@@ -31,7 +31,7 @@ from lfr_jax.train import train  # noqa: E402
 
 @pytest.fixture(scope="session")
 def corpus_dir(tmp_path_factory):
-    """A small prepared corpus of bytes: three domains, about 120 blocks of 32 tokens each for training."""
+    """A small prepared corpus of bytes: three domains, about 110 blocks of 32 tokens each for training."""
     folder = tmp_path_factory.mktemp("data") / "corpus"
     prepare(folder, documents(8), Bytes(), valid_fraction=0.2)
     return folder

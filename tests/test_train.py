@@ -152,7 +152,7 @@ def test_a_run_belongs_to_its_settings_and_its_store(finished, tmp_path):
     with pytest.raises(ValueError, match=r"optimizer\.peak_lr: 0\.003 when it began, now 0\.1"):
         train(changed(config, optimizer__peak_lr=0.1), quiet=True)
     prepare(tmp_path / "other", documents(8, seed=1), Bytes(), valid_fraction=0.2)
-    with pytest.raises(ValueError, match="was trained on another store|is of another"):
+    with pytest.raises(ValueError, match="was trained on another store"):
         train(changed(config, data__store=str(tmp_path / "other")), quiet=True)
     assert rows(path) == before
     train(config, quiet=True)  # still there, and sound
