@@ -209,7 +209,7 @@ class Trainer:
         return losses
 
     def save(self, state: steps.TrainState) -> None:
-        """Starts a checkpoint. What was measured up to here is read first: after a non-finite loss or gradient none is saved."""
+        """Starts a checkpoint. What was measured is read first: none follows a non-finite loss or gradient."""
         self.record(self.recorder.read())
         self.checkpoints.save(state, {"fingerprint": self.corpus.fingerprint, "seconds": self.clock.seconds})
 
