@@ -209,7 +209,7 @@ class Trainer:
         return losses
 
     def save(self, state: steps.TrainState) -> None:
-        """Starts a checkpoint. What was measured is read first: none follows a non-finite loss or gradient."""
+        """Starts a checkpoint. What was measured is read first: a non-finite loss or gradient stops it."""
         self.record(self.recorder.read())
         self.checkpoints.save(state, {"fingerprint": self.corpus.fingerprint, "seconds": self.clock.seconds})
 
