@@ -35,8 +35,9 @@ PARAMS = 0  # purposes that the run's key is folded with
 def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh, seed: int) -> TrainState:
     """A fresh state, each array born on the mesh in its own sharding."""
     _, params = model.init(config, mesh, jax.random.fold_in(jax.random.key(seed), PARAMS))
-    opt_state, schedule_state = jax.jit(lambda p: (optimizer.init(p), schedule.init(block_info)))(params)
-    return TrainState(jax.device_put(np.int32(0), NamedSharding(mesh, P())), params, opt_state, schedule_state)
+    # The schedule's arrays are not constants of a jitted function: they may hold 10**8 blocks.
+    step, schedule_state = jax.device_put((np.int32(0), schedule.init(block_info)), NamedSharding(mesh, P()))
+    return TrainState(step, params, jax.jit(optimizer.init)(params), schedule_state)
 
 
 def abstract_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh) -> TrainState:
@@ -57,43 +58,44 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumula
     """Builds `step(state, batch) -> (state, metrics)`, jitted, which consumes (donates) its state.
 
     The batch's loss is the mean over its real target tokens, each block weighted by
-    `schedule.loss_weights` if the policy has them. The gradient is summed over `accumulate`
-    micro-batches. metrics: `loss` f32[] (unweighted, nats per token), `grad_norm` f32[]
+    `schedule.loss_weights` if the policy has them (it sees a micro-batch at a time). The
+    gradient is summed over `accumulate` micro-batches. metrics: `loss` f32[] (unweighted, nats per token), `grad_norm` f32[]
     (before clipping), `losses` f32[B] (each block's mean NLL, from the same forward pass).
     """
 
-    def batch_loss(params, tokens_BxT1, weights_B, num_targets):
-        nll_B, count_B = block_nll(config, params, tokens_BxT1, eos_id)
-        return jnp.sum(weights_B * nll_B) / num_targets, (nll_B, count_B)
+    def batch_loss(params, batch, schedule_state, num_targets):
+        nll_B, count_B = block_nll(config, params, batch["tokens"], eos_id)
+        weighted_B = nll_B
+        if schedule.loss_weights is not None:
+            losses_B = jax.lax.stop_gradient(nll_B / count_B)
+            weights_B = schedule.loss_weights(schedule_state, *map(replicated, (batch["ids"], losses_B)))
+            # A row of padding has no loss, and its weight may be NaN.
+            weighted_B = jnp.where(count_B > 0, nll_B * jax.reshard(weights_B, BATCH), 0.0)
+        return jnp.sum(weighted_B) / num_targets, (nll_B, count_B)
 
-    def gradients(params, tokens_BxT1, weights_B):
-        num_targets = jnp.maximum(jnp.sum(is_target(config, tokens_BxT1, eos_id)), 1)
+    def gradients(params, batch, schedule_state):
+        num_targets = jnp.maximum(jnp.sum(is_target(config, batch["tokens"], eos_id)), 1)
         grad = jax.grad(batch_loss, has_aux=True)
         if accumulate == 1:
-            return grad(params, tokens_BxT1, weights_B, num_targets)
+            return grad(params, batch, schedule_state, num_targets)
 
         def add(total, micro_batch):
-            grads, losses = grad(params, *micro_batch, num_targets)
+            grads, losses = grad(params, micro_batch, schedule_state, num_targets)
             return jax.tree.map(jnp.add, total, grads), losses
 
-        micro_batches = jax.tree.map(functools.partial(cut, pieces=accumulate), (tokens_BxT1, weights_B))
+        micro_batches = jax.tree.map(functools.partial(cut, pieces=accumulate), batch)
         grads, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), micro_batches)
         return grads, jax.tree.map(uncut, losses)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def train_step(state: TrainState, batch):
-        ids_B, tokens_BxT1 = batch["ids"], batch["tokens"]
-        if schedule.loss_weights is None:
-            weights_B = jax.lax.full_like(ids_B, 1.0, dtype=jnp.float32)
-        else:
-            weights_B = jax.reshard(schedule.loss_weights(state.schedule, jax.reshard(ids_B, P())), BATCH)
-        grads, (nll_B, count_B) = gradients(state.params, tokens_BxT1, weights_B)
+        grads, (nll_B, count_B) = gradients(state.params, batch, state.schedule)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         losses_B = nll_B / count_B
         schedule_state = state.schedule
         if schedule.observe_train:  # a scatter of B numbers: no host sees them
             schedule_state = schedule.observe(
-                schedule_state, jax.reshard(ids_B, P()), jax.reshard(losses_B, P()), state.step
+                schedule_state, replicated(batch["ids"]), replicated(losses_B), state.step
             )
         metrics = {
             "loss": jnp.sum(nll_B) / jnp.sum(count_B),
@@ -165,6 +167,11 @@ def document_of(inputs_T, eos_id: int):
     """i32[T]: the number of each token's document within the block; end-of-text belongs to the one it ends."""
     ends_T = inputs_T == eos_id
     return jnp.cumsum(ends_T) - ends_T
+
+
+def replicated(x):
+    """A copy on every device."""
+    return jax.reshard(x, P())
 
 
 def cut(x_B, pieces: int):

@@ -169,7 +169,7 @@ def test_scoring_on_a_mesh_costs_no_more(sizes):
 
 def weighted(weights):
     plain = schedule.uniform(steps=10)
-    return plain._replace(loss_weights=lambda state, ids: jnp.asarray(weights)[ids])
+    return plain._replace(loss_weights=lambda state, ids, losses: jnp.asarray(weights)[ids])
 
 
 def test_loss_weights_reach_the_gradient_and_not_the_reported_loss():

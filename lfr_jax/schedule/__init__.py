@@ -22,11 +22,13 @@ To build policies from: `hardest`, `observe`, `unmeasured`, `detrend`.
 This package needs jax and numpy alone, and works in any trainer.
 """
 
-from lfr_jax.schedule.lfr import LFRState, lfr
+from lfr_jax.schedule.groups import Groups, group_means
+from lfr_jax.schedule.lfr import lfr
 from lfr_jax.schedule.observe import Measured, observe, unmeasured
 from lfr_jax.schedule.phases import fit, in_epochs
 from lfr_jax.schedule.plan import Plan, plan
 from lfr_jax.schedule.random_drop import random_drop
+from lfr_jax.schedule.scored import ScoredState, scored
 from lfr_jax.schedule.select import hardest
 from lfr_jax.schedule.trend import detrend
 from lfr_jax.schedule.types import BlockInfo, Phase, Schedule, ScheduleState
@@ -35,20 +37,23 @@ from lfr_jax.schedule.uniform import DrawnState, uniform
 __all__ = [
     "BlockInfo",
     "DrawnState",
-    "LFRState",
+    "Groups",
     "Measured",
     "Phase",
     "Plan",
     "Schedule",
     "ScheduleState",
+    "ScoredState",
     "detrend",
     "fit",
+    "group_means",
     "hardest",
     "in_epochs",
     "lfr",
     "observe",
     "plan",
     "random_drop",
+    "scored",
     "uniform",
     "unmeasured",
 ]

@@ -124,12 +124,12 @@ def in_epochs(
     return steps | dict(drop=drop, drop2=drop2)
 
 
-def drop_in(drops: tuple[float, ...], phase_index: int) -> float:
-    """The share of blocks that phase `phase_index` drops."""
+def of_phase(per_phase: tuple, phase_index: int):
+    """The entry of phase `phase_index`."""
     phase_index = operator.index(phase_index)
-    if not 0 <= phase_index < len(drops):
-        raise IndexError(f"phase_index is {phase_index}, expected 0 to {len(drops) - 1}, the last phase")
-    return drops[phase_index]
+    if not 0 <= phase_index < len(per_phase):
+        raise IndexError(f"phase_index is {phase_index}, expected 0 to {len(per_phase) - 1}, the last phase")
+    return per_phase[phase_index]
 
 
 def num_kept(num_blocks: int, drop: float) -> int:

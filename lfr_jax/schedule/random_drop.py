@@ -2,7 +2,7 @@
 
 import jax
 
-from lfr_jax.schedule.phases import drop_in, learn_focus_review, num_kept
+from lfr_jax.schedule.phases import learn_focus_review, num_kept, of_phase
 from lfr_jax.schedule.select import hardest
 from lfr_jax.schedule.types import Schedule
 from lfr_jax.schedule.uniform import ignore, init, rates
@@ -52,6 +52,6 @@ def random_drop(
     def begin(state, phase_index):
         n = state.drawn.shape[0]
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PURPOSE), phase_index)
-        return state._replace(drawn=hardest(jax.random.uniform(key, n), num_kept(n, drop_in(drops, phase_index))))
+        return state._replace(drawn=hardest(jax.random.uniform(key, n), num_kept(n, of_phase(drops, phase_index))))
 
     return Schedule(phases, init, ignore, begin, rates)

@@ -62,8 +62,9 @@ class Schedule(NamedTuple):
     begin: Callable[[ScheduleState, int], ScheduleState]
     # state -> f32[N]: relative draw rate of each block; 0 = not drawn.
     rates: Callable[[ScheduleState], jax.Array]
-    # (state, ids i32[B]) -> f32[B]: factor on each block's loss, where a policy reweights it.
-    loss_weights: Callable[[ScheduleState, jax.Array], jax.Array] | None = None
+    # (state, ids i32[B], losses f32[B]) -> f32[B]: factor on each block's loss, where a policy
+    # reweights it; `losses` are those of this forward pass, and no gradient flows through them.
+    loss_weights: Callable[[ScheduleState, jax.Array, jax.Array], jax.Array] | None = None
     # The losses of the training forward pass are to be passed to `observe` at every step.
     observe_train: bool = False
 
@@ -86,3 +87,15 @@ def num_blocks(info: BlockInfo) -> int:
                 f"num_blocks={n} blocks"
             )
     return n
+
+
+def required(info: BlockInfo, name: str, policy: str) -> jax.Array | np.ndarray:
+    """`BlockInfo.<name>`.
+
+    Raises:
+      ValueError: it was not given.
+    """
+    array = getattr(info, name)
+    if array is None:
+        raise ValueError(f"{policy} needs BlockInfo.{name}, one number for each block; found None")
+    return array
