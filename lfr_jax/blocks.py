@@ -1,8 +1,9 @@
 """The token store: text as one array of token ids on disk, and its blocks, read at random.
 
 A store is a folder: `tokens.bin` (little-endian uint16, or uint32 if the vocabulary exceeds
-65,536), `docs.npy` (int64, where each document starts), `store.json` (all else). It fixes no
-sequence length: block i of a source is its tokens i·T ... i·T + T, inputs and shifted targets.
+65,536; or links to token files of other programs), `docs.npy` (int64, where each document starts),
+`store.json` (all else). It fixes no sequence length: block i of a source is its tokens
+i·T ... i·T + T, inputs and shifted targets.
 """
 
 import functools
@@ -10,15 +11,14 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from lfr_jax.files import complete_folder
+from lfr_jax.token_files import Part, Stamp, TokenFile, stamp
 
 FORMAT, VERSION = "lfr token store", 1
+OPEN_FILES = 256  # files of a store that are open at once: a process may have 1,024 by default
 
 
 class Source(NamedTuple):
@@ -32,82 +32,6 @@ class Source(NamedTuple):
 
 def token_dtype(vocab_size: int) -> np.dtype:
     return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
-
-
-@contextmanager
-def write_store(
-    path: str | os.PathLike, vocab_size: int, eos_id: int, tokenizer_kind: str, tokenizer_digest: str
-) -> Iterator["StoreWriter"]:
-    """Gives the writer of a new store, which appears at `path` once it is complete, or never.
-
-    >>> with write_store("store", 257, 256, "bytes", digest) as writer:
-    ...     writer.source("letters", domain="prose")
-    ...     writer.add(np.array([104, 105, 256, 33, 256]), lengths=np.array([3, 2]))
-
-    Raises:
-      FileExistsError: `path` exists.
-      ValueError: nothing was added, or what `StoreWriter` refuses.
-    """
-    facts = {
-        "vocab_size": vocab_size,
-        "eos_id": eos_id,
-        "tokenizer": {"kind": tokenizer_kind, "digest": tokenizer_digest},
-    }
-    with complete_folder(path) as folder:
-        with open(folder / "tokens.bin", "wb") as file:
-            writer = StoreWriter(file, vocab_size)
-            yield writer
-        if not writer.total:
-            raise ValueError(f"{path}: no tokens were added to this store; expected at least one document")
-        starts = np.concatenate(writer.starts)
-        np.save(folder / "docs.npy", starts)
-        digests = {"tokens.bin": writer.sha256.hexdigest(), "docs.npy": file_sha256(folder / "docs.npy")}
-        sizes = {name: (folder / name).stat().st_size for name in digests}
-        contents = {
-            "tokens": writer.total,
-            "documents": len(starts),
-            "sources": [source._asdict() for source in writer.sources],
-        }
-        card = {
-            "format": FORMAT,
-            "version": VERSION,
-            **facts,
-            **contents,
-            "files": {name: {"bytes": sizes[name], "sha256": digests[name]} for name in digests},
-        }
-        card["fingerprint"] = fingerprint(card)
-        (folder / "store.json").write_text(json.dumps(card, indent=1) + "\n")
-
-
-class StoreWriter:
-    """Appends documents to an open token file, source by source, in memory bounded by 8 bytes a document.
-
-    Raises:
-      ValueError: a token that is not in the vocabulary, or a source begun twice.
-    """
-
-    def __init__(self, file: BinaryIO, vocab_size: int):
-        self.file, self.vocab_size, self.sha256 = file, vocab_size, hashlib.sha256()
-        self.total, self.sources, self.starts, self.begun = 0, [], [], set()
-
-    def source(self, name: str, domain: str) -> None:
-        """Begins a source: what is added from now on belongs to it."""
-        if (name, domain) in self.begun:
-            raise ValueError(f"source {name!r} of domain {domain!r} was begun before; add all of it at once")
-        self.begun.add((name, domain))
-        self.sources.append(Source(name, domain, self.total, 0))
-
-    def add(self, tokens: np.ndarray, lengths: np.ndarray) -> None:
-        """Appends documents, one after the other in `tokens`, to the source begun last."""
-        if len(tokens) != np.sum(lengths):
-            raise ValueError(f"found {len(tokens)} tokens, expected {np.sum(lengths)}, their lengths' sum")
-        check_ids(tokens, self.vocab_size)
-        raw = np.asarray(tokens).astype(token_dtype(self.vocab_size)).tobytes()
-        self.file.write(raw)
-        self.sha256.update(raw)
-        self.starts.append(self.total + np.cumsum(lengths, dtype=np.int64) - lengths)
-        self.total += len(tokens)
-        self.sources[-1] = self.sources[-1]._replace(count=self.total - self.sources[-1].first)
 
 
 def check_ids(tokens: np.ndarray, vocab_size: int) -> None:
@@ -131,10 +55,14 @@ def file_sha256(path: pathlib.Path) -> str:
 
 
 class Store:
-    """A complete store, opened by `open_store`. Pickles as its path, and is reopened in the other process."""
+    """A complete store, opened by `open_store`. Pickles as its path, and is reopened in the other process.
 
-    def __init__(self, path: pathlib.Path, card: dict):
-        self.path, self.card = path, card
+    Its tokens lie in `parts`, numbered on from one to the next. A prepared store is one part, its
+    `tokens.bin`; the parts of a linked one (`lfr link`) are runs of other programs' files.
+    """
+
+    def __init__(self, path: pathlib.Path, card: dict, stamps: dict[str, Stamp]):
+        self.path, self.card, self.stamps = path, card, stamps
         self.fingerprint: str = card["fingerprint"]
         self.vocab_size: int = card["vocab_size"]
         self.eos_id: int = card["eos_id"]
@@ -142,8 +70,40 @@ class Store:
         self.tokenizer_digest: str = card["tokenizer"]["digest"]
         self.sources = tuple(Source(**source) for source in card["sources"])
         self.domains = tuple(dict.fromkeys(source.domain for source in self.sources))
-        # A plain array over the mapping: np.memmap's own indexing is slower.
-        self.tokens = np.asarray(np.memmap(path / "tokens.bin", token_dtype(self.vocab_size), "r"))
+        whole = Part("tokens.bin", token_dtype(self.vocab_size).str, 0, card["tokens"])
+        self.parts = tuple(Part(**part) for part in card["parts"]) if "parts" in card else (whole,)
+        tokens_P = np.array([part.tokens for part in self.parts])
+        self.first_P = np.cumsum(tokens_P) - tokens_P  # first token
+        self.opened = functools.lru_cache(OPEN_FILES)(self._open)
+
+    def _open(self, name: str) -> TokenFile:
+        return TokenFile(self.path / name, self.stamps[name])
+
+    def read(self, start_B: np.ndarray, count: int) -> np.ndarray:
+        """The tokens int32[B, count] from each start on. No run may leave its part.
+
+        Raises:
+          StoreChanged: a file that was read from is no longer the one that was opened.
+        """
+        part_B = np.searchsorted(self.first_P, start_B, side="right") - 1
+        runs = []
+        for number in np.unique(part_B).tolist():
+            name, dtype, offset, _ = self.parts[number]
+            of_part_B = part_B == number
+            starts = offset + (start_B[of_part_B] - self.first_P[number]) * np.dtype(dtype).itemsize
+            runs.append((of_part_B, dtype, self.opened(name), starts.tolist(), count * np.dtype(dtype).itemsize))
+        for _, _, file, starts, size in runs:
+            file.announce(starts, size)
+        tokens_BxT = np.empty((len(start_B), count), np.int32)
+        for of_part_B, dtype, file, starts, size in runs:
+            tokens_BxT[of_part_B] = np.frombuffer(file.read(starts, size), dtype).reshape(-1, count)
+        return tokens_BxT
+
+    @functools.cached_property
+    def tokens(self) -> np.ndarray:
+        """All tokens: a mapping of the file, or a copy in memory if there are several parts. For a look at them."""
+        arrays = [np.memmap(self.path / name, dtype, "r", offset, count) for name, dtype, offset, count in self.parts]
+        return np.asarray(arrays[0]) if len(arrays) == 1 else np.concatenate(arrays)
 
     @functools.cached_property
     def doc_starts(self) -> np.ndarray:
@@ -161,7 +121,7 @@ class Store:
                 )
 
     def __reduce__(self):
-        return reopen, (self.path, self.fingerprint)
+        return reopen, (self.path, self.fingerprint, self.stamps)
 
 
 def open_store(path: str | os.PathLike) -> Store:
@@ -190,31 +150,39 @@ def open_store(path: str | os.PathLike) -> Store:
         )
     if card["fingerprint"] != fingerprint(card):
         raise ValueError(f"{card_file}: does not match its own fingerprint: it was edited; restore it")
+    stamps = {}
     for name, expected in card["files"].items():
-        if not (path / name).is_file():
-            raise FileNotFoundError(f"{path / name}: is missing; copy the whole store again")
-        size = (path / name).stat().st_size
-        if size != expected["bytes"]:
+        file = path / name
+        if file.is_symlink():
+            file, mend = path / os.readlink(file), "put the linked file back, or link again"
+        else:
+            mend = "copy the whole store again"
+        if not file.is_file():
+            raise FileNotFoundError(f"{file}: is missing; {mend}")
+        stamps[name] = stamp(file)
+        if stamps[name].size != expected["bytes"]:
             raise ValueError(
-                f"{path / name}: found {size} bytes, expected {expected['bytes']}: it was cut off; copy the store again"
+                f"{file}: found {stamps[name].size} bytes, expected {expected['bytes']}: it was changed, or cut off; "
+                f"{mend}"
             )
-    return Store(path, card)
+    return Store(path, card, stamps)
 
 
-def reopen(path: pathlib.Path, expected: str) -> Store:
+def reopen(path: pathlib.Path, expected: str, stamps: dict[str, Stamp]) -> Store:
     store = open_store(path)
     if store.fingerprint != expected:
         raise ValueError(
             f"{path}: found a store of fingerprint {store.fingerprint[:12]}, expected {expected[:12]}: "
             "it was replaced while in use; start again"
         )
-    return store
+    return Store(path, store.card, stamps)  # which a file that changed meanwhile does not fit
 
 
 class Blocks:
     """A store's blocks of `seq_len` tokens, numbered source by source. N of them, N up to 1e8 and more.
 
-    Tokens after the last whole block of a source are in no block. Pickles as its store does.
+    Tokens after the last whole block of a source are in no block; nor is a source of `seq_len`
+    tokens or fewer, all of it. Pickles as its store does.
 
     Raises:
       ValueError: no source is longer than `seq_len`.
@@ -228,6 +196,7 @@ class Blocks:
                 f"{store.path}: found seq_len={seq_len} and sources of up to {count_S.max()} tokens; "
                 f"expected 1 <= seq_len < {count_S.max()}; shorten the sequence or prepare more text"
             )
+        self.count_S = count_S
         self.blocks_S = blocks_S = np.maximum(count_S - 1, 0) // seq_len
         self.start_S = np.array([source.first for source in store.sources])  # first token
         self.first_S = np.cumsum(blocks_S) - blocks_S  # first block
@@ -250,11 +219,11 @@ class Blocks:
           IndexError: an id is neither −1 nor a block.
         """
         ids_B = self.checked(ids)
-        source_B = np.searchsorted(self.first_S, ids_B, side="right") - 1
-        starts_B = self.start_S[source_B] + (ids_B - self.first_S[source_B]) * self.seq_len
-        windows = np.lib.stride_tricks.sliding_window_view(self.store.tokens, self.seq_len + 1)
-        tokens_BxT1 = windows[np.where(ids_B < 0, 0, starts_B)].astype(np.int32)
-        tokens_BxT1[ids_B < 0] = -1
+        real_R = ids_B[ids_B >= 0]
+        source_R = np.searchsorted(self.first_S, real_R, side="right") - 1
+        start_R = self.start_S[source_R] + (real_R - self.first_S[source_R]) * self.seq_len
+        tokens_BxT1 = np.full((len(ids_B), self.seq_len + 1), -1, np.int32)
+        tokens_BxT1[ids_B >= 0] = self.store.read(start_R, self.seq_len + 1)
         return tokens_BxT1
 
     def checked(self, ids: np.ndarray) -> np.ndarray:

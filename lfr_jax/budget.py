@@ -1,21 +1,23 @@
 """What a run costs: FLOPs of training and of scoring, known before it starts.
 
 A training token costs three forward passes (one forward, two backward), a scored token one.
-Held-out evaluation is measurement, not training, and is not charged.
+Held-out evaluation and probes are measurement, not training, and are not charged.
 """
 
+import math
 from typing import NamedTuple
 
 from lfr_jax import model
 from lfr_jax.config import Config
 from lfr_jax.schedule import Phase
+from lfr_jax.schedule.phases import as_written
 
 
 class Budget(NamedTuple):
     """Costs of a run on a corpus of a given size."""
 
     tokens_per_step: int
-    tokens_per_scoring: int  # tokens in one scoring pass over all blocks
+    tokens_per_scoring: int  # tokens in one scoring pass
     forward_flops: int  # FLOPs of a forward pass, per token
 
     def train_tokens(self, step: int) -> int:
@@ -40,6 +42,11 @@ def budget(config: Config, num_blocks: int) -> Budget:
     length = config.data.seq_len
     return Budget(
         tokens_per_step=config.train.batch_size * length,
-        tokens_per_scoring=num_blocks * length,
+        tokens_per_scoring=num_scored(config, num_blocks) * length,
         forward_flops=model.forward_flops_per_token(config.model, length),
     )
+
+
+def num_scored(config: Config, num_blocks: int) -> int:
+    """How many of N blocks a scoring pass reads: ⌈schedule.score_fraction · N⌉, the product being exact."""
+    return math.ceil(as_written(config.schedule.score_fraction) * num_blocks)

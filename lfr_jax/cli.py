@@ -26,6 +26,20 @@ def prepare(args: list[str]) -> None:
     print(tyro.cli(prepare_paths, args=args, prog="lfr prepare"))
 
 
+def data(args: list[str]) -> None:
+    """looks into a store:              lfr data info data/mine; also: verify, sample"""
+    from lfr_jax.data import ABOUT
+
+    tyro.extras.subcommand_cli_from_dict(ABOUT, args=args, prog="lfr data")
+
+
+def link(args: list[str]) -> None:
+    """token files -> token store:      lfr link --out data/owt openwebtext/train.bin --gpt2 tokenizers/gpt2"""
+    from lfr_jax.link import link_paths
+
+    print(tyro.cli(link_paths, args=args, prog="lfr link"))
+
+
 def train(args: list[str]) -> None:
     """train, or continue a run:        lfr train configs/smoke.py --train.steps 500"""
     config = configured(Config, args, "lfr train")
@@ -76,17 +90,18 @@ def evaluate(args: list[str]) -> None:
 def score(args: list[str]) -> None:
     """loss of every training block:    lfr score runs/smoke/lfr --out scores.csv"""
 
-    def arguments(run: Positional[str], out: str, store: str = ""):
-        """Scores every training block under a run's model.
+    def arguments(run: Positional[str], out: str, store: str = "", seq_len: int = 0):
+        """Scores every training block under a run's model, for another run's --schedule.ref-scores.
 
         Args:
           run: Run directory.
           out: CSV file to write: block id, domain, loss (mean NLL, nats per token).
           store: A prepared corpus, in place of the run's own.
+          seq_len: Tokens in a block; 0: as in the run.
         """
         from lfr_jax import trained
 
-        return trained.write_scores(trained.load(run), store, pathlib.Path(out))
+        return trained.write_scores(trained.load(run), store, pathlib.Path(out), seq_len)
 
     print(tyro.cli(arguments, args=args, prog="lfr score"))
 
@@ -121,7 +136,30 @@ def generate(args: list[str]) -> None:
     print(tyro.cli(arguments, args=args, prog="lfr generate"))
 
 
-COMMANDS = {f.__name__: f for f in (prepare, train, compare, evaluate, score, generate)}
+def report(args: list[str]) -> None:
+    """what became of the blocks:       lfr report runs/smoke/lfr runs/smoke/uniform"""
+
+    def arguments(
+        run: Positional[str], other: Positional[str] = "", out: str = "", phase: str = "", threshold: float = 0.0
+    ):
+        """Draws what became of the probe blocks of a run, or of two: figures, and one HTML page with them all.
+
+        Args:
+          run: Run directory.
+          other: Another one on the same data, to compare with.
+          out: Folder for the page and the figures; by default RUN/report.
+          phase: Follow the blocks that the phase of this name kept or dropped; by default the first that dropped any.
+          threshold: Nats by which a loss must move to count as a fall or rise; 0: by the noise in the runs.
+        """
+        from lfr_jax.report import report
+
+        runs = [pathlib.Path(folder) for folder in (run, other) if folder]
+        return report(runs, pathlib.Path(out) if out else runs[0] / "report", phase, threshold)
+
+    print(tyro.cli(arguments, args=args, prog="lfr report"))
+
+
+COMMANDS = {f.__name__: f for f in (prepare, link, data, train, compare, evaluate, score, generate, report)}
 
 
 def main() -> None:
@@ -140,7 +178,7 @@ def main() -> None:
     except (ValueError, OSError, ArithmeticError, ModuleNotFoundError) as error:
         if os.environ.get("LFR_TRACEBACK"):
             raise
-        sys.exit(f"lfr {name}: {error}")
+        sys.exit("\n".join([f"lfr {name}: {error}", *getattr(error, "__notes__", [])]))
     except KeyboardInterrupt:
         sys.exit(f"\nlfr {name}: interrupted; the same command continues from the last checkpoint")
 

@@ -22,9 +22,10 @@ def compare(config: Config, policies: list[str]) -> pathlib.Path:
     for name, run in runs.items():
         print(f"\n{name}: {run.train.steps} steps in {run.run_dir}", flush=True)
         summaries[name] = train(run).summary
-    print("\n" + table(summaries))
+    table = report.table(summaries)
+    print("\n" + table)
     run_dirs = {name: pathlib.Path(run.run_dir) for name, run in runs.items()}
-    return report.write(pathlib.Path(config.run_dir) / "report.html", run_dirs, table(summaries))
+    return report.write(pathlib.Path(config.run_dir) / "report", run_dirs, table, report.became_or_why(run_dirs))
 
 
 def equal_flops(config: Config, policies: list[str], num_blocks: int) -> dict[str, Config]:
@@ -48,35 +49,3 @@ def equal_flops(config: Config, policies: list[str], num_blocks: int) -> dict[st
             train=dataclasses.replace(config.train, steps=steps),
         )
     return runs
-
-
-def table(summaries: dict[str, dict[str, Any]]) -> str:
-    """The comparison as text: a row a policy, then each one's difference in loss from the first."""
-    domains = list(next(iter(summaries.values()))["held_out_loss"])
-    head = ["policy", "steps", "trained", "scored", "FLOPs", "seconds", *domains]
-    rows = [
-        [
-            name,
-            str(s["steps"]),
-            f"{s['trained_tokens'] / 1e6:.2f} M",
-            f"{s['scored_tokens'] / 1e6:.2f} M",
-            f"{s['flops']:.3e}",
-            f"{s['seconds']:.0f}",
-            *(f"{s['held_out_loss'][domain]:.4f}" for domain in domains),
-        ]
-        for name, s in summaries.items()
-    ]
-    first, *others = summaries
-    for name in others:
-        gaps = (summaries[first]["held_out_loss"][d] - summaries[name]["held_out_loss"][d] for d in domains)
-        rows.append([f"{first} − {name}", "", "", "", "", "", *(f"{gap:+.4f}" for gap in gaps)])
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))])
-        for row in [head, *rows]
-    ]
-    note = (
-        "trained, scored: tokens. seconds: training and scoring, without compiling and evaluating.\n"
-        "The columns after it: held-out loss by domain, nats per token (lower is better)."
-    )
-    return "\n".join([*lines, "", note])

@@ -67,10 +67,18 @@ def llama(num_layers: int, dim: int, num_heads: int, num_kv_heads: int, mlp_dim:
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-    """Which policy of `lfr_jax.schedule` chooses the data."""
+    """Which policy of `lfr_jax.schedule` chooses the data, and what it is told of the blocks."""
 
     policy: str = "uniform"  # name of a function in lfr_jax.schedule
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # its keyword arguments
+    stratify: Literal["", "domain", "cluster"] = ""  # each of these keeps its share of the draws; "": none does
+    floor: float = 0.0  # each block is drawn at least at this share of the mean rate
+    cap_noise: float = 0.0  # share of the blocks, those of the highest loss, that is not drawn at all
+    score_fraction: float = 1.0  # share of the blocks that a scoring pass reads
+    clusters: int = 0  # groups of blocks with like words, made when a run begins; 0: none
+    ref_scores: str = ""  # files that `lfr score` wrote, under a reference model,
+    weak_scores: str = ""  # ... under the weaker of two,
+    strong_scores: str = ""  # ... and under the stronger
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +118,7 @@ class TrainConfig:
     log_every: int = 10  # steps between two readings of the metrics
     eval_every: int = 1000  # steps between two evaluations; 0: only at the end
     eval_blocks: int = 256  # held-out blocks evaluated in each domain
+    probe_blocks: int = 1024  # training blocks, the same throughout, whose losses and rates are written down; 0: none
     checkpoint_every: int = 1000  # steps between two checkpoints; one is always written at the end
     keep_checkpoints: int = 2  # the newest ones that stay on disk
 

@@ -1,184 +1,178 @@
-"""Where text comes from: text and JSON-lines files, folders of them, TFDS data sets."""
+"""What text is made of on its way into a store: documents, and inputs, which give them chunk by chunk."""
 
-import gzip
-import json
-import os
-import pathlib
-import zlib
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, Protocol
 
-import zstandard
+PIECE_CHARS = 1_000_000  # a longer text comes in pieces, cut after a newline if there is one
+CHUNK_BYTES = 2 << 20  # about so much of an input is one chunk: the last ones should not keep one worker busy alone
+
+
+class Problem(NamedTuple):
+    """Why a document cannot be used."""
+
+    kind: str  # such as 'not UTF-8': what is counted
+    where: str  # file and line, and what was found there
 
 
 class Document(NamedTuple):
-    """One text. Documents of one source lie together in a store; a domain is one source or more."""
+    """One text, or a piece of one. Documents of one source lie together in a store; a domain is one source or more."""
 
     id: str  # decides on which side of the held-out split the document falls
     text: str
     domain: str
     source: str
+    more: bool = False  # the text goes on in the next piece, which has the same id
+    problem: Problem | None = None  # of the whole document, if a piece has one
 
 
-def read(paths: Iterable[str | os.PathLike]) -> Iterator[Document]:
-    """The documents of files and folders, in the order given; a folder's files sorted, hidden ones left out.
+class Fields(NamedTuple):
+    """Under which names a record (a JSON object, a row, an example) holds a document; dots lead into inner records."""
 
-    `.jsonl` files hold a JSON object a line, its text under `text`, with `id`, `domain` and
-    `source` if it has them. Any other file is one document. Both may end in `.gz` or `.zst`.
-    A document that names no domain is in that of its folder (the name of the file's own folder);
-    a file given by its own path is a domain by itself (the file's name up to the first dot).
-
-    Raises:
-      FileNotFoundError: no such path, or a folder without files.
-      ValueError: naming file and line: no text, not UTF-8, broken JSON, or a broken compressed stream.
-    """
-    for path in map(pathlib.Path, paths):
-        if path.is_dir():
-            found = (file for file in path.rglob("*") if file.is_file())
-            files = sorted(file for file in found if not hidden(file.relative_to(path)))
-            if not files:
-                raise FileNotFoundError(f"{path}: found no files in it; expected text or .jsonl files")
-            for file in files:
-                yield from read_file(file, file.relative_to(path).as_posix(), file.absolute().parent.name)
-        elif path.is_file():
-            yield from read_file(path, path.name, stem(path))
-        else:
-            raise FileNotFoundError(f"{path}: found no such file or folder")
+    text: str = "text"
+    id: str = "id"
+    domain: str = "domain"
+    source: str = "source"
 
 
-def hidden(path: pathlib.PurePath) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+class Chunk(Protocol):
+    """A part of an input, small enough to be read by one worker process. It pickles."""
+
+    size: int  # bytes of the input that it stands for
+
+    def documents(self) -> Iterator[Document]:
+        """The documents of this part; a worker may read them, in a process of its own."""
 
 
-def stem(path: pathlib.PurePath) -> str:
-    return path.name.split(".")[0] or path.name
+class Input(NamedTuple):
+    """A place that text comes from: a file, a few small files, a data set."""
+
+    stamp: str  # equal for as long as the chunks are; '' if they are to be compared themselves
+    size: int  # bytes, the sum over the chunks; 0 if unknown
+    chunks: Callable[[], Iterator[Chunk]]
 
 
-def read_file(path: pathlib.Path, name: str, domain: str) -> Iterator[Document]:
-    """The documents of one file, their ids starting with `name`; `domain` for those that name none."""
-    if ".jsonl" in path.suffixes[-2:]:
-        for number, line in enumerate(lines(path), start=1):
-            if line.strip():
-                default = Document(f"{name}:{number}", "", domain, stem(path))
-                yield parse(line, f"{path}, line {number}", default)
-        return
+def documents(inputs: Iterable[Input]) -> Iterator[Document]:
+    """All documents, in order: the problematic ones too, long ones in pieces."""
+    for place in inputs:
+        for chunk in place.chunks():
+            yield from chunk.documents()
+
+
+class Given(NamedTuple):
+    """A chunk of documents that are in memory."""
+
+    given: tuple[Document, ...]
+    size: int
+
+    def documents(self) -> Iterator[Document]:
+        return iter(self.given)
+
+    def digest(self) -> str:
+        """Equal for equal documents."""
+        whole = hashlib.blake2b(digest_size=16)
+        for document in self.given:
+            whole.update(repr(document).encode())
+        return whole.hexdigest()
+
+
+def given(found: Callable[[], Iterable[Document]], stamp: str = "") -> Input:
+    """An input of documents that are in memory, or are made one after the other each time that `found` is called."""
+    return Input(stamp, 0, lambda: batches(iter(found()), CHUNK_BYTES))
+
+
+def batches(found: Iterator[Document], chars: int) -> Iterator[Given]:
+    """The documents in groups of at least `chars` characters, but for the last one."""
+    while batch := tuple(up_to(found, chars)):
+        yield Given(batch, sum(len(document.text) for document in batch))
+
+
+def up_to(found: Iterator[Document], chars: int) -> Iterator[Document]:
+    for document in found:
+        yield document
+        chars -= len(document.text)
+        if chars <= 0:
+            return
+
+
+def record(fields: dict[str, Any], names: Fields, where: str, default: Document) -> Document:
+    """The document that a record holds; what the record leaves out is taken from `default`."""
+    text = look_up(fields, names.text)
+    if text is Missing:
+        return broken(default, "no text", f"{where}: found the fields {sorted(fields)}, expected {names.text!r}")
+    if isinstance(text, bytes):
+        return broken(default, "not UTF-8", f"{where}: found bytes that are not UTF-8 text: {text[:40]!r}")
+    if not isinstance(text, str | None):
+        return broken(default, "no text", f"{where}: found {names.text} = {text!r}; expected a string")
     try:
-        text = b"".join(chunks(path, 1 << 20)).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: bytes that are not UTF-8 text ({error}); convert or remove it") from None
-    if not text.strip():
-        raise ValueError(f"{path}: found no text in it; expected a document; remove the file")
-    yield Document(name, text, domain, domain)
-
-
-def parse(line: bytes, where: str, default: Document) -> Document:
-    """One line of a `.jsonl` file; what it leaves out is taken from `default`."""
-    try:
-        fields = json.loads(line.decode())
-    except ValueError as error:
-        raise ValueError(f"{where}: found no valid JSON in UTF-8 ({error})") from None
-    if not isinstance(fields, dict):
-        raise ValueError(f"{where}: found a JSON {type(fields).__name__}; expected an object with a 'text'")
-    text = fields.get("text")
-    if not isinstance(text, str) or not text.strip():
-        found = f"text = {text!r}" if "text" in fields else f"the fields {sorted(fields)}"
-        raise ValueError(f"{where}: found {found}; expected a field 'text' with a string that is not empty")
-    try:
-        text.encode()  # JSON can spell half of a surrogate pair, which is no character
+        (text or "").encode()  # JSON can spell half of a surrogate pair, which is no character
     except UnicodeEncodeError as error:
-        raise ValueError(f"{where}: found text that is not Unicode ({error}); repair it") from None
+        return broken(default, "not UTF-8", f"{where}: found text that is not Unicode ({error})")
     named = {}
     for field in ("id", "domain", "source"):
-        if fields.get(field) is not None:
-            value = str(fields[field]) if field == "id" else fields[field]
-            if not isinstance(value, str) or not value:
-                raise ValueError(f"{where}: found {field} = {value!r}; expected a string that is not empty")
-            named[field] = value
-    return default._replace(text=text, **named)
+        value = look_up(fields, getattr(names, field))
+        if value is Missing or value is None:
+            continue
+        if isinstance(value, int):
+            value = str(value)
+        if not isinstance(value, str) or not value:
+            found = f"{where}: found {getattr(names, field)} = {value!r}; expected a string that is not empty"
+            return broken(default, f"bad {field}", found)
+        named[field] = value
+    return default._replace(text=text or "", **named)
 
 
-def lines(path: pathlib.Path, chunk_size: int = 1 << 20) -> Iterator[bytes]:
-    """The lines of a file, unpacked if its name says that it is packed."""
-    rest = b""
-    for chunk in chunks(path, chunk_size):
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-    if rest:
-        yield rest
+class Missing:
+    """Stands for the value of a field that is not there."""
 
 
-def chunks(path: pathlib.Path, size: int) -> Iterator[bytes]:
-    """The bytes of a file in pieces, unpacked; a stream that was cut off is an error, not an end."""
-    unpack = {".gz": unpack_gzip, ".zst": unpack_zstd}.get(path.suffix, unpack_nothing)
-    try:
-        yield from unpack(path, size)
-    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise ValueError(f"{path}: found a broken {path.suffix} stream ({error}); copy it anew") from None
+def look_up(fields: dict[str, Any], name: str) -> Any:
+    """The value of a field, by its whole name or by a path of names with dots between them; bytes as text.
 
-
-def unpack_nothing(path: pathlib.Path, size: int) -> Iterator[bytes]:
-    with open(path, "rb") as file:
-        while chunk := file.read(size):
-            yield chunk
-
-
-def unpack_gzip(path: pathlib.Path, size: int) -> Iterator[bytes]:
-    with gzip.open(path, "rb") as file:
-        while chunk := file.read(size):
-            yield chunk
-
-
-def unpack_zstd(path: pathlib.Path, size: int) -> Iterator[bytes]:
-    """zstandard's own reader takes a cut-off stream for a whole one, so frames are counted here."""
-    frame = None
-    for chunk in unpack_nothing(path, size):
-        while chunk:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
-            yield frame.decompress(chunk)
-            chunk, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
-    if frame is not None:
-        raise EOFError("the last frame is not complete")
-
-
-def read_tfds(
-    name: str, split: str = "train", text_feature: str = "text", data_dir: str | None = None
-) -> Iterator[Document]:
-    """The documents of a TFDS data set that is on disk in a random-access format; TensorFlow is not needed.
-
-    Args:
-      name: as TFDS writes it: `c4/en:3.0.1`, `lm1b`, ... It is the domain and the source.
-      text_feature: the feature that holds the text.
-      data_dir: the folder of the data sets; TFDS's own default if None.
-
-    Raises:
-      ValueError: no such data set, split or feature, or an example without text.
+    >>> look_up({"meta": {"set": b"Books"}}, "meta.set")
+    'Books'
     """
-    import tensorflow_datasets as tfds  # here, for those who read files alone
-
-    try:
-        if name.split("/")[0] == "c4":
-            from tensorflow_datasets.text.c4 import C4  # noqa: F401  its import makes the name known
-        builder = tfds.builder(name, data_dir=data_dir)
-        data = builder.as_data_source(split=split)
-    except (AssertionError, NotImplementedError, OSError, ValueError) as error:
-        raise ValueError(
-            f"TFDS data set {name!r}, split {split!r}, in {data_dir or 'the default folder'}: "
-            f"{str(error).splitlines()[0]} Expected one prepared with file_format='array_record'."
-        ) from error
-    for index, example in enumerate(examples(data)):
-        where = f"TFDS data set {name!r}, split {split!r}, example {index}"
-        if text_feature not in example:
-            raise ValueError(f"{where}: found the features {sorted(example)}, expected {text_feature!r}")
-        text = example[text_feature]
+    if name in fields:
+        value = fields[name]
         try:
-            text = text.decode() if isinstance(text, bytes) else text
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{where}: found bytes that are not UTF-8 text ({error})") from None
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{where}: found {text_feature} = {text!r}; expected a text that is not empty")
-        yield Document(f"{name}/{split}:{index}", text, name, name)
+            return value.decode() if isinstance(value, bytes) else value
+        except UnicodeDecodeError:
+            return value
+    outer, _, inner = name.partition(".")
+    return look_up(fields[outer], inner) if inner and isinstance(fields.get(outer), dict) else Missing
 
 
-def examples(data, at_once: int = 1024) -> Iterator[dict]:
-    for start in range(0, len(data), at_once):
-        yield from data.__getitems__(range(start, min(start + at_once, len(data))))
+def broken(document: Document, kind: str, where: str) -> Document:
+    return document._replace(text="", problem=Problem(kind, where))
+
+
+def cut(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """One text that comes in parts, cut anew into (piece, whether more follow), wherever the parts ended."""
+    rest = ""
+    for text in texts:
+        rest, start = rest + text, 0
+        while len(rest) - start > PIECE_CHARS:
+            end = rest.rfind("\n", start, start + PIECE_CHARS) + 1 or start + PIECE_CHARS
+            yield rest[start:end], True
+            start = end
+        rest = rest[start:]
+    yield rest, False
+
+
+def pieces(found: Iterable[Document]) -> Iterator[Document]:
+    """The documents, the long ones cut into pieces."""
+    for document in found:
+        if len(document.text) <= PIECE_CHARS:
+            yield document
+        else:
+            for text, more in cut([document.text]):
+                yield document._replace(text=text, more=more or document.more)
+
+
+def spread(size: int, parts: int) -> Iterator[int]:
+    """`size` cut into whole numbers that sum to it."""
+    return (size * (part + 1) // parts - size * part // parts for part in range(parts))
+
+
+def stamp(*facts: object) -> str:
+    return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()

@@ -15,7 +15,8 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 
-from lfr_jax.corpus import Document
+from lfr_jax import corpus
+from lfr_jax.corpus import Document, Input
 
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 TABLE_LINES = 24  # a module-level statement of at least this many lines, without a definition, is a table
@@ -29,6 +30,11 @@ def documents() -> tuple[Document, ...]:
         if document.text.strip():
             unique.setdefault(document.text, document)
     return tuple(unique.values())
+
+
+def as_input() -> Input:
+    stamp = corpus.stamp("embedded", sys.version, unicodedata.unidata_version, sysconfig.get_path("stdlib"))
+    return corpus.given(documents, stamp)
 
 
 def from_library(root: pathlib.Path) -> Iterator[Document]:

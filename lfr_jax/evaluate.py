@@ -39,10 +39,8 @@ def held_out_loss(
     ids = chosen_blocks(blocks, per_domain)
     measured = score.losses(score_step, params, blocks, batch_size, mesh, ids=ids, advance=advance)
     nll_N, count_N = np.zeros(blocks.num_blocks), np.zeros(blocks.num_blocks)
-    for batch, sums in measured:
-        ids_B, nll_B, count_B = jax.device_get((batch["ids"], *sums))
-        real = ids_B >= 0
-        nll_N[ids_B[real]], count_N[ids_B[real]] = nll_B[real], count_B[real]
+    for ids_B, nll_B, count_B in score.on_host(measured):
+        nll_N[ids_B], count_N[ids_B] = nll_B, count_B
 
     def mean(of_N):
         tokens = count_N[of_N].sum()

@@ -6,6 +6,7 @@ was killed and resumed leaves the same files as one that was not, but for the co
 
 import csv
 import io
+import itertools
 import pathlib
 import time
 from typing import Any
@@ -94,10 +95,15 @@ class Events:
 
 
 class Table:
-    """A CSV file whose first column is the step, in rising order."""
+    """A CSV file whose first column is the step, in rising order.
 
-    def __init__(self, path: pathlib.Path, columns: tuple[str, ...]):
-        self.path, self.columns = path, columns
+    Where each step has `rows_per_step` of them, the rows of a step are kept all or not at all.
+    `last` is the last step that is there; −1 if none is.
+    """
+
+    def __init__(self, path: pathlib.Path, columns: tuple[str, ...], rows_per_step: int = 1):
+        self.path, self.columns, self.rows_per_step = path, columns, rows_per_step
+        self.last = -1
 
     def rewind(self, step: int) -> None:
         """Keeps the rows up to `step`, up to the first that is not whole (a kill may tear one)."""
@@ -108,10 +114,11 @@ class Table:
                 f"{self.path} has the columns {lines[0].strip()}, and {header.strip()} are written now; "
                 "move the file away, or go on with the version that began it"
             )
-        kept = 1
-        while kept < len(lines) and (row := self.whole(lines[kept])) and int(row[0]) <= step:
-            kept += 1
-        write_atomically(self.path, header + "".join(lines[1:kept]))
+        rows = itertools.takewhile(lambda row: row and int(row[0]) <= step, map(self.whole, lines[1:]))
+        kept = [int(row[0]) for row in rows]
+        del kept[len(kept) // self.rows_per_step * self.rows_per_step :]
+        self.last = kept[-1] if kept else -1
+        write_atomically(self.path, header + "".join(lines[1 : 1 + len(kept)]))
 
     def whole(self, line: str) -> list[str] | None:
         """The fields of a complete row, or None."""
@@ -124,6 +131,7 @@ class Table:
         writer.writerows({name: exact(value) for name, value in row.items()} for row in rows)
         with open(self.path, "a", newline="") as file:
             file.write(text.getvalue())
+        self.last = rows[-1]["step"] if rows else self.last
 
 
 def exact(value: Any) -> str:

@@ -1,5 +1,6 @@
 """From a run's settings to its schedule, by the name of a function in `lfr_jax.schedule`."""
 
+import dataclasses
 import inspect
 from typing import Any
 
@@ -7,14 +8,35 @@ from lfr_jax import schedule
 from lfr_jax.config import ScheduleConfig
 from lfr_jax.text import nearest
 
-POLICIES = ("uniform", "lfr", "random_drop")
+POLICIES = (
+    "uniform",
+    "lfr",
+    "random_drop",
+    "lfr_clusters",
+    "softmax_rounds",
+    "infobatch",
+    "seta",
+    "reducible",
+    "linupper",
+    "frame",
+    "spaced_repetition",
+    "mixture",
+    "domain_upsampling",
+    "replay",
+    "odm",
+    "ado",
+)
 
 
 def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
     """The schedule that `config` names, its phases stretched to fill `steps` (0: left as they are).
 
+    The groups of `config.stratify` keep their shares of what the policy draws, then every block
+    gets its `config.floor`, and last the noisiest are left out.
+
     Raises:
-      ValueError: no such policy or option, or a value that the policy refuses.
+      ValueError: no such policy or option, or a value that the policy refuses; or scores of a
+        sample, under a policy that takes whatever was not measured for hard.
     """
     accepted = options_of(config.policy)
     for name in config.options:
@@ -27,17 +49,36 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
     if "steps" in accepted:
         options.setdefault("steps", steps)
     built = getattr(schedule, config.policy)(**options)
+    check_sample(config, accepted | options, any(phase.score for phase in built.phases))
+    for name, value in dict(stratified=config.stratify, floor=config.floor, cap_noise=config.cap_noise).items():
+        if value:
+            built = getattr(schedule, name)(built, value)
     return schedule.fit(built, steps) if steps else built
+
+
+def check_sample(config: ScheduleConfig, options: dict[str, Any], scoring: bool) -> None:
+    """Refuses a share of blocks that no pass can score, or that would leave the rest counting as the hardest."""
+    fraction = config.score_fraction
+    if not 0 < fraction <= 1:
+        raise ValueError(f"schedule.score_fraction is {fraction}, expected a share of the blocks: over 0, at most 1")
+    by_pass_alone = options.get("scores", "pass") == "pass" and options.get("unmeasured") == "hardest"
+    if scoring and fraction < 1 and by_pass_alone:
+        raise ValueError(
+            f"schedule.score_fraction is {fraction}, and what it leaves out would count as hardest under "
+            f"{config.policy}: give blocks without a loss the mean of their group, with the option "
+            'unmeasured="domain" or "cluster", or mix in the losses of training, with scores="mixed"'
+        )
 
 
 def switch(config: ScheduleConfig, policy: str) -> ScheduleConfig:
     """The same settings under another policy: it gets those options that it takes."""
     kept: dict[str, Any] = {name: v for name, v in config.options.items() if name in options_of(policy)}
-    return ScheduleConfig(policy, kept)
+    return dataclasses.replace(config, policy=policy, options=kept)
 
 
-def options_of(policy: str) -> list[str]:
-    """The keyword arguments of a policy."""
+def options_of(policy: str) -> dict[str, Any]:
+    """The keyword arguments of a policy, and their defaults."""
     if policy not in POLICIES:
         raise ValueError(f"no policy is called {policy!r}; {nearest(policy, POLICIES)}there are {', '.join(POLICIES)}")
-    return list(inspect.signature(getattr(schedule, policy)).parameters)
+    parameters = inspect.signature(getattr(schedule, policy)).parameters
+    return {name: parameter.default for name, parameter in parameters.items()}

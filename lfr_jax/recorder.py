@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+# An update can overflow although loss and gradient are finite; the params that it made must not be saved.
+CHECKED = ("loss", "grad_norm", "update_norm")
+
 
 class NonFiniteLoss(ArithmeticError):
-    """Training diverged: a step's loss or gradient is NaN or infinite. `before` are the good steps read with it."""
+    """Training diverged: a step's loss, gradient or update is not finite. `before` are the good steps read with it."""
 
     def __init__(self, message: str, before: list | None = None):
         super().__init__(message)
@@ -24,7 +27,7 @@ class Measured(NamedTuple):
     step: int  # number of the step, from 1: the state's step after it
     phase: str
     ids_B: np.ndarray  # the blocks that it was trained on
-    on_device: dict[str, Any]  # loss f32[], grad_norm f32[]
+    on_device: dict[str, Any]  # f32[] of each name in CHECKED
 
 
 class Recorder:
@@ -43,11 +46,11 @@ class Recorder:
         """Waits for, checks and returns all that wait, except the `newest` ones.
 
         Raises:
-          NonFiniteLoss: naming the first step whose loss or gradient is not finite, and its blocks.
+          NonFiniteLoss: naming the first step whose loss, gradient or update is not finite, and its blocks.
         """
         cut = len(self.waiting) - newest
         ready, self.waiting = self.waiting[:cut], self.waiting[cut:]
-        values = jax.device_get([{name: m.on_device[name] for name in ("loss", "grad_norm")} for m in ready])
+        values = jax.device_get([{name: m.on_device[name] for name in CHECKED} for m in ready])
         for index, (measured, numbers) in enumerate(zip(ready, values)):
             if not all(np.isfinite(number) for number in numbers.values()):
                 found = ", ".join(f"{name} = {number}" for name, number in numbers.items())

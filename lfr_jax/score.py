@@ -1,23 +1,42 @@
-"""A scoring pass: every block through the model once, its mean NLL into the schedule's state."""
+"""A scoring pass: blocks through the model once, their mean NLL into the schedule's state."""
 
 from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
 
-from lfr_jax import pipeline
+from lfr_jax import pipeline, schedule
 from lfr_jax.blocks import Blocks
-from lfr_jax.schedule import Schedule
 
 
-def observe_all(schedule: Schedule, schedule_state, step: int, measured: Iterator):
+def observe_all(sched: schedule.Schedule, schedule_state, step: int, measured: Iterator):
     """Folds a scoring pass into the schedule's state; `measured` is what `losses` yields."""
-    observe = jax.jit(schedule.observe, donate_argnums=0)
+    observe = jax.jit(sched.observe, donate_argnums=0)
     for batch, (nll_B, count_B) in measured:
         replicated = jax.sharding.PartitionSpec()
         ids_B, losses_B = (jax.reshard(x, replicated) for x in (batch["ids"], nll_B / count_B))
         schedule_state = observe(schedule_state, ids_B, losses_B, np.int32(step))
     return schedule_state
+
+
+def sample(group_N: np.ndarray, count: int, seed: int, phase: int) -> np.ndarray:
+    """Ids of the `count` blocks that the scoring pass of a phase reads, without replacement, in rising order.
+
+    Each group has its share of them, to within one block: they are every (N / count)-th block in
+    an order by group that is random within.
+
+    Args:
+      group_N: int[N], the number of each block's group, such as its domain.
+      count: at most N.
+      seed, phase: the sample depends on them, and on nothing else besides.
+    """
+    n = len(group_N)
+    if count == n:
+        return np.arange(n)
+    # Not a number of a phase: the sample is not what the phase trains on first.
+    shuffled_N = schedule.plan(np.ones(n, bool), n, seed, -1 - phase)[:]
+    order_N = shuffled_N[np.argsort(group_N[shuffled_N], kind="stable")]
+    return np.sort(order_N[(np.arange(count) * n + shuffled_N[0]) // count])
 
 
 def losses(
@@ -43,3 +62,11 @@ def losses(
         previous = sums
         yield batch, sums
         advance(int(np.sum(host_batch["ids"] >= 0)))
+
+
+def on_host(measured: Iterator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (ids, nll, count) of each batch that `losses` yields, as numpy arrays without the rows of padding."""
+    for batch, sums in measured:
+        ids_B, nll_B, count_B = jax.device_get((batch["ids"], *sums))
+        real_B = ids_B >= 0
+        yield ids_B[real_B], nll_B[real_B], count_B[real_B]

@@ -59,8 +59,9 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumula
 
     The batch's loss is the mean over its real target tokens, each block weighted by
     `schedule.loss_weights` if the policy has them (it sees a micro-batch at a time). The
-    gradient is summed over `accumulate` micro-batches. metrics: `loss` f32[] (unweighted, nats per token), `grad_norm` f32[]
-    (before clipping), `losses` f32[B] (each block's mean NLL, from the same forward pass).
+    gradient is summed over `accumulate` micro-batches. metrics: `loss` f32[] (unweighted, nats per
+    token), `grad_norm` f32[] (before clipping), `update_norm` f32[] (of what was added to the
+    params), `losses` f32[B] (each block's mean NLL, from the same forward pass).
     """
 
     def batch_loss(params, batch, schedule_state, num_targets):
@@ -100,6 +101,7 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumula
         metrics = {
             "loss": jnp.sum(nll_B) / jnp.sum(count_B),
             "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
             "losses": losses_B,
         }
         params = optax.apply_updates(state.params, updates)

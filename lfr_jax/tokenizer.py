@@ -37,8 +37,8 @@ class Tokenizer(abc.ABC):
         """The ids of `text`, with nothing put before or after it."""
 
     @abc.abstractmethod
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        """The ids of each text, worked out by several threads."""
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
+        """The ids of each text, worked out by several threads; by as many as there are cores if None."""
 
     @abc.abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
@@ -71,7 +71,7 @@ class Bytes(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -109,8 +109,8 @@ class SentencePiece(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self.encode_batch([text])[0]
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        threads = 1 if len(texts) == 1 else os.cpu_count()
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
+        threads = 1 if len(texts) == 1 else threads or os.cpu_count()
         ids = self.model.encode(texts, num_threads=threads)
         for number, text in enumerate(texts):
             if self.keeps_space and self.SPACE in text:
@@ -207,8 +207,8 @@ class Gpt2Bpe(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return self.encoding.encode_ordinary(text)
 
-    def encode_batch(self, texts: list[str]) -> list[list[int]]:
-        return self.encoding.encode_ordinary_batch(texts, num_threads=os.cpu_count())
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
+        return self.encoding.encode_ordinary_batch(texts, num_threads=threads or os.cpu_count())
 
     def decode(self, ids: Iterable[int]) -> str:
         return self.encoding.decode([i for i in map(int, ids) if i != self.eos_id])
@@ -233,6 +233,31 @@ def byte_alphabet() -> dict[str, int]:
     return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
 
 
+class Ids(Tokenizer):
+    """Ids without their text, of token files that came without a tokenizer: they train, but no text goes in or out.
+
+    Raises:
+      ValueError: an `eos_id` that is no id; or asked for an encoding, or a text.
+    """
+
+    kind = "ids"
+
+    def __init__(self, vocab_size: int, eos_id: int):
+        if not 0 <= eos_id < vocab_size:
+            raise ValueError(f"found eos_id={eos_id}, expected 0 to {vocab_size - 1}, as vocab_size={vocab_size}")
+        super().__init__({"ids.json": json.dumps({"vocab_size": vocab_size, "eos_id": eos_id}).encode()})
+        self.vocab_size, self.eos_id = vocab_size, eos_id
+
+    def encode(self, text: str) -> list[int]:
+        raise ValueError("these ids were linked without a tokenizer, so no text can be encoded: link again with one")
+
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        raise ValueError("these ids were linked without a tokenizer, so they have no text: link again with one")
+
+
 def load(folder: str | os.PathLike) -> Tokenizer:
     """Reads back what `save` wrote.
 
@@ -248,6 +273,7 @@ def load(folder: str | os.PathLike) -> Tokenizer:
         Bytes.kind: Bytes,
         SentencePiece.kind: lambda: SentencePiece(folder / "tokenizer.model"),
         Gpt2Bpe.kind: lambda: Gpt2Bpe(folder / "encoder.json", folder / "vocab.bpe"),
+        Ids.kind: lambda: Ids(**json.loads((folder / "ids.json").read_text())),
     }
     if card["kind"] not in makers:
         raise ValueError(f"{folder / CARD}: found kind {card['kind']!r}, expected one of {', '.join(makers)}")

@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lfr_jax import budget, evaluate, model, optimizer, pipeline, policy, schedule, score, steps
+from lfr_jax import block_info, budget, evaluate, model, optimizer, pipeline, policy, schedule, score, steps
 from lfr_jax.checkpoint import Checkpointer
 from lfr_jax.clock import Clock
 from lfr_jax.config import Config
 from lfr_jax.corpora import Corpus, open_corpus
 from lfr_jax.metrics import MetricsWriter, mfu
+from lfr_jax.probes import Probes
 from lfr_jax.progress import Progress
 from lfr_jax.recorder import Measured, NonFiniteLoss, Recorder
 from lfr_jax.run_dir import RunDir
@@ -44,10 +45,13 @@ def train(config: Config, quiet: bool = False) -> Result:
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     check(config, corpus, mesh, sched.phases[-1].stop)
     run = RunDir(config.run_dir)
+    info = block_info.known(run.path, config, corpus.train)
+    block_info.check(sched, info)
     with run.lock(), jax.set_mesh(mesh):
         run.adopt(config)
+        block_info.keep(run.path, info)
         corpus.tokenizer.save(run.path / "tokenizer")
-        trainer = Trainer(config, corpus, sched, mesh, run, quiet)
+        trainer = Trainer(config, corpus, info, sched, mesh, run, quiet)
         with (
             contextlib.closing(trainer.checkpoints),
             contextlib.closing(trainer.metrics),
@@ -69,8 +73,9 @@ def train(config: Config, quiet: bool = False) -> Result:
 class Trainer:
     """The parts of one run. Only `run` decides when what happens."""
 
-    def __init__(self, config: Config, corpus: Corpus, sched, mesh, run: RunDir, quiet: bool):
+    def __init__(self, config: Config, corpus: Corpus, info, sched, mesh, run: RunDir, quiet: bool):
         self.config, self.corpus, self.schedule, self.mesh, self.run_dir = config, corpus, sched, mesh, run
+        self.info = info
         self.num_steps = sched.phases[-1].stop
         self.budget = budget.budget(config, corpus.train.num_blocks)
         self.optimizer = optimizer.make_optimizer(config.optimizer, self.num_steps)
@@ -86,6 +91,7 @@ class Trainer:
         self.score_batch = config.train.score_batch or config.train.batch_size // accumulate
         self.checkpoints = Checkpointer(run.path / "checkpoints", config.train.keep_checkpoints)
         self.metrics = MetricsWriter(run.path)
+        self.probes = Probes(run.path / "scores", corpus.train, config.train.probe_blocks, sched.phases)
         self.progress = Progress(self.num_steps, quiet=quiet)
         self.recorder = Recorder(config.train.log_every)
 
@@ -115,7 +121,7 @@ class Trainer:
 
     def restored_or_fresh(self) -> steps.TrainState:
         """The newest sound checkpoint's state, or the first one. Results of later steps are cut off."""
-        parts = (self.config.model, self.optimizer, self.schedule, self.block_info(), self.mesh)
+        parts = (self.config.model, self.optimizer, self.schedule, self.info, self.mesh)
         restored = self.checkpoints.restore(steps.abstract_state(*parts))
         if restored is None:
             state = steps.init_state(*parts, self.config.train.seed)
@@ -124,36 +130,43 @@ class Trainer:
             check_fingerprint(meta["fingerprint"], self.corpus.fingerprint, self.config)
             self.clock.credit(meta["seconds"])
         self.metrics.rewind(int(state.step))
+        self.probes.rewind(int(state.step))
         return state
-
-    def block_info(self) -> schedule.BlockInfo:
-        return schedule.BlockInfo(self.corpus.train.num_blocks, domain=self.corpus.train.domain_N)
 
     def enter(self, state: steps.TrainState, index: int) -> steps.TrainState:
         """Scores the data if the phase wants it, and sets the phase's rates."""
-        phase = self.schedule.phases[index]
+        phase, config = self.schedule.phases[index], self.config
         self.record(self.recorder.read())
+        self.probe(state, phase.start)
         schedule_state = state.schedule
         if phase.score:
-            blocks = self.corpus.train
-            with self.progress.stage("scoring", blocks.num_blocks) as advance:
-                measured = score.losses(
-                    self.score_step,
-                    state.params,
-                    blocks,
-                    self.score_batch,
-                    self.mesh,
-                    workers=self.config.data.workers,
-                    advance=advance,
-                )
+            groups_N = self.info.domain if self.info.cluster is None else self.info.cluster
+            count = budget.num_scored(config, self.info.num_blocks)
+            ids = score.sample(groups_N, count, config.train.seed, index)
+            with self.scored("scoring", state, ids, config.data.workers) as measured:
                 schedule_state = score.observe_all(self.schedule, schedule_state, phase.start, measured)
         return state._replace(schedule=self.begin(schedule_state, index))
+
+    def probe(self, state: steps.TrainState, step: int) -> None:
+        """Measures the probes: on entry of every phase, and at every evaluation."""
+        with self.clock.paused(), self.scored("probing", state, self.probes.ids) as measured:
+            self.probes.measure(step, measured)
+
+    @contextlib.contextmanager
+    def scored(self, name: str, state: steps.TrainState, ids: np.ndarray, workers: int = 0):
+        """A pass over the training blocks `ids`, shown under `name` while it is read."""
+        with self.progress.stage(name, len(ids)) as advance:
+            yield score.losses(
+                self.score_step, state.params, self.corpus.train, self.score_batch, self.mesh,
+                ids=ids, workers=workers, advance=advance,
+            )  # fmt: skip
 
     def phase_batches(self, state: steps.TrainState, index: int, step: int):
         """The phase's remaining batches. They follow from the state that the phase began with, seed and step alone."""
         phase, size = self.schedule.phases[index], self.config.train.batch_size
         rates_N = np.asarray(self.schedule.rates(state.schedule))
         self.announce(phase, rates_N > 0)
+        self.probes.enter(phase, rates_N)
         draws = schedule.plan(rates_N, (phase.stop - phase.start) * size, self.config.train.seed, index)
         return pipeline.batches(
             draws, self.corpus.train, size, start=step - phase.start, workers=self.config.data.workers
@@ -197,6 +210,7 @@ class Trainer:
     def evaluate(self, state: steps.TrainState, step: int) -> dict[str, evaluate.Loss]:
         """Measures, writes and shows the held-out loss."""
         self.record(self.recorder.read())
+        self.probe(state, step)
         blocks, per_domain = self.corpus.valid, self.config.train.eval_blocks
         chosen = len(evaluate.chosen_blocks(blocks, per_domain))
         with self.clock.paused(), self.progress.stage("evaluating", chosen) as advance:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lfr_jax import checkpoint, decode, model, score, steps, tokenizer
+from lfr_jax import checkpoint, decode, model, references, score, steps, tokenizer
 from lfr_jax import evaluate as held_out
 from lfr_jax.config import Config
 from lfr_jax.corpora import Corpus, open_corpus
@@ -46,23 +46,22 @@ def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_o
         )
 
 
-def write_scores(run: Trained, store: str, out: pathlib.Path) -> str:
+def write_scores(run: Trained, store: str, out: pathlib.Path, seq_len: int = 0) -> str:
     """Writes block id, domain and loss (mean NLL, nats per token) of every training block as CSV.
 
-    The first line, a comment, names the store's fingerprint, the block length and the step, so
-    that a reader can refuse scores of other blocks.
+    Blocks are `seq_len` tokens long (0: as in the run). The first line, a comment, names the
+    store's fingerprint, the block length and the step, so that `references.read_scores` can
+    refuse scores of other blocks.
     """
-    corpus = corpus_for(run, store)
-    blocks = corpus.train
+    blocks = corpus_for(run, store, seq_len).train
     with complete_file(out) as file, jax.set_mesh(run.mesh):
-        file.write(f"# store {corpus.fingerprint} seq_len {blocks.seq_len} step {run.step}\n")
+        file.write(references.origin(blocks, run.step))
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["block", "domain", "loss"])
-        for batch, sums in score.losses(score_step(run), run.params, blocks, score_batch(run), run.mesh):
-            ids_B, nll_B, count_B = jax.device_get((batch["ids"], *sums))
-            for block, nll, count in zip(ids_B, nll_B, count_B):
-                if block >= 0:
-                    table.writerow([block, blocks.domains[blocks.domain_N[block]], nll / count])
+        table.writerow(references.COLUMNS)
+        measured = score.losses(score_step(run), run.params, blocks, score_batch(run), run.mesh)
+        for ids_B, nll_B, count_B in score.on_host(measured):
+            domains_B = [blocks.domains[domain] for domain in blocks.domain_N[ids_B]]
+            table.writerows(zip(ids_B, domains_B, nll_B / count_B))
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
 
 
@@ -87,14 +86,19 @@ def generate(
     return run.tokenizer.decode([*prompt_ids[1:], *new_ids])
 
 
-def corpus_for(run: Trained, store: str) -> Corpus:
-    """The corpus `store`, or the run's own.
+def corpus_for(run: Trained, store: str, seq_len: int = 0) -> Corpus:
+    """The corpus `store`, or the run's own, in blocks of `seq_len` tokens, or of the run's length.
 
     Raises:
-      ValueError: it was made with another tokenizer than the run's.
+      ValueError: it was made with another tokenizer than the run's, or the blocks are longer than
+        the model can read.
     """
-    store = store or run.config.data.store
-    corpus = open_corpus(store, run.config.data.seq_len)
+    store, seq_len = store or run.config.data.store, seq_len or run.config.data.seq_len
+    if seq_len > run.config.model.max_len:
+        raise ValueError(
+            f"found blocks of {seq_len} tokens, expected at most {run.config.model.max_len}: model.max_len"
+        )
+    corpus = open_corpus(store, seq_len)
     if corpus.tokenizer.digest != run.tokenizer.digest:
         raise ValueError(
             f"the tokens of {store} were made by another tokenizer (sha256 {corpus.tokenizer.digest[:12]}…) than "

@@ -36,8 +36,15 @@ def tiny(run_dir, corpus_dir, policy="lfr", **options) -> Config:
         optimizer=OptimizerConfig(peak_lr=3e-3, end_lr=0.0, warmup=4),
         mesh=MeshConfig(data=2),
         train=TrainConfig(
-            steps=24, batch_size=8, score_batch=64, log_every=3, eval_every=6, checkpoint_every=4, eval_blocks=8
-        ),
+            steps=24,
+            batch_size=8,
+            score_batch=64,
+            log_every=3,
+            eval_every=6,
+            checkpoint_every=4,
+            eval_blocks=8,
+            probe_blocks=9,
+        ),  # fmt: skip
     )
 
 

@@ -3,8 +3,9 @@
     python killed_run.py CONFIG.json MOMENT COUNT
 
 MOMENT: `step` (before the COUNT-th step of this process), `begin` (before entering the COUNT-th phase),
-`begun` (after entering it), `score` (after COUNT batches of scoring), `save` (COUNT milliseconds after
-the first checkpoint of this process began), `time` (COUNT milliseconds after the start), `never`.
+`begun` (after entering it), `score` (after COUNT batches of scoring), `probe` (after COUNT batches of probes),
+`save` (COUNT milliseconds after the first checkpoint of this process began), `time` (COUNT milliseconds after
+the start), `never`.
 """
 
 import json
@@ -16,6 +17,7 @@ import threading
 from lfr_jax import score
 from lfr_jax.checkpoint import Checkpointer
 from lfr_jax.config import Config
+from lfr_jax.probes import Probes
 from lfr_jax.run_dir import from_dict
 from lfr_jax.train import Trainer, train
 
@@ -48,7 +50,14 @@ def before(cls, name, action):
 
 def arm(moment: str, count: int) -> None:
     call = countdown(count)
-    real_batches, real_enter, real_losses = Trainer.phase_batches, Trainer.enter, score.losses
+    real_batches, real_enter = Trainer.phase_batches, Trainer.enter
+    real_observe, real_measure = score.observe_all, Probes.measure
+
+    def counted(measured):
+        for item in measured:
+            call()
+            yield item
+
     if moment == "step":
 
         def phase_batches(self, *args):
@@ -68,13 +77,9 @@ def arm(moment: str, count: int) -> None:
 
         Trainer.enter = enter
     elif moment == "score":
-
-        def losses(*args, **kwargs):
-            for item in real_losses(*args, **kwargs):
-                call()
-                yield item
-
-        score.losses = losses
+        score.observe_all = lambda *args: real_observe(*args[:-1], counted(args[-1]))
+    elif moment == "probe":
+        Probes.measure = lambda self, step, measured: real_measure(self, step, counted(measured))
     elif moment == "save":
         before(Checkpointer, "save", threading.Timer(count / 1000, die).start)
     elif moment == "time":

@@ -11,14 +11,14 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from lfr_jax import blocks
+from lfr_jax import blocks, store_writer
 
 MADE_BY = ("bytes", "d" * 64)
 
 
 def write(path, sources, vocab_size=257, eos_id=256):
     """`sources`: (name, domain, list of documents), a document being a list of tokens."""
-    with blocks.write_store(path, vocab_size, eos_id, *MADE_BY) as writer:
+    with store_writer.write_store(path, vocab_size, eos_id, *MADE_BY) as writer:
         for name, domain, documents in sources:
             writer.source(name, domain)
             for document in documents:
@@ -106,7 +106,7 @@ def test_documents_and_sources(store):
 
 def test_many_documents_at_once_equal_one_by_one(tmp_path, store):
     """Catches: document starts wrong in bulk; bytes or fingerprint that depend on how documents came."""
-    with blocks.write_store(tmp_path / "bulk", 257, 256, *MADE_BY) as writer:
+    with store_writer.write_store(tmp_path / "bulk", 257, 256, *MADE_BY) as writer:
         writer.source("a", "x")
         writer.add(np.array([1, 2, 3, 4, 5]), np.array([3, 2]))
         writer.source("b", "y")
@@ -148,12 +148,12 @@ def test_blocks_pickle_by_path(store):
 def test_an_error_while_writing_leaves_nothing(tmp_path):
     """Catches: a half-written folder under the final name, or left beside it."""
     with pytest.raises(RuntimeError, match="disk on fire"):
-        with blocks.write_store(tmp_path / "s", 257, 256, *MADE_BY) as writer:
+        with store_writer.write_store(tmp_path / "s", 257, 256, *MADE_BY) as writer:
             writer.source("a", "x")
             writer.add(np.array([1]), np.array([1]))
             raise RuntimeError("disk on fire")
     with pytest.raises(ValueError, match="no tokens were added"):
-        with blocks.write_store(tmp_path / "s", 257, 256, *MADE_BY) as writer:
+        with store_writer.write_store(tmp_path / "s", 257, 256, *MADE_BY) as writer:
             writer.source("a", "x")
     assert list(tmp_path.iterdir()) == []
 
@@ -162,8 +162,8 @@ def test_a_writer_that_dies_leaves_no_store(tmp_path):
     """Catches: tokens written in place, so that a killed run leaves something that opens."""
     script = f"""
 import os, numpy as np
-from lfr_jax import blocks
-with blocks.write_store({str(tmp_path / "s")!r}, 257, 256, "bytes", "d") as writer:
+from lfr_jax import blocks, store_writer
+with store_writer.write_store({str(tmp_path / "s")!r}, 257, 256, "bytes", "d") as writer:
     writer.source("a", "x")
     writer.add(np.zeros(10**6), np.array([10**6]))
     os._exit(9)
@@ -182,7 +182,7 @@ def test_an_existing_store_is_kept(store):
 
 def test_what_a_writer_refuses(tmp_path):
     """Catches: ids wrapped into the range of the vocabulary; documents and tokens out of step."""
-    with blocks.write_store(tmp_path / "s", 257, 256, *MADE_BY) as writer:
+    with store_writer.write_store(tmp_path / "s", 257, 256, *MADE_BY) as writer:
         writer.source("a", "x")
         for wrong in (257, -1):
             with pytest.raises(ValueError, match="expected 0 to 256: vocab_size=257"):
@@ -238,3 +238,36 @@ def test_foreign_cards(store, tmp_path):
     write(tmp_path / "both/train", [("a", "x", [[1]])])
     with pytest.raises(FileNotFoundError, match="open .*both/train"):
         blocks.open_store(tmp_path / "both")
+
+
+def test_a_hundred_million_blocks(tmp_path):
+    """Catches: 32-bit arithmetic on the way from a block's id to bytes; a store that is read to be opened."""
+    seq_len, num_blocks, far = 1024, 10**8, 87_654_321_012  # tokens.bin is sparse: 205 GB that take no room
+    total = num_blocks * seq_len + 1
+    made = write(tmp_path / "s", [("a", "x", [[0]])], vocab_size=2**16)
+    with open(made.path / "tokens.bin", "r+b") as file:
+        file.truncate(2 * total)
+        for position in (1024 * 99_999_999, far - far % 1024, total - 1):
+            file.seek(2 * position)
+            file.write((position % 65521).to_bytes(2, "little"))
+    card = made.card | {"tokens": total, "sources": [{"name": "a", "domain": "x", "first": 0, "count": total}]}
+    card["files"]["tokens.bin"]["bytes"] = 2 * total
+    card["fingerprint"] = blocks.fingerprint(card)
+    (made.path / "store.json").write_text(json.dumps(card))
+    cut = blocks.Blocks(blocks.open_store(made.path), seq_len)
+    assert cut.num_blocks == num_blocks
+    expected = np.zeros((3, seq_len + 1), int)
+    expected[0, 0], expected[0, -1] = 1024 * 99_999_999 % 65521, (total - 1) % 65521
+    expected[1, 0] = (far - far % 1024) % 65521
+    np.testing.assert_array_equal(cut.rows(np.array([num_blocks - 1, far // 1024, 10**6])), expected)
+    with pytest.raises(IndexError, match="found block id 100000000"):
+        cut.rows(np.array([num_blocks]))
+
+
+def test_sources_without_a_block_are_stepped_over(tmp_path):
+    """Catches: a short source, before, between or after others, that shifts blocks or answers for them."""
+    lengths = [3, 4, 9, 2, 4, 5, 1]
+    cut = blocks.Blocks(write(tmp_path / "s", [(f"s{i}", "x", [[i] * n]) for i, n in enumerate(lengths)]), 4)
+    assert cut.blocks_S.tolist() == [0, 0, 2, 0, 0, 1, 0]
+    assert cut.rows(np.arange(3))[:, 0].tolist() == [2, 2, 5]
+    assert cut.source_of(np.arange(3)).tolist() == [2, 2, 5]

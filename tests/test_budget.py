@@ -3,7 +3,7 @@
 import pytest
 
 from lfr_jax import budget, schedule
-from lfr_jax.config import Config, DataConfig, TrainConfig, llama
+from lfr_jax.config import Config, DataConfig, ScheduleConfig, TrainConfig, llama
 from lfr_jax.schedule import Phase
 
 PHASES = (
@@ -28,6 +28,14 @@ def test_sizes_come_from_the_settings():
     )
     by_hand = 2 * (3 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 32 + 2 * 32 * 16) + 16 * 264)
     assert budget.budget(config, num_blocks=100) == budget.Budget(8 * 32, 100 * 32, by_hand)
+
+
+@pytest.mark.parametrize("fraction, scored", [(1.0, 100), (0.07, 7), (0.071, 8), (1e-6, 1), (0.999, 100)])
+def test_a_pass_costs_what_it_reads(fraction, scored):
+    """Catches: all blocks charged; rounding down; 0.07 · 100 made 8, as the product of the floats exceeds 7."""
+    config = Config(data=DataConfig(seq_len=32), schedule=ScheduleConfig("lfr", score_fraction=fraction))
+    assert budget.num_scored(config, 100) == scored
+    assert budget.budget(config, 100).tokens_per_scoring == scored * 32
 
 
 @pytest.mark.parametrize("step, passes", [(0, 0), (10, 0), (11, 1), (20, 1), (21, 2), (24, 2), (99, 2)])

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 from helpers import changed, tiny
 
-from lfr_jax import cli, trained
+from lfr_jax import cli, report, trained
 from lfr_jax.blocks import open_store
 from lfr_jax.config import Config, ScheduleConfig
 from lfr_jax.run_dir import RunDir
@@ -147,12 +147,29 @@ def test_compare_trains_each_policy_and_writes_the_report(lfr, tmp_path, corpus_
     file = write_config(tmp_path / "tiny.py", config)
     arguments = ("--policies", "uniform", "random_drop", "--train.steps", 24)
     code, out, _ = lfr("compare", file, *arguments)
-    assert code == 0 and "uniform − random_drop" in out and f"report: {tmp_path / 'run' / 'report.html'}" in out
+    assert (
+        code == 0 and "uniform − random_drop" in out and f"report: {tmp_path / 'run' / 'report' / 'report.html'}" in out
+    )
     for policy in ("uniform", "random_drop"):
         config = RunDir(tmp_path / "run" / policy).load_config()
         assert type(config) is Config and config.schedule.policy == policy
         assert config.train.steps == 24
-    assert (tmp_path / "run" / "report.html").is_file()
+    assert (tmp_path / "run" / "report" / "report.html").is_file()
+
+
+def test_report_draws_where_it_is_told(lfr, monkeypatch):
+    """Catches: options exchanged or lost; an empty second run; a default folder elsewhere."""
+    monkeypatch.setattr(report, "report", lambda *arguments: print(*arguments) or "what it found")
+    assert lfr("report", "a/run").out == f"{[pathlib.Path('a/run')]} a/run/report  0.0\nwhat it found\n"
+    everything = ("report", "run", "other", "--out", "there", "--phase", "focus", "--threshold", 0.5)
+    assert lfr(*everything).out.startswith(f"{[pathlib.Path('run'), pathlib.Path('other')]} there focus 0.5\n")
+
+
+def test_report_needs_probes(lfr, tmp_path, corpus_dir):
+    """Catches: a run without probes that ends in a traceback, or in a page of nothing."""
+    RunDir(tmp_path).adopt(changed(tiny(tmp_path, corpus_dir), train__probe_blocks=0))
+    code, _, err = lfr("report", tmp_path)
+    assert code == 1 and "train.probe_blocks=0" in err and "Traceback" not in err and not (tmp_path / "report").exists()
 
 
 def test_prepare_makes_a_corpus_to_train_on(finished, lfr, tmp_path):
@@ -176,7 +193,7 @@ def test_prepare_makes_a_corpus_to_train_on(finished, lfr, tmp_path):
 
 
 MISTAKES = {
-    "command": (["trian"], "lfr: no command 'trian'; did you mean 'train'? there are prepare, train,"),
+    "command": (["trian"], "lfr: no command 'trian'; did you mean 'train'? there are prepare, "),
     "file": (["train", "{dir}/tinny.py"], "lfr train: no configuration file '{dir}/tinny.py'; name a Python file"),
     "near file": (["train", "configs/tinny.py"], "no configuration file .*; did you mean 'configs/tiny.py'?$"),
     "no config": (["train", "{dir}/empty.py"], "empty.py must set `config` to an .*Config; found NoneType"),

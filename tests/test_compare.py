@@ -1,6 +1,7 @@
 """Equal FLOPs, and what the comparison shows."""
 
 import csv
+import math
 
 import pytest
 from helpers import changed, tiny
@@ -9,10 +10,11 @@ from lfr_jax import budget, compare, policy
 from lfr_jax.blocks import Blocks, open_store
 
 
-@pytest.mark.parametrize("steps", [0, 24, 100])
-def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps):
-    """Catches: scoring that is not charged, or charged to policies that do not score."""
-    config = changed(tiny("runs/x", corpus_dir), train__steps=steps)
+@pytest.mark.parametrize("steps, fraction", [(0, 1.0), (24, 1.0), (100, 1.0), (100, 0.25)])
+def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps, fraction):
+    """Catches: scoring that is not charged, or charged to policies that do not score; a sample charged as all."""
+    config = tiny("runs/x", corpus_dir, unmeasured="domain")
+    config = changed(config, train__steps=steps, schedule__score_fraction=fraction)
     blocks = Blocks(open_store(corpus_dir / "train"), 32).num_blocks
     runs = compare.equal_flops(config, ["lfr", "uniform", "random_drop"], blocks)
     cost = budget.budget(config, blocks)
@@ -23,14 +25,14 @@ def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps):
         scoring[name] = cost.scored_tokens(phases, run.train.steps)
         assert phases[-1].stop == run.train.steps
     assert runs["lfr"].train.steps == (steps or 24)
-    assert scoring["lfr"] == 2 * blocks * 32 and scoring["uniform"] == scoring["random_drop"] == 0
+    assert scoring["lfr"] == 2 * math.ceil(fraction * blocks) * 32 and scoring["uniform"] == scoring["random_drop"] == 0
     step = 3 * cost.forward_flops * cost.tokens_per_step
     for name in ("uniform", "random_drop"):
         assert 0 <= flops["lfr"] - flops[name] < step
 
 
 def test_compare_prints_a_table_and_writes_a_report(corpus_dir, tmp_path, capsys, monkeypatch):
-    """Catches: losses in the wrong row, a missing difference, a report that needs other files."""
+    """Catches: losses in the wrong row, a missing difference, a report that needs other files, or is without blocks."""
     config = tiny(tmp_path / "runs", corpus_dir)
     path = compare.compare(config, ["lfr", "uniform"])
     table = capsys.readouterr().out
@@ -43,4 +45,5 @@ def test_compare_prints_a_table_and_writes_a_report(corpus_dir, tmp_path, capsys
     assert float(lines["lfr − uniform"][-1]) == pytest.approx(gap, abs=2e-4)
     page = path.read_text()
     assert "data:image/png;base64," in page and "lfr − uniform" in page
-    assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert "kept in the phase focus of lfr" in page  # so what training wrote down of the probes was read back
+    assert (path.parent / "losses.png").read_bytes().startswith(b"\x89PNG")

@@ -7,6 +7,7 @@ from helpers import documents
 
 from lfr_jax.blocks import open_store
 from lfr_jax.corpora import open_corpus
+from lfr_jax.corpus import Document
 from lfr_jax.prepare import prepare
 from lfr_jax.tokenizer import Bytes, train_sentencepiece
 
@@ -53,3 +54,17 @@ def test_blocks_longer_than_any_source_are_refused(corpus_dir):
     """Catches: a run without a single block."""
     with pytest.raises(ValueError, match="found seq_len=1000000 and sources of up to"):
         open_corpus(str(corpus_dir), 10**6)
+
+
+def test_sources_too_short_for_a_block_are_counted_once(tmp_path):
+    """Catches: text that is left out in silence; a warning where all is read, or of the other store's sources."""
+    texts = [Document(f"{name}{i}", name * 98 + str(i), name, name) for name in ("a", "b", "c") for i in range(2)]
+    texts += [Document(f"d{i}", "d" * 8 + str(i), "d", "d") for i in range(2)]
+    prepare(tmp_path / "c", texts, Bytes(), valid_fraction=0.5)
+    with pytest.warns(UserWarning) as caught:
+        open_corpus(str(tmp_path / "c"), 50)
+    assert [str(warning.message).split(": ", 1)[1].split(". ")[0] for warning in caught] == [
+        f"1 of 4 sources have no more than seq_len=50 tokens, so no block: 10 of 310 tokens are not {use}"
+        for use in ("trained on", "measured")
+    ]
+    open_corpus(str(tmp_path / "c"), 9)  # warnings are errors here

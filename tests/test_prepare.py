@@ -1,17 +1,19 @@
 """From documents to stores: nothing lost, nothing on both sides, the same bytes each time."""
 
+import errno
 import hashlib
 import json
 import pathlib
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
 import tyro
 
-from lfr_jax import blocks, prepare, tokenizer
+from lfr_jax import blocks, corpus, prepare, segments, spool, text_files, tokenizer
+from lfr_jax.assemble import Count
 from lfr_jax.corpus import Document
-from lfr_jax.prepare import Count
 
 WORDS = ["alpha", "beta", "gamma", "delta\n", "é"]
 
@@ -60,7 +62,13 @@ def test_every_document_lands_once_in_its_source(tmp_path):
         held = set(valid.get(place, []))
         assert train[place] == [text for text in texts if text not in held]  # in the order given
         assert valid.get(place, []) == [text for text in texts if text in held]
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["tokenizer", "train", "valid"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "prepared.json",
+        "seen.npy",
+        "tokenizer",
+        "train",
+        "valid",
+    ]
     for side, store in zip(summary[:2], opened(tmp_path / "out")):
         store.verify()
         assert list(side) == list(store.domains) == ["x", "y", "z"]
@@ -85,19 +93,12 @@ def test_equal_input_gives_equal_bytes_whatever_the_batches(tmp_path, monkeypatc
     made = documents() + [Document("long", "a long line\n" * 30 + "x" * 99, "y", "y1")]
     prepare.prepare(tmp_path / "a", made, tokenizer.Bytes())
     prepare.prepare(tmp_path / "b", made, tokenizer.Bytes())
-    for name, size in (("BATCH_CHARS", 50), ("PIECE_CHARS", 20), ("COPY_TOKENS", 60)):
-        monkeypatch.setattr(prepare, name, size)
+    for module, name, size in ((segments, "BATCH_CHARS", 50), (corpus, "CHUNK_BYTES", 70)):
+        monkeypatch.setattr(module, name, size)
     done = []
     prepare.prepare(tmp_path / "c", iter(made), tokenizer.Bytes(), advance=done.append)
     assert files(tmp_path / "a") == files(tmp_path / "b") == files(tmp_path / "c")
     assert sum(done) == sum(len(d.text) for d in made) and len(done) > 50
-
-
-def test_long_texts_are_cut_after_newlines(monkeypatch):
-    """Catches: a cut before the newline, or none where a line is too long."""
-    monkeypatch.setattr(prepare, "PIECE_CHARS", 5)
-    assert list(prepare.cut("ab\ncd\nefghijk\n\n\n")) == ["ab\n", "cd\n", "efghi", "jk\n\n\n"]
-    assert list(prepare.cut("ab\ncd")) == ["ab\ncd"]
 
 
 def test_each_domain_is_on_both_sides(tmp_path):
@@ -129,7 +130,8 @@ def test_duplicate_texts_are_left_out(tmp_path):
     twice = made + [d._replace(id=f"again {d.id}", source="x2") for d in made]
     assert prepare.prepare(tmp_path / "b", twice, tokenizer.Bytes()).duplicates == 50
     assert prepare.prepare(tmp_path / "a", made, tokenizer.Bytes()).duplicates == 0
-    assert files(tmp_path / "a") == files(tmp_path / "b")
+    stores = [{name: raw for name, raw in files(tmp_path / n).items() if "prepared" not in name} for n in "ab"]
+    assert stores[0] == stores[1]
 
 
 class TooSmall(tokenizer.Bytes):
@@ -137,7 +139,7 @@ class TooSmall(tokenizer.Bytes):
 
     vocab_size, eos_id = 100, 99
 
-    def encode_batch(self, texts):
+    def encode_batch(self, texts, threads=None):
         return [[65_536 + i % 50 for i in self.encode(text)] for text in texts]
 
 
@@ -213,6 +215,121 @@ def test_from_the_command_line_with_gpt2(texts):
     (texts / "vocab.bpe").write_text("#version: 0.2\nw o\n")
     summary = command(str(texts / "in"), "--out", str(texts / "out"), "--gpt2", str(texts))
     assert summary.vocab_size == 258 and 256 in opened(texts / "out")[0].tokens
+
+
+def test_processes_and_one_process_give_equal_bytes(texts, monkeypatch):
+    """Catches: `--workers` that is not followed; a file of the result that depends on who encoded what, and when."""
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(text_files, "READ_BYTES", 500)
+    used, pool = [], spool.in_processes
+    monkeypatch.setattr(spool, "in_processes", lambda *args: (used.append(args[-1]), pool(*args))[1])
+    for workers in (1, 2):
+        command(str(texts / "in"), "--out", str(texts / f"out{workers}"), "--byte-tokenizer", "--workers", str(workers))
+    assert used == [2] and files(texts / "out1") == files(texts / "out2")
+
+
+def test_what_was_encoded_is_used_after_a_full_disk(texts, monkeypatch, capsys):
+    """Catches: a full disk that costs all that was done; leftovers; an error that does not say what to do."""
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(text_files, "READ_BYTES", 500)
+    made, write_index = [], segments.write_index
+
+    def full_after_five(segment):
+        if len(made) == 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        made.append(segment)
+        write_index(segment)
+
+    asked = (str(texts / "in"), "--train-tokenizer", "--vocab-size", "290", "--workers", "1", "--out")
+    monkeypatch.setattr(segments, "write_index", full_after_five)
+    with pytest.raises(
+        OSError, match="out: the disk is full .*; make room on it, and run the same command again"
+    ) as raised:
+        command(*asked, str(texts / "out"))
+    assert "the same command goes on from there" in raised.value.__notes__[0]
+    monkeypatch.setattr(segments, "write_index", lambda segment: (made.append(segment), write_index(segment)))
+    monkeypatch.setattr(prepare, "train_sentencepiece", None)  # it was trained
+    capsys.readouterr()
+    command(*asked, str(texts / "out"))
+    assert "found 5 parts that an earlier run encoded" in capsys.readouterr().err
+    assert len({segment.path for segment in made}) == len(made) > 8  # none was encoded twice
+    monkeypatch.undo()
+    command(*asked, str(texts / "fresh"))
+    assert files(texts / "out") == files(texts / "fresh")
+    assert sorted(path.name for path in texts.iterdir()) == ["fresh", "in", "out"]
+
+
+def test_append(texts):
+    """Catches: another tokenizer or split for what is new; an old block with another id; a text let in a second time;
+    an old folder that is changed; a second appending that forgets the first."""
+    before = command(str(texts / "in"), "--out", str(texts / "v1"), "--byte-tokenizer", "--valid-fraction", "0.3")
+    old = files(texts / "v1")
+    more = [{"text": f"More {n}.", "domain": "talk"} for n in range(100)]
+    (texts / "more.jsonl").write_text("".join(json.dumps(line) + "\n" for line in more))
+    args = (str(texts / "more.jsonl"), str(texts / "in/book.txt"))
+    after = command(*args, "--append", str(texts / "v1"), "--out", str(texts / "v2"))
+    assert files(texts / "v1") == old and after.duplicates == 1
+    assert list(after.train) == ["talk"] and 15 < after.valid["talk"].documents < 45
+    for side, (was, now) in zip(("train", "valid"), zip(opened(texts / "v1"), opened(texts / "v2"))):
+        assert now.sources[: len(was.sources)] == was.sources and len(now.sources) == len(was.sources) + 1
+        assert len(now.tokens) == len(was.tokens) + getattr(after, side)["talk"].tokens
+        ids = np.arange(blocks.Blocks(was, 5).num_blocks)
+        rows = [blocks.Blocks(store, 5).rows(ids) for store in (was, now)]
+        np.testing.assert_array_equal(*rows)
+    assert sum(c.documents for c in before.train.values()) + after.train["talk"].documents == len(
+        now_starts(texts / "v2")
+    )
+    with pytest.raises(ValueError, match="v3: found no documents to prepare; 101 duplicates"):
+        command(*args, "--append", str(texts / "v2"), "--out", str(texts / "v3"))
+    for args, message in (
+        (("--append", str(texts / "v2"), "--byte-tokenizer"), "found --byte-tokenizer and --append"),
+        (("--append", str(texts / "in")), "found no store.json"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=message):
+            command(str(texts / "more.jsonl"), "--out", str(texts / "v4"), *args)
+    (texts / "v2/seen.npy").unlink()
+    with pytest.raises(FileNotFoundError, match="without which nothing can be appended"):
+        command(str(texts / "more.jsonl"), "--out", str(texts / "v4"), "--append", str(texts / "v2"))
+
+
+def now_starts(folder):
+    return opened(folder)[0].doc_starts
+
+
+def test_what_is_left_out_is_counted_and_described(tmp_path):
+    """Catches: a loss that nobody is told of; blank documents that end the job, or count as broken."""
+    lines = [json.dumps({"text": f"text {n}"}) for n in range(50)] + ["", '{"text": " "}', "{", '{"text": null}', "[]"]
+    (tmp_path / "x.jsonl").write_text("\n".join(lines))
+    (tmp_path / "x.txt").write_bytes(b"\xff")
+    asked = (str(tmp_path / "x.jsonl"), str(tmp_path / "x.txt"), "--out", str(tmp_path / "out"), "--byte-tokenizer")
+    with pytest.raises(ValueError, match="x.jsonl, line 53: .*; 3 of 55 documents cannot be read"):
+        command(*asked)
+    summary = command(*asked, "--tolerate", "0.1")
+    assert (summary.blank, summary.broken) == (2, {"not JSON": 2, "not UTF-8": 1})
+    told = "2 blank ones, 2 that cannot be read (not JSON), 1 that cannot be read (not UTF-8)"
+    assert str(summary).endswith(f"0 duplicate documents left out, {told}")
+    card = json.loads((tmp_path / "out/prepared.json").read_text())
+    assert card["broken"] == summary.broken and card["blank"] == 2
+    assert [where.split(":")[0].split("/")[-1] for where in card["described"]] == [
+        "x.jsonl, line 53",
+        "x.jsonl, line 55",
+        "x.txt",
+    ]
+
+
+def test_a_document_of_ten_million_tokens(tmp_path):
+    """Catches: a long text held as Python numbers, or not cut where its pieces end."""
+    line = b"a long line of a long text that goes on and on\n"
+    (tmp_path / "long.txt").write_bytes(line * (10**7 // len(line) + 1))
+    (tmp_path / "one.txt").write_text("x")
+    tracemalloc.start()
+    summary = command(str(tmp_path), "--out", str(tmp_path / "out"), "--byte-tokenizer", "--workers", "1")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    (train,) = summary.train.values()
+    (valid,) = summary.valid.values()
+    assert train.tokens + valid.tokens == len(line) * (10**7 // len(line) + 1) + 1 + 2
+    assert peak < 3e8
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import pytest
 from lfr_jax.recorder import Measured, NonFiniteLoss, Recorder
 
 
-def measured(step, loss=None, grad_norm=1.0):
+def measured(step, loss=None, grad_norm=1.0, update_norm=1.0):
     loss = step / 2 if loss is None else loss
-    on_device = {"loss": jnp.float32(loss), "grad_norm": jnp.float32(grad_norm), "losses": jnp.full(2, jnp.nan)}
+    norms = {"grad_norm": jnp.float32(grad_norm), "update_norm": jnp.float32(update_norm)}
+    on_device = {"loss": jnp.float32(loss), **norms, "losses": jnp.full(2, jnp.nan)}
     return Measured(step, "learn", np.array([10 * step, 10 * step + 1]), on_device)
 
 
@@ -24,7 +25,7 @@ def test_steps_come_out_late_in_order_and_once():
     assert read == [[], [], [], [1, 2, 3], [], [], [4, 5, 6], []]
     rest = recorder.read()
     assert steps_of(rest) == [7, 8]
-    assert rest[0][1].keys() == {"loss", "grad_norm"} and rest[0][1]["loss"] == 3.5
+    assert rest[0][1].keys() == {"loss", "grad_norm", "update_norm"} and rest[0][1]["loss"] == 3.5
     assert recorder.read() == []
 
 
@@ -55,7 +56,9 @@ def test_the_newest_step_is_not_waited_for():
         recorder.read()
 
 
-@pytest.mark.parametrize("bad", [dict(loss=np.nan), dict(loss=-np.inf), dict(grad_norm=np.inf)])
+@pytest.mark.parametrize(
+    "bad", [dict(loss=np.nan), dict(loss=-np.inf), dict(grad_norm=np.inf), dict(update_norm=np.nan)]
+)
 def test_the_first_bad_step_is_named_with_its_blocks(bad):
     """Catches: naming the last one; looking at the loss alone, or for NaN alone; another step's blocks."""
     recorder = Recorder(log_every=10)

@@ -31,6 +31,7 @@ FIXED = [
     ("begin", 1),  # at an edge, before the phase is entered
     ("save", 15),
     ("score", 3),
+    ("probe", 2),  # at an edge, or in an evaluation
     ("save", 60),
 ]
 
@@ -40,8 +41,8 @@ def moments():
     yield from FIXED
     rng = random.Random(0)
     while True:
-        kind = rng.choice(["step", "save", "time", "score", "begin", "begun"])
-        longest = {"step": 5, "save": 150, "time": 9000, "score": 3}.get(kind, 1)
+        kind = rng.choice(["step", "save", "time", "score", "probe", "begin", "begun"])
+        longest = {"step": 5, "save": 150, "time": 9000, "score": 3, "probe": 4}.get(kind, 1)
         yield kind, rng.randint(2500 if kind == "time" else 1, longest)
 
 
@@ -77,7 +78,7 @@ def test_killed_and_resumed_equals_uninterrupted(corpus_dir, tmp_path):
         found, step = final_params(config)
         assert step == 24
         jax.tree.map(np.testing.assert_array_equal, found, expected)
-        for name in ("metrics.csv", "eval.csv"):
+        for name in ("metrics.csv", "eval.csv", "scores/probes.csv", "scores/rates.csv"):
             assert rows(pathlib.Path(config.run_dir), name) == rows(tmp_path / "plain", name)
 
     kills, runs = 0, 0

@@ -1,15 +1,11 @@
 """Folding losses: against a loop over the batch, in any order, in place, under a mesh."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jax.sharding import AxisType
-from jax.sharding import PartitionSpec as P
 
 from lfr_jax.schedule import observe, unmeasured
 
@@ -79,25 +75,31 @@ def test_no_memory_of_the_size_of_the_corpus():
     assert memory.alias_size_in_bytes >= 8 * n
 
 
-@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
-def test_inside_a_mesh(axis_type):
-    """Catches: operations that explicit axes refuse; losses that a sharded batch would leave sharded."""
-    rng = np.random.default_rng(0)
-    ids, values = rng.integers(-1, 20, 16).astype(np.int32), rng.gamma(2, 1, 16).astype(np.float32)
-    want = observe(unmeasured(20), ids, values, 5)
-    mesh = jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(axis_type,) * 2)
+def test_a_scoring_pass_is_folded_in_without_sorting():
+    """Catches: rising ids taken for unsorted (whose bits would be the same, but at forty times the cost);
+    equal, falling or foreign ids taken for rising; padding in the middle; losses lost with a NaN before them."""
+    lowered = jax.jit(observe).lower(unmeasured(N), jnp.zeros(4, jnp.int32), jnp.zeros(4), 0)
+    text = lowered.as_text()
+    assert text.index("stablehlo.case") < text.index("stablehlo.sort")  # in a branch
+    values = jnp.array([1.0, jnp.nan, 3.0, 4.0])
+    for ids, want in (
+        ([0, 2, 3, 5], [1, None, None, 3, None, 4]),
+        ([1, 2, -1, -1], [None, 1, None, None, None, None]),
+        ([1, 2, 5, 5], [None, 1, None, None, None, 3.5]),
+        ([5, 4, 3, 5], [None, None, None, 3, None, 2.5]),
+        ([5, 2, -1, 5], [None, None, None, None, None, 2.5]),
+        ([0, 2, N + 9, 0], [2.5, None, None, None, None, None]),
+    ):
+        got = observe_jit(unmeasured(N), jnp.array(ids, jnp.int32), values, 0).loss
+        np.testing.assert_array_equal(got, np.array(want, np.float32), err_msg=str(ids))
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def step(known, ids_B, losses_B):
-        if axis_type == AxisType.Explicit:
-            ids_B, losses_B = jax.reshard(ids_B, P()), jax.reshard(losses_B, P())
-        return observe(known, ids_B, losses_B, 5)
 
-    with jax.set_mesh(mesh):
-        rows = jax.NamedSharding(mesh, P("data"))
-        known = jax.jit(lambda: unmeasured(20))()
-        got = step(known, jax.device_put(ids, rows), jax.device_put(values, rows))
-    jax.tree.map(np.testing.assert_array_equal, got, want)
+def test_ids_of_either_kind():
+    """Catches: unsigned padding taken for a block; negative ids that wrap round to one."""
+    for dtype in (jnp.uint8, jnp.int8, jnp.int16, jnp.uint32, jnp.int32):
+        ids = jnp.array([1, -1 % 256 if dtype == jnp.uint8 else -1, 4]).astype(dtype)
+        known = observe(unmeasured(N), ids, jnp.array([1.0, 2.0, 3.0]), 7)
+        assert known.step.tolist() == [-1, 7, -1, -1, 7, -1]
 
 
 def test_errors():

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfr_jax import schedule
-from lfr_jax.schedule.phases import num_kept
+from lfr_jax.schedule.phases import in_rounds, num_chosen, num_kept
 
 LENGTHS = dict(learn=7, focus=3, review=5, focus2=2)
 
@@ -128,7 +128,7 @@ def test_errors(policy):
 
 def test_other_errors():
     """Catches: an unknown mode taken for the default; endless epochs; a phase counted from the end."""
-    with pytest.raises(ValueError, match="scores is 'passs', expected one of 'pass', 'train', 'detrended'"):
+    with pytest.raises(ValueError, match="scores is 'passs', expected one of 'pass', 'train', 'detrended', 'mixed'"):
         schedule.lfr(scores="passs")
     with pytest.raises(ValueError, match="steps is 0"):
         schedule.uniform(0)
@@ -141,3 +141,31 @@ def test_other_errors():
     for index in (-1, 4):
         with pytest.raises(IndexError, match=f"phase_index is {index}, expected 0 to 3"):
             s.begin(state, index)
+
+
+def test_rounds():
+    """Catches: the first round scored; annealing not counted as rounds; numbers that start again."""
+    got = in_rounds(rounds=5, first=8, later=4, anneal=2, last=3, score=True)
+    assert [tuple(p) for p in got] == [
+        ("round.1", 0, 8, False),
+        ("round.2", 8, 12, True),
+        ("round.3", 12, 16, True),
+        ("anneal.1", 16, 19, False),
+        ("anneal.2", 19, 22, False),
+    ]
+    assert [p.name for p in in_rounds(rounds=2, first=1, later=1, anneal=1)] == ["round.1", "anneal"]
+    assert [p.name for p in in_rounds(rounds=1, first=1, later=1)] == ["round.1"]
+    with pytest.raises(ValueError, match="anneal is 2, expected 0 to 1, as there are 2 rounds"):
+        in_rounds(rounds=2, first=1, later=1, anneal=2)
+    with pytest.raises(ValueError, match="rounds is 0"):
+        in_rounds(rounds=0, first=1, later=1)
+    with pytest.raises(ValueError, match="the length of phase 'round.2' is 0"):
+        in_rounds(rounds=2, first=1, later=0)
+
+
+def test_num_chosen():
+    """Catches: the float product (0.07 · 100 = 7.000000000000001); rounding down to nothing."""
+    assert num_chosen(100, 0.07) == 7
+    assert num_chosen(10, 0.31) == 4
+    assert num_chosen(10, 1.0) == 10
+    assert num_chosen(1, 0.001) == 1

@@ -1,5 +1,6 @@
 """The train step and the scoring step, on one device and on meshes."""
 
+import contextlib
 import dataclasses
 import functools
 
@@ -11,6 +12,7 @@ import pytest
 from jax.sharding import NamedSharding
 
 from lfr_jax import model, pipeline, schedule, steps
+from lfr_jax.checkpoint import Checkpointer
 from lfr_jax.config import gpt2, llama
 from lfr_jax.sharding import BATCH, make_mesh
 
@@ -196,12 +198,48 @@ def test_training_losses_are_observed_inside_the_step(sizes):
     assert np.all(np.isnan(known.loss[16:])) and np.all(known.step[:16] == 2) and np.all(known.step[16:] == -1)
 
 
-def test_abstract_state_is_the_real_one():
-    """Catches: a checkpoint restored into other shapes, types or shardings than training uses."""
+def test_the_norm_of_the_update_is_that_of_the_change():
+    """Catches: the norm of the gradient, or of an update before its learning rate."""
     mesh, tx, state = setup(LLAMA, (2, 2, 2))
+    before = jax.device_get(state.params)
     with jax.set_mesh(mesh):
-        abstract = steps.abstract_state(LLAMA, tx, schedule.uniform(steps=10), schedule.BlockInfo(40), mesh)
-    assert jax.tree.structure(abstract) == jax.tree.structure(state)
-    for want, have in zip(jax.tree.leaves(abstract), jax.tree.leaves(state)):
-        assert (want.shape, want.dtype) == (have.shape, have.dtype)
-        assert want.sharding.is_equivalent_to(have.sharding, have.ndim)
+        step = steps.make_train_step(LLAMA, tx, schedule.uniform(steps=10), 1, EOS)
+        state, metrics = step(state, pipeline.place(batch(), mesh))
+    change = jax.tree.map(np.subtract, jax.device_get(state.params), before)
+    assert float(metrics["update_norm"]) == pytest.approx(float(optax.tree.norm(change)), rel=1e-4)
+
+
+KNOWING = schedule.BlockInfo(40, domain=np.arange(40) % 3, cluster=np.arange(40) % 7, ref_loss=np.full(40, 2.5))
+
+
+@pytest.mark.parametrize(
+    "sched, info",
+    [
+        (schedule.uniform(steps=10), schedule.BlockInfo(40)),
+        (
+            schedule.scored(schedule.uniform(10).phases, (None,), needs=("cluster", "ref_loss"), unmeasured="domain"),
+            KNOWING,
+        ),
+    ],
+    ids=["uniform", "knowing"],
+)
+def test_abstract_state_is_the_real_one(sched, info, tmp_path):
+    """Of a schedule that holds groups and references too, and through a checkpoint with its digests.
+
+    Catches: a checkpoint restored into other shapes, types or shardings than training uses; a leaf that
+    has no digest; references read anew in place of those that the run began with.
+    """
+    mesh, tx, _ = setup(LLAMA, (2, 2, 2))
+    parts = (LLAMA, tx, sched, info, mesh)
+    with jax.set_mesh(mesh):
+        state, abstract = steps.init_state(*parts, seed=0), steps.abstract_state(*parts)
+        assert jax.tree.structure(abstract) == jax.tree.structure(state)
+        for want, have in zip(jax.tree.leaves(abstract), jax.tree.leaves(state)):
+            assert (want.shape, want.dtype) == (have.shape, have.dtype)
+            assert want.sharding.is_equivalent_to(have.sharding, have.ndim)
+        with contextlib.closing(Checkpointer(tmp_path, keep=1)) as checkpoints:
+            checkpoints.save(state, {})
+            checkpoints.wait()
+            restored, _ = checkpoints.restore(abstract)
+    assert jax.tree.structure(restored) == jax.tree.structure(state)
+    jax.tree.map(np.testing.assert_array_equal, restored, state)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from helpers import changed, documents, rows, tiny
 
-from lfr_jax import schedule
+from lfr_jax import references, schedule, score, trained
 from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.config import ScheduleConfig
 from lfr_jax.recorder import NonFiniteLoss
 from lfr_jax.run_dir import RunDir, RunInUse
 from lfr_jax.train import Trainer, train
@@ -55,7 +56,7 @@ def test_focus_drops_the_easy_blocks(finished, corpus_dir):
     """Catches: dropping the hardest, or another share. The text of domain `easy` repeats itself."""
     _, _, result = finished
     blocks = Blocks(open_store(corpus_dir / "train"), 32)
-    kept = np.asarray(result.state.schedule.drawn)
+    kept = np.asarray(result.state.schedule.rate)
     assert kept.sum() == blocks.num_blocks - int(0.7 * blocks.num_blocks)
     share = {name: kept[blocks.domain_N == i].mean() for i, name in enumerate(blocks.domains)}
     assert share["hard"] > 0.5 > share["words"] and share["hard"] > share["easy"]
@@ -70,11 +71,8 @@ def test_a_finished_run_is_left_as_it_is(finished):
     jax.tree.map(np.testing.assert_array_equal, again.state, result.state)
 
 
-@pytest.mark.parametrize("moment", [1, 7, 10, 15, 23])
-def test_sigterm_saves_and_the_next_start_goes_on_exactly(finished, corpus_dir, tmp_path, monkeypatch, moment):
-    """After steps 10 and 15 the run stops on an edge. Catches: a phase entered twice or never, a plan begun anew."""
-    _, path, expected = finished
-    config = tiny(tmp_path / "run", corpus_dir)
+def stop_after(monkeypatch, config, moment):
+    """Trains until SIGTERM comes during the step number `moment`."""
     real = Trainer.phase_batches
 
     def phase_batches(self, state, index, step):
@@ -83,15 +81,22 @@ def test_sigterm_saves_and_the_next_start_goes_on_exactly(finished, corpus_dir, 
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(Trainer, "phase_batches", phase_batches)
-    with pytest.raises(SystemExit) as stopped:
+    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
+        patched.setattr(Trainer, "phase_batches", phase_batches)
         train(config, quiet=True)
     assert stopped.value.code == 75
-    monkeypatch.undo()
+
+
+@pytest.mark.parametrize("moment", [1, 7, 10, 15, 23])
+def test_sigterm_saves_and_the_next_start_goes_on_exactly(finished, corpus_dir, tmp_path, monkeypatch, moment):
+    """After steps 10 and 15 the run stops on an edge. Catches: a phase entered twice or never, a plan begun anew."""
+    _, path, expected = finished
+    config = tiny(tmp_path / "run", corpus_dir)
+    stop_after(monkeypatch, config, moment)
     result = train(config, quiet=True)
     assert len(rows(tmp_path / "run")) == 24
     jax.tree.map(np.testing.assert_array_equal, result.state, expected.state)
-    for name in ("metrics.csv", "eval.csv"):
+    for name in ("metrics.csv", "eval.csv", "scores/probes.csv", "scores/rates.csv"):
         assert rows(tmp_path / "run", name) == rows(path, name)
 
 
@@ -101,14 +106,92 @@ def test_free_scores_need_no_pass(corpus_dir, tmp_path, scores):
     result = train(tiny(tmp_path / "run", corpus_dir, scores=scores), quiet=True)
     assert result.summary["scored_tokens"] == 0
     assert np.isfinite(np.asarray(result.state.schedule.measured.loss)).mean() > 0.2
-    assert np.asarray(result.state.schedule.drawn).mean() == pytest.approx(0.3, abs=0.01)
+    assert np.asarray(result.state.schedule.rate).mean() == pytest.approx(0.3, abs=0.01)
 
 
 @pytest.mark.parametrize("policy", ["uniform", "random_drop"])
 def test_other_policies_train(corpus_dir, tmp_path, policy):
-    """Catches: a policy that the trainer treats specially."""
-    result = train(tiny(tmp_path / "run", corpus_dir, policy), quiet=True)
+    """Without probes. Catches: a policy that the trainer treats specially; a division by the number of probes."""
+    config = changed(tiny(tmp_path / "run", corpus_dir, policy), train__probe_blocks=0)
+    result = train(config, quiet=True)
     assert result.summary["scored_tokens"] == 0 and len(rows(tmp_path / "run")) == 24
+    assert rows(tmp_path / "run" / "scores", "probes.csv") == rows(tmp_path / "run" / "scores", "rates.csv") == []
+
+
+def test_a_sample_is_scored_and_charged_and_the_run_goes_on_with_it(corpus_dir, tmp_path, monkeypatch):
+    """With clusters, and losses of training mixed in. Catches: all blocks scored or charged; after a stop another
+    sample, or other clusters; groups that a checkpoint loses."""
+    config = tiny(tmp_path / "whole", corpus_dir, scores="mixed", unmeasured="cluster")
+    config = changed(config, schedule__score_fraction=0.25, schedule__clusters=5)
+    counts, real = [], score.observe_all
+    monkeypatch.setattr(
+        score, "observe_all", lambda *a: real(*a[:-1], (counts.append(batch) or batch for batch in a[-1]))
+    )
+    expected = train(config, quiet=True)
+    quarter = -(-Blocks(open_store(corpus_dir / "train"), 32).num_blocks // 4)
+    assert sum(int(np.sum(np.asarray(batch["ids"]) >= 0)) for batch, _ in counts) == 2 * quarter
+    assert expected.summary["scored_tokens"] == 2 * quarter * 32
+    stopped = changed(config, run_dir=str(tmp_path / "stopped"))
+    stop_after(monkeypatch, stopped, 10)  # on the edge before the first pass
+    result = train(stopped, quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, result.state, expected.state)
+    for name in ("metrics.csv", "scores/probes.csv", "scores/rates.csv"):
+        assert rows(tmp_path / "stopped", name) == rows(tmp_path / "whole", name)
+
+
+def test_reference_losses_come_from_another_run(finished, corpus_dir, tmp_path, monkeypatch):
+    """The file is gone by the time the run goes on. Catches: losses that do not reach the policy, or are read again."""
+    file = tmp_path / "scores.csv"
+    trained.write_scores(trained.load(str(finished[1])), "", file)
+    ref_loss_N = references.read_scores(file, Blocks(open_store(corpus_dir / "train"), 32))
+    rounds = ScheduleConfig("reducible", dict(first=8, later=8, rounds=2, keep=0.25), ref_scores=str(file))
+    config = changed(tiny(tmp_path / "run", corpus_dir), schedule=rounds)
+    stop_after(monkeypatch, config, 10)
+    file.unlink()
+    state = train(config, quiet=True).state.schedule
+    np.testing.assert_array_equal(state.info["ref_loss"], ref_loss_N)
+    kept_N = schedule.hardest(state.measured.loss - ref_loss_N, int(np.sum(state.rate)))
+    np.testing.assert_array_equal(state.rate, kept_N)
+
+
+class Watched:
+    """What a step left on the devices: notes each look at it, and hands on what was asked for."""
+
+    def __init__(self, value, look):
+        self.value, self.look = value, look
+
+    def __getattr__(self, name):
+        self.look()
+        return getattr(self.value, name)
+
+    def __getitem__(self, key):
+        self.look()
+        return self.value[key]
+
+
+def test_between_two_readings_no_host_looks_at_a_device(corpus_dir, tmp_path, monkeypatch):
+    """With the losses of training observed. Catches: a metric, or the schedule's state, that is read at every step."""
+    run, now, looks = Trainer.run, [0], {"state": set(), "metrics": set()}
+
+    def watched_run(self, terminated):
+        train_step = self.train_step
+
+        def watched_step(state, batch):
+            new, metrics = train_step(state.value if isinstance(state, Watched) else state, batch)
+            now[0] += 1
+            return Watched(new, lambda: looks["state"].add(now[0])), Watched(
+                metrics, lambda: looks["metrics"].add(now[0])
+            )
+
+        self.train_step = watched_step
+        return run(self, terminated)
+
+    monkeypatch.setattr(Trainer, "run", watched_run)
+    monkeypatch.setattr(Trainer, "save", lambda self, state: None)
+    config = tiny(tmp_path / "run", corpus_dir, scores="train")
+    train(changed(config, train__log_every=4, train__eval_every=0), quiet=True)
+    assert looks["state"] == {10, 15, 20, 24}  # the edges, and the end
+    assert looks["metrics"] == {5, 9, 10, 15, 20, 24}  # and whenever four wait besides the newest
 
 
 def test_worker_processes_change_nothing(finished, corpus_dir, tmp_path):
@@ -128,6 +211,10 @@ def test_worker_processes_change_nothing(finished, corpus_dir, tmp_path):
         (dict(train__accumulate=3), r"train\.batch_size=8 is not divisible by 6"),
         (dict(mesh__data=16), r"needs 16 devices and 8 were found"),
         (dict(data__seq_len=10**6, model__max_len=10**6), r"seq_len=1000000"),
+        (dict(schedule=ScheduleConfig("reducible")), r"needs BlockInfo\.ref_loss, .*: --schedule\.ref-scores FILE"),
+        (dict(schedule__ref_scores="none.csv"), r"found no file of scores 'none.csv'; write it with `lfr score RUN"),
+        (dict(schedule__score_fraction=0.1), r"would count as hardest under lfr"),
+        (dict(schedule__clusters=10**6), r"schedule\.clusters is 1000000, expected 1 to "),
         (dict(data__store="nowhere"), r"no prepared corpus in 'nowhere'; make one with `lfr prepare"),
         (dict(train__steps=3), r"would last none of 3"),
         (dict(optimizer__warmup=24), r"optimizer\.warmup=24 steps .* do not fit into a run of 24 steps"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import changed
 
-from lfr_jax import model, steps, trained
+from lfr_jax import model, references, score, steps, trained
 from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.corpus import Document
 from lfr_jax.prepare import prepare
@@ -107,6 +107,19 @@ def test_scores_are_those_of_the_scoring_step(run, directly, corpus_dir, tmp_pat
     nll_N, count_N = directly(blocks)
     np.testing.assert_allclose([float(row["loss"]) for row in found], nll_N / count_N, rtol=1e-5)
     assert max(len(row["loss"]) for row in found) >= 9  # all digits of a float32
+
+
+def test_scores_are_what_a_schedule_reads(run, corpus_dir, tmp_path):
+    """In blocks of another run's length. Catches: a file that its reader refuses; blocks of the run's own length."""
+    blocks = Blocks(open_store(corpus_dir / "train"), 16)
+    trained.write_scores(run, "", tmp_path / "scores.csv", seq_len=16)
+    loss_N = references.read_scores(tmp_path / "scores.csv", blocks)
+    measured = score.losses(trained.score_step(run), run.params, blocks, 64, run.mesh)
+    with jax.set_mesh(run.mesh):
+        for ids_B, nll_B, count_B in score.on_host(measured):
+            np.testing.assert_array_equal(loss_N[ids_B], nll_B / count_B)
+    with pytest.raises(ValueError, match="found blocks of 33 tokens, expected at most 32: model.max_len"):
+        trained.write_scores(run, "", tmp_path / "long.csv", seq_len=33)
 
 
 def test_another_corpus_of_the_same_tokenizer(run, directly, tmp_path):

@@ -16,44 +16,92 @@ gives each block a draw rate, and `plan` turns the rates into the draws of the n
             train_on(draws[first : first + batch_size])
 
 Policies: `uniform` (the baseline), `lfr`, `random_drop` (the control of `lfr`).
+By the losses of blocks: `lfr_clusters`, `softmax_rounds`, `infobatch`, `seta`, `reducible`, `linupper`.
+By the domain: `mixture`, `domain_upsampling`, `replay`, `odm`, `ado`.
+By reference losses, each block once: `frame`. By due dates: `spaced_repetition`.
+From schedules to schedules: `chain`, `floor`, `stratified`, `cap_noise`.
 Lengths of phases: `fit`, `in_epochs`.
 To build policies from: `hardest`, `observe`, `unmeasured`, `detrend`.
 
 This package needs jax and numpy alone, and works in any trainer.
 """
 
+from lfr_jax.schedule.ado import AdoState, ado
+from lfr_jax.schedule.cap_noise import CapNoiseState, cap_noise
+from lfr_jax.schedule.chain import ChainState, chain
+from lfr_jax.schedule.domain_upsampling import domain_upsampling
+from lfr_jax.schedule.domains import DomainState
+from lfr_jax.schedule.floor import floor
+from lfr_jax.schedule.frame import FrameState, frame
 from lfr_jax.schedule.groups import Groups, group_means
+from lfr_jax.schedule.infobatch import infobatch
 from lfr_jax.schedule.lfr import lfr
+from lfr_jax.schedule.lfr_clusters import lfr_clusters
+from lfr_jax.schedule.linupper import LinUpperState, linupper
+from lfr_jax.schedule.mixture import mixture
 from lfr_jax.schedule.observe import Measured, observe, unmeasured
+from lfr_jax.schedule.odm import OdmState, odm
 from lfr_jax.schedule.phases import fit, in_epochs
 from lfr_jax.schedule.plan import Plan, plan
 from lfr_jax.schedule.random_drop import random_drop
+from lfr_jax.schedule.reducible import reducible
+from lfr_jax.schedule.replay import replay
 from lfr_jax.schedule.scored import ScoredState, scored
 from lfr_jax.schedule.select import hardest
+from lfr_jax.schedule.seta import seta
+from lfr_jax.schedule.softmax_rounds import softmax_rounds
+from lfr_jax.schedule.spaced_repetition import SpacedState, spaced_repetition
+from lfr_jax.schedule.stratified import StratifiedState, stratified
 from lfr_jax.schedule.trend import detrend
 from lfr_jax.schedule.types import BlockInfo, Phase, Schedule, ScheduleState
 from lfr_jax.schedule.uniform import DrawnState, uniform
 
 __all__ = [
+    "AdoState",
     "BlockInfo",
+    "CapNoiseState",
+    "ChainState",
+    "DomainState",
     "DrawnState",
+    "FrameState",
     "Groups",
+    "LinUpperState",
     "Measured",
+    "OdmState",
     "Phase",
     "Plan",
     "Schedule",
     "ScheduleState",
     "ScoredState",
+    "SpacedState",
+    "StratifiedState",
+    "ado",
+    "cap_noise",
+    "chain",
     "detrend",
+    "domain_upsampling",
     "fit",
+    "floor",
+    "frame",
     "group_means",
     "hardest",
     "in_epochs",
+    "infobatch",
     "lfr",
+    "lfr_clusters",
+    "linupper",
+    "mixture",
     "observe",
+    "odm",
     "plan",
     "random_drop",
+    "reducible",
+    "replay",
     "scored",
+    "seta",
+    "softmax_rounds",
+    "spaced_repetition",
+    "stratified",
     "uniform",
     "unmeasured",
 ]

@@ -34,14 +34,17 @@ def lfr(
 
     Which loss decides:
 
-    - `scores="pass"`: one of a scoring pass over all blocks on entry of a Focus phase, all
-      under the same parameters. The pass may leave blocks out; see `unmeasured`.
+    - `scores="pass"`: one of a scoring pass on entry of a Focus phase, under the same parameters
+      for all blocks. The pass may leave blocks out; see `unmeasured`.
     - `scores="train"`: that of the training forward pass in which the block was last drawn, as
       in the paper's first version. It costs nothing, but blocks met early look hard only
       because the model was younger.
-    - `scores="detrended"`: the same, less its trend over steps (see `detrend`), in
-      min(64, max(1, ⌊N/32⌋)) bins: about 32 blocks or more in each.
-    - `scores="mixed"`: "detrended", and a scoring pass besides, of a sample of the blocks.
+    - `scores="detrended"`: the same, less its trend over steps (see `detrend`). The trend is that
+      of the blocks drawn: after a phase that drew hard ones alone (with `reps` > 1 Focus follows
+      Focus 2) they look no harder than the rest. `unmeasured` by groups mends much of this.
+    - `scores="mixed"`: a scoring pass over a sample of the blocks, and detrended losses of training for
+      the others. These are moved and shrunk to what the pass found in their domain or cluster,
+      as `unmeasured` says; under "hardest" they are not.
 
     Args:
       learn, focus, review, focus2: lengths of the phases in steps. The defaults stand to each
@@ -56,8 +59,9 @@ def lfr(
         "cluster" give it the mean loss of the others there, as is right where a sample is scored.
 
     Returns:
-      The schedule; its state is a `ScoredState`. Its phases are 'learn', 'focus', 'review', 'focus2'; with `reps` > 1
-      'learn', 'focus.1', 'review.1', 'focus2.1', 'focus.2', ...
+      The schedule. Its phases are 'learn', 'focus', 'review', 'focus2'; with `reps` > 1 'learn',
+      'focus.1', 'review.1', 'focus2.1', 'focus.2', ... Its state is a `ScoredState`: `measured`
+      (f32[N], i32[N], i32[]), `rate` bool[N], and `info` with the groups, if `unmeasured` names any.
 
     Raises:
       ValueError: a length or `reps` is not a positive whole number, a share is outside

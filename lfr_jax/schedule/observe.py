@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from lfr_jax.schedule.shards import on_shards
 
 
 class Measured(NamedTuple):
@@ -31,13 +34,15 @@ def observe(measured: Measured, ids_B: jax.Array, losses_B: jax.Array, step: int
 
     $$ \ell_i \leftarrow \operatorname{mean} \{ x_b : i_b = i,\ |x_b| < \infty \} $$
 
-    The cost is O(B log B), whatever N: inside a jitted train step that donates its state,
-    the two arrays are updated in place. They must not be sharded; `ids_B` and `losses_B`
-    neither (`jax.reshard(x, P())`, where the mesh has explicit axes).
+    The cost is that of a sort of B pairs, or where ids rise, as in a scoring pass, of a scatter
+    alone; whatever N: inside a jitted train step that donates its state, the two arrays are
+    updated in place. They may be sharded, over axes of either type, to the same bits; `ids_B` and
+    `losses_B` may not (`jax.reshard(x, P())`, where the mesh has explicit axes).
 
     Args:
       measured: what is known so far, of N blocks.
-      ids_B: i32[B] block ids. Those outside 0..N−1 are ignored: −1 is a row of padding.
+      ids_B: i32[B] or u32[B] block ids. Those outside 0..N−1 are ignored: −1 is a row of padding.
+        Numbers from 2**31 on are u32, padding then being 2**32 − 1.
       losses_B: float[B] mean NLL, nats per token. NaN and infinity leave the block as it
         was, and are counted in `num_invalid`.
       step: i32[], the step at which the losses were measured.
@@ -64,26 +69,37 @@ def observe(measured: Measured, ids_B: jax.Array, losses_B: jax.Array, step: int
         raise ValueError(f"ids have shape {ids_B.shape}, losses {losses_B.shape}, expected [B] for both")
     if ids_B.size == 0:
         return measured
-
-    n = measured.loss.shape[0]
-    known_B = (ids_B >= 0) & (ids_B < n)
-    finite_B = jnp.isfinite(losses_B)
-    num_invalid = measured.num_invalid + jnp.sum(known_B & ~finite_B, dtype=jnp.int32)
-
-    # Sorted by id, then loss: the runs of equal ids, each in an order that is not the caller's.
-    targets_B = jnp.where(known_B & finite_B, ids_B, n)
-    targets_B, losses_B = jax.lax.sort((targets_B, losses_B), num_keys=2)
-    means_B = running_means(targets_B, losses_B)
-    is_last_B = jnp.append(targets_B[1:] != targets_B[:-1], True)
-    targets_B = jnp.where(is_last_B, targets_B, n)  # n lies outside, and is dropped
-    return Measured(
-        loss=measured.loss.at[targets_B].set(means_B, mode="drop"),
-        step=measured.step.at[targets_B].set(jnp.asarray(step, jnp.int32), mode="drop"),
-        num_invalid=num_invalid,
-    )
+    return fold(measured, ids_B.astype(jnp.uint32), losses_B, jnp.asarray(step, jnp.int32))
 
 
 @jax.jit  # one compilation where `observe` is called outside of a jit
+def fold(measured: Measured, ids_B: jax.Array, losses_B: jax.Array, step: jax.Array) -> Measured:
+    """The arithmetic of `observe`; ids are u32[B], so that −1 lies beyond every block."""
+    n = np.uint32(measured.loss.shape[0])
+    known_B, finite_B = ids_B < n, jnp.isfinite(losses_B)
+    # Blocks in rising order are those of a scoring pass: none of them stands there twice.
+    rising = jnp.all((ids_B[1:] > ids_B[:-1]) | ~known_B[1:])
+    targets_B = jnp.where(known_B & finite_B, ids_B, n)
+    targets_B, losses_B = jax.lax.cond(rising, lambda *once: once, averaged, targets_B, losses_B)
+
+    def updated(shard, blocks, others):
+        (loss_N, step_N), (targets_B, losses_B, step) = blocks, others
+        targets_B -= shard.first  # those before the shard wrap round, and are dropped as those after it
+        return loss_N.at[targets_B].set(losses_B, mode="drop"), step_N.at[targets_B].set(step, mode="drop")
+
+    loss_N, step_N = on_shards(updated, (measured.loss, measured.step), (targets_B, losses_B, step))
+    return Measured(loss_N, step_N, measured.num_invalid + jnp.sum(known_B & ~finite_B, dtype=jnp.int32))
+
+
+def averaged(targets_B: jax.Array, losses_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Every target once, with its mean loss; elsewhere the last number there is, which no block bears."""
+    # Sorted by id, then loss: the runs of equal ids, each in an order that is not the caller's.
+    targets_B, losses_B = jax.lax.sort((targets_B, losses_B), num_keys=2)
+    means_B = running_means(targets_B, losses_B)
+    is_last_B = jnp.append(targets_B[1:] != targets_B[:-1], True)
+    return jnp.where(is_last_B, targets_B, np.uint32(0xFFFFFFFF)), means_B
+
+
 def running_means(groups_B: jax.Array, x_B: jax.Array) -> jax.Array:
     """f32[B]: the mean of each run of equal `groups_B` up to and including each place.
 

@@ -1,7 +1,8 @@
-"""Phases: building those of Learn–Focus–Review, stretching them, and counting them in epochs."""
+"""Phases: building those of Learn–Focus–Review and of rounds, stretching them, and counting them in epochs."""
 
 import math
 import operator
+from collections.abc import Iterable
 from fractions import Fraction
 
 from lfr_jax.schedule.types import Phase, Schedule
@@ -19,20 +20,49 @@ def learn_focus_review(
       ValueError: a length or `reps` is not a positive whole number, or a share is outside [0, 1).
     """
     for name, share in dict(drop=drop, drop2=drop2).items():
-        if not 0 <= share < 1:
-            raise ValueError(f"{name} is {share}, expected a share of the blocks: at least 0, less than 1")
+        checked_drop(name, share)
     reps = positive_int("reps", reps)
     parts = [("learn", learn, 0.0)]
     for rep in range(1, reps + 1):
         suffix = f".{rep}" if reps > 1 else ""
         cycle = [("focus", focus, drop), ("review", review, 0.0), ("focus2", focus2, drop2)]
         parts += [(name + suffix, length, share) for name, length, share in cycle]
+    phases = consecutive((name, length, score and name.startswith("focus")) for name, length, _ in parts)
+    return phases, tuple(share for *_, share in parts)
+
+
+def in_rounds(
+    *, rounds: int, first: int, later: int, anneal: int = 0, last: int = 1, score: bool = False
+) -> tuple[Phase, ...]:
+    """A first round of all blocks, later rounds of chosen ones, and at the end `anneal` rounds of all again.
+
+    `rounds` counts them all. They are 'round.1', 'round.2', ..., and then 'anneal', or
+    'anneal.1', 'anneal.2', ... if there are several. Only the later rounds score on entry.
+
+    Raises:
+      ValueError: a length or `rounds` is not a positive whole number, or `anneal` leaves no round before it.
+    """
+    rounds = positive_int("rounds", rounds)
+    if not 0 <= operator.index(anneal) < rounds:
+        raise ValueError(f"anneal is {anneal}, expected 0 to {rounds - 1}, as there are {rounds} rounds")
+    lengths = [first] + [later] * (rounds - anneal - 1)
+    parts = [(f"round.{i}", length, score and i > 1) for i, length in enumerate(lengths, start=1)]
+    parts += [("anneal" if anneal == 1 else f"anneal.{i}", last, False) for i in range(1, anneal + 1)]
+    return consecutive(parts)
+
+
+def consecutive(parts: Iterable[tuple[str, int] | tuple[str, int, bool]]) -> tuple[Phase, ...]:
+    """Phases one after another from step 0, of these names, lengths in steps, and with these scoring passes.
+
+    Raises:
+      ValueError: a length is not a positive whole number.
+    """
     phases, start = [], 0
-    for name, length, _ in parts:
+    for name, length, *score in parts:
         stop = start + positive_int(f"the length of phase '{name}'", length)
-        phases.append(Phase(name, start, stop, score=score and name.startswith("focus")))
+        phases.append(Phase(name, start, stop, *score))
         start = stop
-    return tuple(phases), tuple(share for *_, share in parts)
+    return tuple(phases)
 
 
 def fit(schedule: Schedule, steps: int) -> Schedule:
@@ -135,6 +165,23 @@ def of_phase(per_phase: tuple, phase_index: int):
 def num_kept(num_blocks: int, drop: float) -> int:
     """N − floor(drop · N), the product being exact: dropping 0.29 of 100 keeps 71. At least 1 of N >= 1."""
     return num_blocks - math.floor(as_written(drop) * num_blocks)
+
+
+def num_chosen(num_blocks: int, keep: float) -> int:
+    """ceil(keep · N), the product being exact: 0.07 of 100 is 7. At least 1 of N >= 1."""
+    return math.ceil(as_written(keep) * num_blocks)
+
+
+def checked_drop(name: str, share: float) -> None:
+    """Raises a ValueError unless `share` of the blocks can be dropped."""
+    if not 0 <= share < 1:
+        raise ValueError(f"{name} is {share}, expected a share of the blocks: at least 0, less than 1")
+
+
+def checked_keep(name: str, share: float) -> None:
+    """Raises a ValueError unless `share` of the blocks can be kept."""
+    if not 0 < share <= 1:
+        raise ValueError(f"{name} is {share}, expected a share of the blocks: more than 0, at most 1")
 
 
 def as_written(x: float) -> Fraction:

@@ -6,9 +6,8 @@ import operator
 
 import numpy as np
 
-from lfr_jax.schedule.permutation import bits_for, permute, round_keys
-
-CHUNK = 1 << 16  # positions worked on at once: they stay in the processor's cache
+from lfr_jax.schedule.permutation import permute, round_keys, sides_for
+from lfr_jax.schedule.systematic import CHUNK, chunks, systematic
 
 
 def plan(rates: np.ndarray, num_draws: int, seed: int, phase: int) -> "Plan":
@@ -62,17 +61,10 @@ def plan(rates: np.ndarray, num_draws: int, seed: int, phase: int) -> "Plan":
     num_draws, seed, phase = operator.index(num_draws), int64("seed", seed), int64("phase", phase)
     if num_draws <= 0:
         raise ValueError(f"num_draws is {num_draws}, expected at least 1")
-
-    drawn_K = np.flatnonzero(rates_N).astype(np.int32)
-    rates_K = rates_N[drawn_K]
-    if rates_K.min() == rates_K.max():
-        everything = len(drawn_K) == len(rates_N)
-        return Epochs(num_draws, seed, phase, len(drawn_K), None if everything else drawn_K)
-
-    order_K = shuffled(len(drawn_K), round_keys(b"block order", seed, phase, 0))
-    offset = int.from_bytes(round_keys(b"offset", seed, phase, 0).tobytes(), "little")
-    counts_K, num_passes = systematic_counts(rates_K[order_K].astype(np.float64), num_draws, offset)
-    return Spread(num_draws, seed, phase, num_passes, np.repeat(drawn_K[order_K], counts_K))
+    if is_equal(rates_N):
+        return Epochs(num_draws, seed, phase, int(np.count_nonzero(rates_N)), 0, drawn(rates_N))
+    copies_M, num_passes = systematic(rates_N, num_draws, seed, phase)
+    return Spread(num_draws, seed, phase, *divmod(num_draws, num_passes), num_passes, copies_M)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,6 +82,8 @@ class Plan(abc.ABC):
     num_draws: int
     seed: int
     phase: int
+    pass_size: int  # of each pass; the last one may be partial
+    num_longer: int  # so many passes, the first ones, are one draw longer
 
     def __len__(self) -> int:
         return self.num_draws
@@ -111,47 +105,52 @@ class Plan(abc.ABC):
         ids = [self._ids(flat[start : start + CHUNK]) for start in range(0, len(flat), CHUNK)]
         return np.concatenate(ids).reshape(positions.shape)[()]
 
-    @abc.abstractmethod
     def _ids(self, positions: np.ndarray) -> np.ndarray:
         """int64[E] -> int64[E]."""
+        size, longer = self.pass_size, self.num_longer
+        # The larger is the one that counts passes of the right size.
+        passes = np.maximum(positions // (size + 1), (positions - longer) // size) if longer else positions // size
+        offsets = positions - passes * size
+        offsets -= np.minimum(passes, longer)
+        first = int(passes[0])
+        if first == passes[-1] and (passes == first).all():  # as almost always
+            sizes, keys = size + (first < longer), self._keys(first)
+        else:
+            numbers, which = np.unique(passes, return_inverse=True)
+            sizes = (size + (passes < longer)).astype(np.uint32)
+            keys = np.stack([self._keys(int(number)) for number in numbers], axis=-1)[:, which]
+        slots = permute(offsets.astype(np.uint32), sizes, keys, sides_for(size + (longer > 0)))
+        return self._blocks(passes, slots.astype(np.int64)).astype(np.int64, copy=False)
 
-    def _shuffle(self, passes: np.ndarray, offsets: np.ndarray, sizes: np.ndarray | int, bits: int) -> np.ndarray:
-        """int64[E]: where offset e of its pass lands in that pass's permutation."""
-        numbers, which = np.unique(passes, return_inverse=True)
-        keys = np.stack([round_keys(b"pass", self.seed, self.phase, int(number)) for number in numbers], axis=-1)
-        keys = keys[:, 0] if len(numbers) == 1 else keys[:, which]
-        return permute(offsets.astype(np.uint32), sizes, keys, bits).astype(np.int64)
+    def _keys(self, number: int) -> np.ndarray:
+        return round_keys(b"pass", self.seed, self.phase, number)
+
+    @abc.abstractmethod
+    def _blocks(self, passes: np.ndarray, slots: np.ndarray) -> np.ndarray:
+        """int64[E]: which block stands in each slot of a pass that has not been shuffled."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Epochs(Plan):
-    """Consecutive passes over the same blocks; the last one may be partial."""
+    """Consecutive passes over the same blocks."""
 
-    pass_size: int  # K
-    blocks: np.ndarray | None  # int32[K]: the blocks drawn; None = 0, 1, ..., K−1
+    blocks: np.ndarray | None  # uint32[K]: the blocks drawn; None = 0, 1, ..., K−1
 
-    def _ids(self, positions):
-        passes, offsets = np.divmod(positions, self.pass_size)
-        slots = self._shuffle(passes, offsets, self.pass_size, bits_for(self.pass_size))
-        return slots if self.blocks is None else self.blocks[slots].astype(np.int64)
+    def _blocks(self, passes, slots):
+        return slots if self.blocks is None else self.blocks[slots]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spread(Plan):
-    """P passes of equal size, up to one: copy j is in pass j mod P. The longer passes come first."""
+    """Passes of equal size, up to one: copy j is in pass j mod P."""
 
     num_passes: int  # P
-    copies: np.ndarray  # int32[M]: the block of each copy, equal ones together
+    copies: np.ndarray  # uint32[M]: the block of each copy, equal ones together
 
-    def _ids(self, positions):
-        size, num_longer = divmod(self.num_draws, self.num_passes)
-        in_longer = num_longer * (size + 1)  # draws in the passes of size + 1
-        is_longer = positions < in_longer
-        sizes = size + is_longer
-        passes, offsets = np.divmod(positions - np.where(is_longer, 0, in_longer), sizes)
-        passes += np.where(is_longer, 0, num_longer)
-        slots = self._shuffle(passes, offsets, sizes, bits_for(size + 1))
-        return self.copies[slots * self.num_passes + passes].astype(np.int64)
+    def _blocks(self, passes, slots):
+        slots *= self.num_passes
+        slots += passes
+        return self.copies[slots]
 
 
 def checked_rates(rates: np.ndarray) -> np.ndarray:
@@ -159,59 +158,32 @@ def checked_rates(rates: np.ndarray) -> np.ndarray:
     rates_N = np.asarray(rates)
     if rates_N.ndim != 1 or rates_N.size == 0:
         raise ValueError(f"rates have shape {rates_N.shape}, expected [N], one for each of at least one block")
-    wrong_N = ~((rates_N >= 0) & (rates_N < np.inf))
-    if wrong_N.any():
-        i = int(wrong_N.argmax())
+    least, most = rates_N.min(), rates_N.max()  # NaN, if there is any
+    if not (least >= 0 and most < np.inf):
+        i = int((~((rates_N >= 0) & (rates_N < np.inf))).argmax())
         raise ValueError(f"rates[{i}] is {rates_N[i]}, expected a finite number, 0 or more")
-    if not rates_N.any():
+    if most == 0:
         raise ValueError(f"rates[0] to rates[{len(rates_N) - 1}] are all 0, expected at least one positive")
     return rates_N
 
 
-def systematic_counts(rates_K: np.ndarray, num_draws: int, offset: int) -> tuple[np.ndarray, int]:
-    """Counts int64[K] that sum to `num_draws`, each the expected one rounded down or up; and their bound.
-
-    Expected counts are split into whole and fractional parts, the latter in integer units of
-    at most 2**-30. From there on the arithmetic is exact: marks stand `offset` and every whole
-    from there, and a block whose fraction spans a mark gets one more.
-    The bound is the largest expected count, rounded up.
-
-    Args:
-      rates_K: float64[K], positive and finite.
-      num_draws: M.
-      offset: any integer; a random one makes the expectation of each count the expected count.
-    """
-    unit_bits = min(40, 62 - len(rates_K).bit_length())  # so that K units fit into int64
-    unit = 1 << unit_bits
-    # A power of two as factor is exact, and keeps the sum finite.
-    rates_K = np.ldexp(rates_K, -np.frexp(rates_K.max())[1])
-    expected_K = rates_K * num_draws / rates_K.sum()
-    whole_K = np.floor(expected_K)
-    units_K = np.rint((expected_K - whole_K) * unit).astype(np.int64)
-    counts_K = whole_K.astype(np.int64) + (units_K >> unit_bits)
-    units_K &= unit - 1
-    largest = int((counts_K + (units_K > 0)).max())
-
-    # Rounding leaves the fractions a few units away from a whole number of draws.
-    rest = (num_draws - int(counts_K.sum())) * unit - int(units_K.sum())
-    for i in np.flatnonzero(units_K):
-        if rest == 0:
-            break
-        moved = max(-int(units_K[i]), min(rest, unit - int(units_K[i])))
-        units_K[i] += moved
-        rest -= moved
-
-    marks_K = (np.cumsum(units_K) + offset % unit) >> unit_bits
-    counts_K += np.diff(marks_K, prepend=0)
-    return counts_K, largest
+def is_equal(rates_N: np.ndarray) -> bool:
+    """Whether all rates but those of 0 are the same."""
+    most = rates_N.max()
+    return all(((rates_N[part] == 0) | (rates_N[part] == most)).all() for part in chunks(len(rates_N)))
 
 
-def shuffled(size: int, keys: np.ndarray) -> np.ndarray:
-    """uint32[size]: the whole of a permutation."""
-    bits, order = bits_for(size), np.arange(size, dtype=np.uint32)
-    for start in range(0, size, CHUNK):
-        order[start : start + CHUNK] = permute(order[start : start + CHUNK], size, keys, bits)
-    return order
+def drawn(rates_N: np.ndarray) -> np.ndarray | None:
+    """uint32[K]: the blocks with a rate, in order; None if that is all."""
+    num_drawn = int(np.count_nonzero(rates_N))
+    if num_drawn == len(rates_N):
+        return None
+    blocks_K, end = np.empty(num_drawn, np.uint32), 0
+    for part in chunks(len(rates_N)):  # flatnonzero of the whole would take 8 bytes a block
+        (found,) = np.nonzero(rates_N[part])
+        blocks_K[end : end + len(found)] = found + part.start
+        end += len(found)
+    return blocks_K
 
 
 def int64(name: str, value: int) -> int:

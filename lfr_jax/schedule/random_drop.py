@@ -1,9 +1,7 @@
 """The control of LFR: the same phases and shares, but blocks dropped at random."""
 
-import jax
-
+from lfr_jax.schedule.chance import phase_key, random_blocks
 from lfr_jax.schedule.phases import learn_focus_review, num_kept, of_phase
-from lfr_jax.schedule.select import hardest
 from lfr_jax.schedule.types import Schedule
 from lfr_jax.schedule.uniform import ignore, init, rates
 
@@ -50,8 +48,7 @@ def random_drop(
     )
 
     def begin(state, phase_index):
-        n = state.drawn.shape[0]
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), PURPOSE), phase_index)
-        return state._replace(drawn=hardest(jax.random.uniform(key, n), num_kept(n, of_phase(drops, phase_index))))
+        k = num_kept(state.drawn.shape[0], of_phase(drops, phase_index))
+        return state._replace(drawn=random_blocks(phase_key(seed, PURPOSE, phase_index), state.drawn, k))
 
     return Schedule(phases, init, ignore, begin, rates)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from lfr_jax.schedule.estimate import Scores, Unmeasured, checked, estimate
-from lfr_jax.schedule.groups import Groups, fill, groups_of
+from lfr_jax.schedule.groups import Groups, groups_of
 from lfr_jax.schedule.observe import Measured, observe
 from lfr_jax.schedule.observe import unmeasured as nothing_measured
 from lfr_jax.schedule.phases import of_phase
@@ -25,8 +25,6 @@ class ScoredState(NamedTuple):
     """State of the policies that `scored` builds."""
 
     measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
-    newest: jax.Array  # i32[]: the last step of any measurement when this phase began; −1 = none
-    since: jax.Array  # i32[]: the same before the measurements that this phase went by
     info: dict[str, Any]  # f32[N] arrays and `Groups`: what the policy needs of BlockInfo
     rate: jax.Array  # bool[N] or f32[N]: the rates of this phase
 
@@ -37,6 +35,7 @@ def scored(
     *,
     scores: Scores = "pass",
     unmeasured: Unmeasured = "hardest",
+    minus: str = "",
     needs: tuple[str, ...] = (),
     policy: str = "this policy",
     dtype=bool,
@@ -49,6 +48,7 @@ def scored(
       scores: which losses; see `estimate`. All but "pass" observe the losses of training.
       unmeasured: what a block without a loss counts as: "hardest" leaves it NaN, which
         `hardest` marks first; "domain" and "cluster" give it the mean of the others there.
+      minus: name of an array of `BlockInfo` to subtract from every loss, before anything else.
       needs: names of the arrays of `BlockInfo` that the choices read.
       policy: its name, for errors.
       dtype: of the rates, bool or jnp.float32.
@@ -74,25 +74,24 @@ def scored(
     checked("scores", scores, Scores)
     checked("unmeasured", unmeasured, Unmeasured)
     grouped_by = () if unmeasured == "hardest" else (unmeasured,)
+    names = sorted({*needs, *grouped_by, minus} - {""})
 
     def init(info: BlockInfo) -> ScoredState:
         n = num_blocks(info)
-        kept = {name: given(info, name, policy) for name in sorted({*needs, *grouped_by})}
-        return ScoredState(nothing_measured(n), jnp.int32(-1), jnp.int32(-1), kept, jnp.ones(n, dtype))
+        kept = {name: given(info, name, policy) for name in names}
+        return ScoredState(nothing_measured(n), kept, jnp.ones(n, dtype))
 
     def fold(state, ids_B, losses_B, step):
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
 
     def begin(state, phase_index):
         choose = of_phase(choices, phase_index)
-        newest = jnp.max(state.measured.step)
-        since = jnp.where(newest > state.newest, state.newest, state.since)
-        state = state._replace(newest=newest, since=since)
         if choose is None:
             return state._replace(rate=jnp.ones_like(state.rate))
-        loss_N = estimate(state.measured, since, scores)
-        for name in grouped_by:
-            loss_N = fill(loss_N, state.info[name])
+        measured = state.measured
+        if minus:
+            measured = measured._replace(loss=measured.loss - state.info[minus])
+        loss_N = estimate(measured, scores, *(state.info[name] for name in grouped_by))
         return state._replace(rate=choose(loss_N, state.info).astype(dtype))
 
     return Schedule(phases, init, fold, begin, rates, observe_train=scores != "pass")

@@ -5,7 +5,9 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from lfr_jax.schedule.groups import means_of
 from lfr_jax.schedule.observe import Measured
+from lfr_jax.schedule.shards import on_shards
 
 
 def detrend(measured: Measured, num_bins: int) -> jax.Array:
@@ -46,22 +48,18 @@ def residuals(measured: Measured, num_bins: int) -> jax.Array:
     """f32[N]: the arithmetic of `detrend`."""
     loss_N, step_N = measured.loss, measured.step
     known_N = ~jnp.isnan(loss_N)
-    first = jnp.min(jnp.where(known_N, step_N, jnp.iinfo(jnp.int32).max))
-    last = jnp.max(jnp.where(known_N, step_N, -1))
-    age_N = (step_N - first).astype(jnp.float32)
-    bin_N = jnp.floor(age_N * (num_bins / (last - first + 1).astype(jnp.float32)))
-
-    def means(b):
-        inside_N = known_N & (bin_N == b)
-        n = jnp.sum(inside_N, dtype=jnp.float32)
-
-        def mean(x_N):
-            return jnp.sum(jnp.where(inside_N, x_N, 0.0)) / jnp.maximum(n, 1.0)
-
-        return n, mean(age_N), mean(loss_N)
-
-    # Sums bin by bin, where a scatter-add would round differently from run to run on a GPU.
-    n_M, age_M, loss_M = jax.lax.map(means, jnp.arange(num_bins, dtype=jnp.float32))
+    first = jnp.min(step_N, where=known_N, initial=jnp.iinfo(jnp.int32).max)
+    last = jnp.max(step_N, where=known_N, initial=-1)
+    age_N = jnp.where(known_N, step_N - first, 0).astype(jnp.float32)
+    bin_N = (age_N * (num_bins / (last - first + 1).astype(jnp.float32))).astype(jnp.int32)
+    bin_N = jnp.where(known_N, jnp.minimum(bin_N, num_bins - 1), num_bins)
+    age_M, count_M = means_of(age_N, bin_N, num_bins)
+    loss_M, _ = means_of(loss_N, bin_N, num_bins)
     # An empty bin repeats the point before it. The first bin is never empty.
-    filled_M = jax.lax.cummax(jnp.where(n_M > 0, jnp.arange(num_bins), 0))
-    return loss_N - jnp.interp(age_N, age_M[filled_M], loss_M[filled_M])
+    filled_M = jax.lax.cummax(jnp.where(count_M > 0, jnp.arange(num_bins), 0))
+
+    def residual(_, blocks, points):
+        age_N, loss_N = blocks
+        return loss_N - jnp.interp(age_N, *points)
+
+    return on_shards(residual, (age_N, loss_N), (age_M[filled_M], loss_M[filled_M]))

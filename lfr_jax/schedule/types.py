@@ -56,7 +56,7 @@ class Schedule(NamedTuple):
     phases: tuple[Phase, ...]
     # block_info -> state. Call it with concrete `block_info.num_blocks`.
     init: Callable[[BlockInfo], ScheduleState]
-    # (state, ids i32[B], losses f32[B], step i32[]) -> state: fold in measured mean NLL (nats per token).
+    # (state, ids i32[B] or u32[B], losses f32[B], step i32[]) -> state: fold in measured mean NLL (nats per token).
     observe: Callable[[ScheduleState, jax.Array, jax.Array, jax.Array], ScheduleState]
     # (state, phase_index) -> state: enter phases[phase_index], a Python int; set the rates.
     begin: Callable[[ScheduleState, int], ScheduleState]
@@ -69,6 +69,14 @@ class Schedule(NamedTuple):
     observe_train: bool = False
 
 
+class MissingInfo(ValueError):
+    """A policy needs the array `name` of BlockInfo, and it was not given."""
+
+    def __init__(self, name: str, policy: str):
+        super().__init__(f"{policy} needs BlockInfo.{name}, one number for each block; found None")
+        self.name = name
+
+
 def num_blocks(info: BlockInfo) -> int:
     """N, after checking that there are blocks and that every array in `info` has N entries.
 
@@ -76,9 +84,9 @@ def num_blocks(info: BlockInfo) -> int:
       ValueError: no block at all, or an array of another shape than `(info.num_blocks,)`.
     """
     n = operator.index(info.num_blocks)
-    if not 0 < n < 2**31:
+    if not 0 < n < 2**32:
         raise ValueError(
-            f"BlockInfo.num_blocks is {n}, expected 1 to 2**31 - 1: with no block, no phase has any to keep"
+            f"BlockInfo.num_blocks is {n}, expected 1 to 2**32 - 1: with no block, no phase has any to keep"
         )
     for name, array in zip(info._fields[1:], info[1:]):
         if array is not None and np.shape(array) != (n,):
@@ -93,9 +101,9 @@ def required(info: BlockInfo, name: str, policy: str) -> jax.Array | np.ndarray:
     """`BlockInfo.<name>`.
 
     Raises:
-      ValueError: it was not given.
+      MissingInfo: it was not given.
     """
     array = getattr(info, name)
     if array is None:
-        raise ValueError(f"{policy} needs BlockInfo.{name}, one number for each block; found None")
+        raise MissingInfo(name, policy)
     return array

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lfr_jax.schedule.phases import positive_int
+from lfr_jax.schedule.phases import of_phase, positive_int
 from lfr_jax.schedule.types import Phase, Schedule, num_blocks
 
 
@@ -42,7 +42,7 @@ def uniform(steps: int = 1000) -> Schedule:
         phases=(Phase("uniform", 0, positive_int("steps", steps)),),
         init=init,
         observe=ignore,
-        begin=lambda state, phase_index: state,
+        begin=lambda state, phase_index: of_phase((state,), phase_index),
         rates=rates,
     )
 

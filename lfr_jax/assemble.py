@@ -1,0 +1,195 @@
+"""From segments to stores: duplicates left out, documents held out, sources made contiguous."""
+
+import itertools
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from lfr_jax import segments
+from lfr_jax.segments import BLANK, BROKEN, MORE, Run, Segment
+from lfr_jax.store_writer import StoreWriter
+
+# One row for each document that is not blank or broken, source by source.
+DOCUMENT = np.dtype([("hash", "<u8"), ("text", "<u8", 2), ("position", "<i8"), ("tokens", "<i8"), ("number", "<i8")])
+
+
+class Count(NamedTuple):
+    documents: int
+    tokens: int
+
+
+class Assembled(NamedTuple):
+    """What went into the stores."""
+
+    train: dict[str, Count]  # by domain
+    valid: dict[str, Count]
+    documents: int  # all that were read
+    duplicates: int  # left out because an earlier one had the same text
+    blank: int  # left out
+    text_Kx2: np.ndarray  # uint64: digests of the texts that are in
+
+
+class Piece(NamedTuple):
+    """A run of one source, with where it stands."""
+
+    segment: Segment
+    run: Run
+    start: int  # byte of its first token
+    rows: np.ndarray  # [ROW]
+    position: int  # of the segment's first row in the order of reading
+
+
+def assemble(
+    found: Iterable[Segment],
+    train: StoreWriter,
+    valid: StoreWriter,
+    fraction: float,
+    seen_Kx2: np.ndarray = np.empty((0, 2), np.uint64),
+    known: Iterable[str] = (),
+) -> Assembled:
+    """Puts the documents of all segments into two stores, in memory of about 120 bytes a document.
+
+    The documents of a source are made contiguous, sources sorted by domain and name. Of documents with the
+    same text the first one read stays, and none if the text is among `seen_Kx2`. A document is held out if the
+    hash of its id falls below `fraction`, whatever the order. Each domain, but for the `known` ones, is on
+    both sides: if chance leaves one side empty, the document of the lowest (highest) hash goes there; the end
+    of a domain's only document is held out.
+    """
+    sources = by_source(found)
+    read = {name: whole_documents(pieces) for name, pieces in sources.items()}
+    counted = {name: len(usable) for name, (usable, _, _) in read.items()}
+    everything = np.concatenate([np.empty(0, DOCUMENT), *(usable for usable, _, _ in read.values())])
+    kept = is_first(everything["text"], everything["position"], seen_Kx2)
+    kept = dict(zip(counted, np.split(kept, np.cumsum([*counted.values()], dtype=int)[:-1])))
+    counts: tuple[dict, dict] = {}, {}
+    for domain, names in itertools.groupby(sources, key=lambda name: name[0]):
+        names = list(names)
+        new = np.concatenate([read[name][0][kept[name]] for name in names])
+        if not len(new):
+            continue
+        held_D = held_out(new["hash"], fraction, both=domain not in known)
+        lone = len(new) == 1 and domain not in known
+        for side in (0, 1):
+            counts[side][domain] = Count(int(np.sum(held_D == side)), int(new["tokens"][held_D == side].sum()))
+        if lone:
+            total = int(new["tokens"][0])
+            tail = int(np.clip(total * fraction, 1, total - 1))
+            counts[0][domain], counts[1][domain] = Count(1, total - tail), Count(1, tail)
+        ends = np.cumsum([np.sum(kept[name]) for name in names])
+        for name, held in zip(names, np.split(held_D, ends[:-1])):
+            usable, documents, _ = read[name]
+            side_D = np.full(documents, -1, np.int8)
+            side_D[usable["number"][kept[name]]] = held
+            copy(name, sources[name], side_D, total - tail if lone else None, (train, valid))
+    total = sum(documents for _, documents, _ in read.values())
+    blank = sum(blank for _, _, blank in read.values())
+    in_stores = np.concatenate([np.empty(0, bool), *kept.values()])
+    return Assembled(
+        *counts, total, int(np.sum(~in_stores)), blank, np.concatenate([seen_Kx2, everything["text"][in_stores]])
+    )
+
+
+def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[Piece]]:
+    """The runs of each (domain, source), in the order of reading; domains and sources sorted."""
+    sources: dict[tuple[str, str], list[Piece]] = {}
+    position = 0
+    for segment in found:
+        first = 0
+        for run, start in segments.tokens(segment):
+            rows = segment.rows[first : first + run.rows]
+            sources.setdefault((run.domain, run.source), []).append(
+                Piece(segment._replace(rows=None), run, start, rows, position)
+            )
+            first += run.rows
+        position += first
+    return dict(sorted(sources.items()))
+
+
+def whole_documents(pieces: list[Piece]) -> tuple[np.ndarray, int, int]:
+    """The usable documents [DOCUMENT] of a source; how many there are in all, and how many blank ones."""
+    rows = np.concatenate([piece.rows for piece in pieces])
+    position_R = np.concatenate([piece.rows["number"] + np.int64(piece.position) for piece in pieces])
+    (start_D,) = np.nonzero(is_start(rows["flags"]))
+    found = np.empty(len(start_D), DOCUMENT)
+    found["hash"], found["position"] = rows["hash"][start_D], position_R[start_D]
+    found["text"] = rows["text"][start_D]
+    found["tokens"] = np.add.reduceat(rows["tokens"].astype(np.int64), start_D)
+    found["number"] = np.arange(len(start_D))
+    stop_D = np.append(start_D[1:], len(rows))
+    for i in np.flatnonzero(stop_D - start_D > 1):  # the digest of a long text is that of its pieces' digests
+        found["text"][i] = segments.digest(rows["text"][start_D[i] : stop_D[i]].tobytes())
+    broken_D = np.bitwise_or.reduceat(rows["flags"], start_D) & BROKEN > 0
+    blank_D = (np.bitwise_and.reduceat(rows["flags"] & BLANK, start_D) > 0) & ~broken_D
+    return found[~broken_D & ~blank_D], len(found), int(blank_D.sum())
+
+
+def is_start(flags_R: np.ndarray) -> np.ndarray:
+    """bool[R]: whether a document begins with this row."""
+    return np.append(True, flags_R[:-1] & MORE == 0)
+
+
+def is_first(text_Dx2: np.ndarray, position_D: np.ndarray, seen_Kx2: np.ndarray) -> np.ndarray:
+    """bool[D]: whether no document before, by position, has the same text, nor is it among those seen."""
+    text = np.concatenate([seen_Kx2, text_Dx2])
+    position = np.concatenate([np.full(len(seen_Kx2), -1), position_D])
+    order = np.lexsort((position, text[:, 1], text[:, 0]))
+    again = np.zeros(len(text), bool)
+    again[order[1:]] = np.all(text[order[1:]] == text[order[:-1]], axis=1)
+    return ~again[len(seen_Kx2) :]
+
+
+def held_out(hash_D: np.ndarray, fraction: float, both: bool) -> np.ndarray:
+    """bool[D]: the documents of a domain to hold out; with `both`, at least one and not all of two or more."""
+    held_D = hash_D < np.uint64(int(fraction * 2**64))
+    if both and len(hash_D):
+        held_D[np.argmin(hash_D)] = True
+        held_D[np.argmax(hash_D)] = False
+    return held_D
+
+
+def copy(
+    name: tuple[str, str],
+    pieces: list[Piece],
+    side_D: np.ndarray,
+    cut_at: int | None,
+    writers: tuple[StoreWriter, StoreWriter],
+) -> None:
+    """Appends a source's documents to the stores, run by run.
+
+    Args:
+      side_D: which of the writers each document goes to; -1: to none.
+      cut_at: so many tokens of the source's only document go to the first writer, the rest to the second.
+    """
+    rows = np.concatenate([piece.rows[["tokens", "flags"]] for piece in pieces])
+    start_R, tokens_R = is_start(rows["flags"]), rows["tokens"].astype(np.int64)
+    side_R = side_D[np.cumsum(start_R) - 1]
+    run_R = np.repeat(np.arange(len(pieces)), [len(piece.rows) for piece in pieces])
+    if cut_at is not None and np.any(side_R >= 0):
+        (of_it,) = np.nonzero(side_R >= 0)
+        ends = np.cumsum(tokens_R[of_it])
+        cut = int(np.searchsorted(ends, cut_at))  # this row is taken apart
+        at, rest = of_it[cut], ends[cut] - cut_at
+        side_R[of_it[: cut + 1]], side_R[of_it[cut + 1 :]] = 0, 1
+        tokens_R[at] -= rest
+        tokens_R, side_R = np.insert(tokens_R, at + 1, rest), np.insert(side_R, at + 1, 1)
+        start_R, run_R = np.insert(start_R, at + 1, True), np.insert(run_R, at + 1, run_R[at])
+    for side, writer in enumerate(writers):
+        if np.any(side_R == side):
+            writer.source(name[1], name[0])
+    bounds = np.searchsorted(run_R, np.arange(len(pieces) + 1))
+    for piece, first, stop in zip(pieces, bounds, bounds[1:]):
+        side, start, length = side_R[first:stop], start_R[first:stop], tokens_R[first:stop]
+        if np.any(side >= 0):
+            tokens = segments.read(piece.segment, piece.run, piece.start)
+            for number, writer in enumerate(writers):
+                if np.any(mine := side == number):
+                    wanted = tokens if mine.all() else tokens[np.repeat(mine, length)]
+                    writer.add(wanted, *merged(length[mine], start[mine]))
+
+
+def merged(length_R: np.ndarray, start_R: np.ndarray) -> tuple[np.ndarray, bool]:
+    """The lengths of documents out of those of their pieces, and whether the first goes on with one begun before."""
+    first = np.flatnonzero(start_R)
+    goes_on = not start_R[0]
+    return np.add.reduceat(length_R, np.append(0, first) if goes_on else first), goes_on

@@ -1,0 +1,83 @@
+"""Fixed shares for the domains, changing from stage to stage."""
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from lfr_jax.schedule.domains import By, staged
+from lfr_jax.schedule.phases import consecutive
+from lfr_jax.schedule.types import Schedule
+
+Weights = Literal["natural", "equal"] | Sequence[float]
+
+
+def mixture(stages: Sequence[tuple[int, Weights]] = ((1000, "natural"),), by: By = "domain") -> Schedule:
+    r"""Draws from the domains in given proportions, stage by stage.
+
+    With weights $w_d$ and $n_d$ blocks in domain d, each block of d is drawn at the rate
+
+    $$ r_i = w_{d(i)} / n_{d(i)} $$
+
+    so that domain d gets the share $w_d / \sum w$ of the draws. The sum goes over the domains
+    that have blocks.
+
+    Args:
+      stages: for each stage its length in steps, and its weights: "natural" ($w_d = n_d$: every block
+        equally often), "equal" ($w_d = 1$: every domain equally often), or a number for each
+        domain, 0 or more.
+      by: what is a domain here, "domain" or "cluster".
+
+    Returns:
+      The schedule; its state is a `DomainState`. Its phases are 'stage.1', 'stage.2', ...
+
+    Raises:
+      ValueError: there is no stage; a length is not a positive whole number; a weight is negative
+        or not finite; or `by` is neither. From `init`: `BlockInfo` lacks the domains; there
+        are more or fewer weights than domains; or all domains with a weight are empty.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> s = schedule.mixture([(300, "natural"), (100, [1, 3])])
+      >>> state = s.init(schedule.BlockInfo(4, domain=[0, 0, 0, 1]))
+      >>> s.rates(s.begin(state, 0)).tolist()
+      [1.0, 1.0, 1.0, 1.0]
+      >>> [round(rate, 3) for rate in s.rates(s.begin(state, 1)).tolist()]
+      [0.111, 0.111, 0.111, 1.0]
+    """
+    return of_stages(stages, by, "mixture")
+
+
+def of_stages(stages: Sequence[tuple[int, Weights]], by: By, policy: str) -> Schedule:
+    """`mixture`, under the name of a policy that is made of it."""
+    if not stages:
+        raise ValueError(f"{policy} has no stages, expected at least one: its length and its weights")
+    phases = consecutive((f"stage.{number}", length) for number, (length, _) in enumerate(stages, 1))
+    shares = tuple(
+        functools.partial(share, phase.name, checked(phase.name, w)) for phase, (_, w) in zip(phases, stages)
+    )
+    return staged(phases, shares, by=by, policy=policy)
+
+
+def checked(stage: str, weights: Weights) -> str | np.ndarray:
+    """The weights, if they are such; float64[G] where they are numbers."""
+    if isinstance(weights, str):
+        if weights not in ("natural", "equal"):
+            raise ValueError(f"the weights of {stage} are {weights!r}, expected 'natural', 'equal' or numbers")
+        return weights
+    weights_G = np.asarray(weights, np.float64)
+    if weights_G.ndim != 1 or not np.isfinite(weights_G).all() or (weights_G < 0).any():
+        raise ValueError(f"the weights of {stage} are {weights}, expected a finite number, 0 or more, for each domain")
+    return weights_G
+
+
+def share(stage: str, weights: str | np.ndarray, size_G: np.ndarray) -> np.ndarray:
+    """float64[G]: what the weights mean for domains of these sizes."""
+    if isinstance(weights, str):
+        return size_G.astype(np.float64) if weights == "natural" else np.ones(len(size_G))
+    if len(weights) != len(size_G):
+        raise ValueError(f"{stage} has {len(weights)} weights, expected {len(size_G)}: one for each domain")
+    if not weights[size_G > 0].any():
+        raise ValueError(f"{stage} has weights {weights.tolist()}, but no blocks where they are not 0")
+    return weights

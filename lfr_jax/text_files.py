@@ -1,0 +1,154 @@
+"""Files of text: `.jsonl` and plain text, packed with gzip or zstd or not, read in bounded memory."""
+
+import codecs
+import gzip
+import json
+import pathlib
+import zlib
+from collections.abc import Iterator
+from typing import BinaryIO, NamedTuple
+
+import zstandard
+
+from lfr_jax import corpus
+from lfr_jax.corpus import Chunk, Document, Fields, Given
+
+READ_BYTES = 1 << 20
+
+
+class File(NamedTuple):
+    """A file, and what its documents are called if they do not say so themselves."""
+
+    path: pathlib.Path
+    name: str  # their ids begin with it
+    domain: str
+    source: str
+    fields: Fields
+
+    @property
+    def document(self) -> Document:
+        return Document(self.name, "", self.domain, self.source)
+
+
+class Lines(NamedTuple):
+    """A chunk of a `.jsonl` file: whole lines."""
+
+    file: File
+    first: int  # the number of the first line, from 1
+    raw: bytes
+    size: int
+
+    def documents(self) -> Iterator[Document]:
+        for number, line in enumerate(self.raw.split(b"\n"), start=self.first):
+            if line.strip():
+                yield parse(line, self.file, number)
+
+
+def parse(line: bytes, file: File, number: int) -> Document:
+    """One line of a `.jsonl` file."""
+    where, default = f"{file.path}, line {number}", file.document._replace(id=f"{file.name}:{number}")
+    try:
+        fields = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:
+        return corpus.broken(default, "not JSON", f"{where}: found no valid JSON in UTF-8 ({error})")
+    if not isinstance(fields, dict):
+        kind = type(fields).__name__
+        return corpus.broken(default, "not JSON", f"{where}: found a JSON {kind}; expected an object with a 'text'")
+    return corpus.record(fields, file.fields, where, default)
+
+
+def line_chunks(file: File) -> Iterator[Lines]:
+    """The lines of a file in chunks of about `corpus.CHUNK_BYTES`; a longer line is held in memory whole."""
+    first, raw, read = 1, bytearray(), 0
+    for piece, consumed in unpacked(file.path):
+        raw += piece
+        read += consumed
+        if len(raw) >= corpus.CHUNK_BYTES and b"\n" in piece:
+            end = raw.rindex(b"\n") + 1
+            yield Lines(file, first, bytes(raw[:end]), read)
+            first, read = first + raw.count(b"\n", 0, end), 0
+            del raw[:end]
+    if raw or read:
+        yield Lines(file, first, bytes(raw), read)
+
+
+def text_chunks(file: File) -> Iterator[Given]:
+    """The one document of a file, in pieces of `corpus.PIECE_CHARS` characters, a few to a chunk."""
+    progress, chars, held = Progress(), 0, []
+    try:
+        for text, more in corpus.cut(decoded(file.path, progress)):
+            held.append(file.document._replace(text=text, more=more))
+            chars += len(text)
+            if chars >= corpus.CHUNK_BYTES and more:
+                yield Given(tuple(held), progress.take())
+                chars, held = 0, []
+    except UnicodeDecodeError as error:
+        found = f"{file.path}: found bytes that are not UTF-8 text ({error}, in its last {READ_BYTES} bytes read)"
+        held = [corpus.broken(file.document, "not UTF-8", found)]
+    yield Given(tuple(held), progress.take())
+
+
+class Progress:
+    """Bytes of a file that were read since it was last asked."""
+
+    read = 0
+
+    def take(self) -> int:
+        read, self.read = self.read, 0
+        return read
+
+
+def decoded(path: pathlib.Path, progress: Progress) -> Iterator[str]:
+    decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+    for piece, consumed in unpacked(path):
+        progress.read += consumed
+        yield decode(piece)
+    yield decode(b"", final=True)
+
+
+def unpacked(path: pathlib.Path) -> Iterator[tuple[bytes, int]]:
+    """The bytes of a file in pieces, unpacked if its name says that it is packed, and how many were read for each.
+
+    Raises:
+      ValueError: the stream was cut off, or is none.
+    """
+    unpack = {".gz": unpack_gzip, ".zst": unpack_zstd}.get(path.suffix, unpack_nothing)
+    before = 0
+    with open(path, "rb") as file:
+        try:
+            for piece in unpack(file):
+                yield piece, file.tell() - before
+                before = file.tell()
+        except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+            raise ValueError(f"{path}: found a broken {path.suffix} stream ({error}); copy it anew") from None
+
+
+def unpack_nothing(file: BinaryIO) -> Iterator[bytes]:
+    while piece := file.read(READ_BYTES):
+        yield piece
+
+
+def unpack_gzip(file: BinaryIO) -> Iterator[bytes]:
+    with gzip.open(file, "rb") as stream:
+        while piece := stream.read(READ_BYTES):
+            yield piece
+
+
+def unpack_zstd(file: BinaryIO) -> Iterator[bytes]:
+    """zstandard's own reader takes a cut-off stream for a whole one, so frames are counted here."""
+    frame = None
+    for piece in unpack_nothing(file):
+        while piece:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(piece)
+            piece, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame is not None:
+        raise EOFError("the last frame is not complete")
+
+
+def chunks(file: File) -> Iterator[Chunk]:
+    return line_chunks(file) if is_lines(file.path) else text_chunks(file)
+
+
+def is_lines(path: pathlib.PurePath) -> bool:
+    return ".jsonl" in path.suffixes[-2:]

@@ -1,0 +1,76 @@
+"""Text of TFDS data sets that lie on disk in a random-access format. TensorFlow is not needed."""
+
+import functools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lfr_jax import corpus
+from lfr_jax.corpus import Document, Fields, Input
+
+AT_ONCE = 1024  # examples read at once
+PER_CHUNK = 8 * AT_ONCE
+
+
+def of_name(name: str, split: str = "train", text_feature: str = "text", data_dir: str | None = None) -> Input:
+    """The input that a TFDS data set is.
+
+    Args:
+      name: as TFDS writes it: `c4/en:3.0.1`, `lm1b`, ... It is the domain and the source.
+      text_feature: the feature that holds the text.
+      data_dir: the folder of the data sets; TFDS's own default if None.
+
+    Raises:
+      ValueError: no such data set or split.
+    """
+    builder, data = opened(name, split, data_dir)
+    size = builder.info.splits[split].num_bytes or 0
+    stamp = corpus.stamp(builder.info.full_name, str(builder.data_path), split, text_feature, len(data), size)
+    starts = range(0, len(data), PER_CHUNK)
+
+    def chunks() -> Iterator[Examples]:
+        for start, share in zip(starts, corpus.spread(size, max(len(starts), 1))):
+            yield Examples(name, split, text_feature, data_dir, start, min(start + PER_CHUNK, len(data)), share)
+
+    return Input(stamp, size, chunks)
+
+
+class Examples(NamedTuple):
+    """A chunk of a data set: the examples `start` to `stop`."""
+
+    name: str
+    split: str
+    text_feature: str
+    data_dir: str | None
+    start: int
+    stop: int
+    size: int
+
+    def documents(self) -> Iterator[Document]:
+        _, data = opened(self.name, self.split, self.data_dir)
+        for index, example in examples(data, self.start, self.stop):
+            where = f"TFDS data set {self.name!r}, split {self.split!r}, example {index}"
+            default = Document(f"{self.name}/{self.split}:{index}", "", self.name, self.name)
+            yield corpus.record(example, Fields(self.text_feature, "", "", ""), where, default)
+
+
+def examples(data, start: int, stop: int, at_once: int = AT_ONCE) -> Iterator[tuple[int, dict]]:
+    for first in range(start, stop, at_once):
+        numbers = range(first, min(first + at_once, stop))
+        yield from zip(numbers, data.__getitems__(numbers))
+
+
+@functools.cache
+def opened(name: str, split: str, data_dir: str | None):
+    """The builder of a data set, and its examples."""
+    import tensorflow_datasets as tfds  # here, for those who read files alone
+
+    try:
+        if name.split("/")[0] == "c4":
+            from tensorflow_datasets.text.c4 import C4  # noqa: F401  its import makes the name known
+        builder = tfds.builder(name, data_dir=data_dir)
+        return builder, builder.as_data_source(split=split)
+    except (AssertionError, NotImplementedError, OSError, ValueError) as error:
+        raise ValueError(
+            f"TFDS data set {name!r}, split {split!r}, in {data_dir or 'the default folder'}: "
+            f"{str(error).splitlines()[0]} Expected one prepared with file_format='array_record'."
+        ) from error

@@ -1,0 +1,106 @@
+"""Token files of other programs: where in them the tokens lie, and where documents start, if the file says so.
+
+| format | on disk | documents |
+|---|---|---|
+| nanoGPT | `.bin`: nothing but tokens, uint16 | end at end-of-text |
+| OLMo, Dolma | `.npy` without NumPy's header: nothing but tokens, uint16 or uint32 | end at end-of-text |
+| NumPy | `.npy` with the header: one dimension, integers | end at end-of-text |
+| llm.c | `.bin`: 256 int32, then tokens, uint16 | are set apart by end-of-text |
+| Megatron | `.bin`: nothing but tokens; `.idx` beside it: their type, and the documents | from the `.idx` |
+
+References:
+  nanoGPT: data/openwebtext/prepare.py of karpathy/nanoGPT.
+  OLMo: olmo/data/memmap_dataset.py of allenai/OLMo, which reads from byte 0, uint16 by default.
+  llm.c: the header of the FineWeb files that modded-nanogpt trains on: 20240520, version 1, number of tokens.
+  Megatron: megatron/core/datasets/indexed_dataset.py of NVIDIA/Megatron-LM.
+"""
+
+import pathlib
+import struct
+from typing import NamedTuple
+
+import numpy as np
+
+LLM_C = struct.pack("<ii", 20240520, 1)  # magic number, version
+LLM_C_HEADER = 256 * 4  # bytes
+MEGATRON = b"MMIDIDX\x00\x00" + struct.pack("<Q", 1)  # magic, version
+MEGATRON_DTYPES = {1: "|u1", 2: "|i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}  # 6 and 7 are floats
+MEGATRON_HEADER = len(MEGATRON) + struct.calcsize("<BQQ")  # bytes: a type, the numbers of sequences and documents
+
+
+class Layout(NamedTuple):
+    """Where a file's tokens are; nothing follows them."""
+
+    dtype: str
+    offset: int  # bytes before the first one
+    tokens: int
+    doc_starts: np.ndarray | None  # int64, rising from 0; None: the file does not say
+
+
+def layout(path: pathlib.Path, dtype: str) -> Layout:
+    """The layout of a token file; `dtype` is that of tokens in a file without any header.
+
+    Raises:
+      ValueError: a broken file, or none of tokens.
+    """
+    index, size = path.with_suffix(".idx"), path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(12)
+    if path.suffix == ".bin" and index.is_file():
+        found = megatron(index)
+    elif head.startswith(b"\x93NUMPY"):
+        found = numpy_array(path)
+    elif head.startswith(LLM_C):
+        found = Layout("<u2", LLM_C_HEADER, int.from_bytes(head[8:], "little"), None)
+    else:
+        found = Layout(dtype, 0, size // np.dtype(dtype).itemsize, None)
+    expected = found.offset + found.tokens * np.dtype(found.dtype).itemsize
+    if size != expected:
+        raise ValueError(
+            f"{path}: found {size} bytes, expected {expected}: {found.tokens} tokens of type {found.dtype} after "
+            f"{found.offset} bytes; the file was cut off, or its tokens are of another type (--dtype)"
+        )
+    if found.tokens < 2:
+        raise ValueError(f"{path}: found {found.tokens} tokens, expected two at least; leave the file out")
+    return found
+
+
+def numpy_array(path: pathlib.Path) -> Layout:
+    try:
+        array = np.load(path, mmap_mode="r")
+    except ValueError as error:
+        raise ValueError(f"{path}: found a broken NumPy array ({error})") from None
+    if array.ndim != 1 or array.dtype.kind not in "iu" or array.dtype.byteorder == ">":
+        raise ValueError(
+            f"{path}: found an array of shape {array.shape} and type {array.dtype.str}, expected one dimension of "
+            "little-endian integers"
+        )
+    return Layout(array.dtype.str, array.offset, len(array), None)
+
+
+def megatron(index: pathlib.Path) -> Layout:
+    """What an `.idx` says.
+
+    After its header: the sequences' lengths i32[S], the bytes at which they start i64[S], and the
+    first sequence of each document i64[D + 1], the last being S. S more bytes if it is multimodal.
+    """
+    raw = np.memmap(index, np.uint8, "r")
+    if len(raw) < MEGATRON_HEADER or bytes(raw[: len(MEGATRON)]) != MEGATRON:
+        raise ValueError(f"{index}: found no Megatron index of version 1; expected one, as it lies beside a .bin")
+    code, num_sequences, num_edges = struct.unpack("<BQQ", bytes(raw[len(MEGATRON) : MEGATRON_HEADER]))
+    if code not in MEGATRON_DTYPES:
+        raise ValueError(f"{index}: found tokens of type number {code}, expected one of {[*MEGATRON_DTYPES]}: integers")
+    edges = np.cumsum([MEGATRON_HEADER, 4 * num_sequences, 8 * num_sequences, 8 * num_edges])
+    if len(raw) != edges[-1]:
+        raise ValueError(
+            f"{index}: found {len(raw)} bytes, expected {edges[-1]}, for {num_sequences} sequences of text and "
+            f"{num_edges} document edges: it was cut off, or is multimodal"
+        )
+    length_S, byte_S, first_D1 = (raw[a:b].view(dtype) for a, b, dtype in zip(edges, edges[1:], ("<i4", "<i8", "<i8")))
+    starts_S1 = np.concatenate([[0], np.cumsum(length_S, dtype=np.int64)])
+    if not np.array_equal(byte_S, starts_S1[:-1] * np.dtype(MEGATRON_DTYPES[code]).itemsize):
+        raise ValueError(f"{index}: found sequences out of order or with gaps, expected them one after the other")
+    if not (len(first_D1) and first_D1[0] == 0 and first_D1[-1] == num_sequences and (np.diff(first_D1) >= 0).all()):
+        raise ValueError(f"{index}: found document edges that do not run from 0 to {num_sequences}, the sequences")
+    doc_starts = np.unique(starts_S1[first_D1])  # documents without a token fall together with the next
+    return Layout(MEGATRON_DTYPES[code], 0, int(starts_S1[-1]), doc_starts[doc_starts < starts_S1[-1]])

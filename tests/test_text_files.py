@@ -1,0 +1,130 @@
+"""Files of text and of JSON lines, packed or not: what is read, in which chunks, and what is refused."""
+
+import gzip
+import json
+import pickle
+
+import pytest
+import zstandard
+
+from lfr_jax import corpus, text_files
+from lfr_jax.corpus import Document, Fields
+from lfr_jax.text_files import File
+
+
+def jsonl(*objects) -> bytes:
+    return b"".join(json.dumps(thing).encode() + b"\n" for thing in objects)
+
+
+PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
+
+
+def place(path, **fields) -> File:
+    return File(path, path.name, "d", "s", Fields(**fields))
+
+
+def read(path, **fields) -> list[Document]:
+    return [document for chunk in text_files.chunks(place(path, **fields)) for document in chunk.documents()]
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_jsonl(tmp_path, suffix):
+    """Catches: a field not taken over; a last line without newline dropped; numbers off by a blank line."""
+    full = {"id": "one", "domain": "x", "source": "y", "text": "é\n"}
+    content = jsonl(full) + b"\n" + jsonl({"id": 7, "text": "b", "domain": None}) + b'{"text": "c"}'
+    path = tmp_path / f"news.part1.jsonl{suffix}"
+    path.write_bytes(PACK[suffix](content))
+    assert read(path) == [
+        Document("one", "é\n", "x", "y"),
+        Document("7", "b", "d", "s"),
+        Document(f"news.part1.jsonl{suffix}:4", "c", "d", "s"),
+    ]
+    assert read(path, domain="text")[1].domain == "b"
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_text_files_are_one_document(tmp_path, suffix):
+    """Catches: line ends translated, a byte-order mark kept, a file cut into lines."""
+    path = tmp_path / f"book.txt{suffix}"
+    path.write_bytes(PACK[suffix]("\ufeffone\r\n\ttwo\r".encode()))
+    assert read(path) == [Document(path.name, "one\r\n\ttwo\r", "d", "s")]
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_jsonl_in_many_chunks(tmp_path, monkeypatch, suffix):
+    """Catches: lines lost, doubled or misnumbered where a chunk or a read ends; a second packed frame left out; sizes
+    that do not sum to the file's, so that the progress bar ends early."""
+    path = tmp_path / f"x.jsonl{suffix}"
+    objects = [{"text": f"{n}" * 50} for n in range(500)] + [{"text": "long" * 1000}, {"text": "end"}]
+    path.write_bytes(b"".join(map(PACK[suffix], (jsonl(*objects[:250]), jsonl(*objects[250:])))))
+    for read_bytes, chunk_bytes in ((7, 1000), (4096, 100)):
+        monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+        monkeypatch.setattr(corpus, "CHUNK_BYTES", chunk_bytes)
+        chunks = list(text_files.chunks(place(path)))
+        found = [document for chunk in pickle.loads(pickle.dumps(chunks)) for document in chunk.documents()]
+        assert [document.text for document in found] == [thing["text"] for thing in objects]
+        assert [document.id for document in found] == [f"{path.name}:{n}" for n in range(1, 503)]
+        assert len(chunks) >= 2 and sum(chunk.size for chunk in chunks) == path.stat().st_size
+
+
+@pytest.mark.parametrize("suffix", PACK)
+def test_a_long_text_in_many_chunks(tmp_path, monkeypatch, suffix):
+    """Catches: a large file held in memory whole; a character cut in two where a read ends; the last piece marked as if
+    more followed, which would join two documents."""
+    text = "".join(f"{n} größer\n" for n in range(400))
+    path = tmp_path / f"x.txt{suffix}"
+    path.write_bytes(PACK[suffix](text.encode()))
+    for module, name, value in (
+        (text_files, "READ_BYTES", 5),
+        (corpus, "CHUNK_BYTES", 300),
+        (corpus, "PIECE_CHARS", 60),
+    ):
+        monkeypatch.setattr(module, name, value)
+    chunks = list(text_files.chunks(place(path)))
+    found = [document for chunk in chunks for document in chunk.documents()]
+    assert [document.text for document in found] == [piece for piece, _ in corpus.cut([text])]
+    assert [document.more for document in found] == [True] * (len(found) - 1) + [False]
+    assert {document.id for document in found} == {path.name}
+    assert len(chunks) > 10 and sum(chunk.size for chunk in chunks) == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "message"),
+    [
+        (b'{"text": "x"', "not JSON", "found no valid JSON"),
+        (b'{"text": "\xff"}', "not JSON", "found no valid JSON in UTF-8"),
+        (b'["text"]', "not JSON", "found a JSON list"),
+        (b"[" * 100_000, "not JSON", "found no valid JSON"),
+        (b'{"body": "x"}', "no text", "found the fields ['body'], expected 'text'"),
+    ],
+)
+def test_bad_lines_are_named(tmp_path, line, kind, message):
+    """Catches: a bad line that ends the file, or that is passed over in silence; its number counted from 0."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(b'{"text": "good"}\n\n' + line + b'\n{"text": "after"}\n')
+    good, bad, after = read(path)
+    assert (good.text, after.text, bad.text) == ("good", "after", "") and after.problem is None
+    assert bad.problem.kind == kind and bad.problem.where.startswith(f"{path}, line 3: {message}")
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+@pytest.mark.parametrize("damage", [lambda packed: packed[:-9], lambda packed: b"garbage" + packed])
+def test_a_broken_stream_is_no_end(tmp_path, suffix, damage):
+    """Catches: the rest of a cut-off file taken for all of it (zstandard's own reader does)."""
+    for name, content in (("x.jsonl", jsonl(*({"text": str(n**5)} for n in range(3000)))), ("x.txt", b"word " * 9999)):
+        path = tmp_path / f"{name}{suffix}"
+        path.write_bytes(damage(PACK[suffix](content)))
+        with pytest.raises(ValueError, match=f"{path.name}: found a broken {suffix} stream"):
+            read(path)
+
+
+def test_a_text_file_that_is_not_utf8_is_one_broken_document(tmp_path, monkeypatch):
+    """Catches: the good beginning of a bad file kept as if it were a whole document; a bad file that ends the job."""
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", 50)
+    monkeypatch.setattr(corpus, "PIECE_CHARS", 20)
+    monkeypatch.setattr(text_files, "READ_BYTES", 64)
+    (tmp_path / "x.txt").write_bytes(b"good words\n" * 50 + b"\xff")
+    *begun, last = read(tmp_path / "x.txt")
+    assert begun and all(document.more for document in begun)
+    assert last.problem.kind == "not UTF-8" and "x.txt: found bytes that are not UTF-8" in last.problem.where
+    assert (last.text, last.more) == ("", False)
