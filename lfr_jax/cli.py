@@ -165,6 +165,7 @@ COMMANDS = {f.__name__: f for f in (prepare, link, data, train, compare, evaluat
 def main() -> None:
     """Runs one subcommand. Bad input ends in one line on standard error and exit code 1, not in a traceback."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.path.insert(0, "")  # policies of one's own are found where the command runs, as under `python -m`
     arguments = sys.argv[1:]
     if not arguments or arguments[0] in ("-h", "--help"):
         print("usage: lfr COMMAND ...   (lfr COMMAND --help tells more)\n")

@@ -69,7 +69,7 @@ def llama(num_layers: int, dim: int, num_heads: int, num_kv_heads: int, mlp_dim:
 class ScheduleConfig:
     """Which policy of `lfr_jax.schedule` chooses the data, and what it is told of the blocks."""
 
-    policy: str = "uniform"  # name of a function in lfr_jax.schedule
+    policy: str = "uniform"  # name of a function in lfr_jax.schedule, or module:function
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # its keyword arguments
     stratify: Literal["", "domain", "cluster"] = ""  # each of these keeps its share of the draws; "": none does
     floor: float = 0.0  # each block is drawn at least at this share of the mean rate

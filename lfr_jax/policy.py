@@ -1,7 +1,9 @@
-"""From a run's settings to its schedule, by the name of a function in `lfr_jax.schedule`."""
+"""From a run's settings to its schedule, by the name of a function: one of `lfr_jax.schedule`, or one's own."""
 
 import dataclasses
+import importlib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from lfr_jax import schedule
@@ -48,7 +50,7 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
     options = dict(config.options)
     if "steps" in accepted:
         options.setdefault("steps", steps)
-    built = getattr(schedule, config.policy)(**options)
+    built = maker(config.policy)(**options)
     check_sample(config, accepted | options, any(phase.score for phase in built.phases))
     for name, value in dict(stratified=config.stratify, floor=config.floor, cap_noise=config.cap_noise).items():
         if value:
@@ -78,7 +80,23 @@ def switch(config: ScheduleConfig, policy: str) -> ScheduleConfig:
 
 def options_of(policy: str) -> dict[str, Any]:
     """The keyword arguments of a policy, and their defaults."""
+    return {name: parameter.default for name, parameter in inspect.signature(maker(policy)).parameters.items()}
+
+
+def maker(policy: str) -> Callable[..., schedule.Schedule]:
+    """The function that `policy` names: one of `POLICIES`, or 'module:function' of any module that can be imported."""
+    module, colon, name = policy.partition(":")
+    if colon:
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise ValueError(
+                f"policy {policy!r}: {error}; expected module:function, the module being importable from where the "
+                "command runs"
+            ) from None
     if policy not in POLICIES:
-        raise ValueError(f"no policy is called {policy!r}; {nearest(policy, POLICIES)}there are {', '.join(POLICIES)}")
-    parameters = inspect.signature(getattr(schedule, policy)).parameters
-    return {name: parameter.default for name, parameter in parameters.items()}
+        raise ValueError(
+            f"no policy is called {policy!r}; {nearest(policy, POLICIES)}there are {', '.join(POLICIES)}, "
+            "and module:function for one of your own"
+        )
+    return getattr(schedule, policy)

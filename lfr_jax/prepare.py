@@ -243,7 +243,9 @@ def write(
         summary = Summary(done.train, done.valid, done.duplicates, done.blank, spool.problems, words.vocab_size)
         words.save(folder / "tokenizer")
         np.save(folder / "seen.npy", done.text_Kx2)
-        sides = {side: {domain: n._asdict() for domain, n in getattr(done, side).items()} for side in ("train", "valid")}
+        sides = {
+            side: {domain: n._asdict() for domain, n in getattr(done, side).items()} for side in ("train", "valid")
+        }
         told = {"valid_fraction": valid_fraction, "described": spool.described[:DESCRIBED]}
         card = summary._asdict() | sides | told
         (folder / "prepared.json").write_text(json.dumps(card, indent=1) + "\n")

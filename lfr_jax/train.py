@@ -177,8 +177,8 @@ class Trainer:
         self.progress.phase(phase.name, kept=np.mean(drawn_N))
         blocks = self.corpus.train
         if not drawn_N.all():
-            shares = (np.mean(drawn_N[blocks.domain_N == i]) for i in range(len(blocks.domains)))
-            parts = "  ".join(f"{name} {100 * share:.0f} %" for name, share in zip(blocks.domains, shares))
+            of_domain = {name: drawn_N[blocks.domain_N == i] for i, name in enumerate(blocks.domains)}
+            parts = "  ".join(f"{name} {100 * np.mean(of):.0f} %" for name, of in of_domain.items() if len(of))
             self.progress.note(f"step {phase.start}/{self.num_steps}  {phase.name} keeps  {parts}")
 
     def record(self, measured: list[tuple[Measured, dict[str, np.ndarray]]]) -> None:

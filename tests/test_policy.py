@@ -137,3 +137,22 @@ def test_a_sample_needs_a_stand_in_for_the_rest(scores, unmeasured):
             policy.build(dataclasses.replace(config, options={}), 100)
         config = dataclasses.replace(config, score_fraction=1.0)
     assert policy.build(config, 100).phases[-1].stop == 100
+
+
+def test_a_policy_of_ones_own(tmp_path, monkeypatch):
+    """Catches: names of other modules not looked up there; options, stretching or combinators left out for them."""
+    (tmp_path / "own_policies.py").write_text(
+        "from lfr_jax import schedule\n"
+        "def half(learn=3, focus=1, drop=0.5):\n"
+        "    return schedule.lfr(learn=learn, focus=focus, review=1, focus2=1, drop=drop, reps=1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = ScheduleConfig("own_policies:half", dict(drop=0.25), floor=0.5)
+    built = policy.build(config, steps=12)
+    assert [phase.stop for phase in built.phases] == [6, 8, 10, 12]
+    state = built.begin(built.init(schedule.BlockInfo(8)), 1)
+    rates = np.asarray(built.rates(state))
+    assert np.sum(rates > 1) == 6 and np.min(rates) == 0.5
+    for wrong in ("own_policies:quarter", "no_such_module:half", ":half", "own_policies:"):
+        with pytest.raises(ValueError, match="expected module:function"):
+            policy.build(ScheduleConfig(wrong), steps=12)
