@@ -48,7 +48,7 @@ def assemble(
     seen_Kx2: np.ndarray = np.empty((0, 2), np.uint64),
     known: Iterable[str] = (),
 ) -> Assembled:
-    """Puts the documents of all segments into two stores, in memory of about 120 bytes a document.
+    """Puts the documents of all segments into two stores, in memory of about 200 bytes a document.
 
     The documents of a source are made contiguous, sources sorted by domain and name. Of documents with the
     same text the first one read stays, and none if the text is among `seen_Kx2`. A document is held out if the
@@ -58,10 +58,11 @@ def assemble(
     """
     sources = by_source(found)
     read = {name: whole_documents(pieces) for name, pieces in sources.items()}
-    counted = {name: len(usable) for name, (usable, _, _) in read.items()}
     everything = np.concatenate([np.empty(0, DOCUMENT), *(usable for usable, _, _ in read.values())])
-    kept = is_first(everything["text"], everything["position"], seen_Kx2)
-    kept = dict(zip(counted, np.split(kept, np.cumsum([*counted.values()], dtype=int)[:-1])))
+    bounds = np.cumsum([len(usable) for usable, _, _ in read.values()], dtype=int)[:-1]
+    read = {name: (of_it, *rest) for of_it, (name, (_, *rest)) in zip(np.split(everything, bounds), read.items())}
+    is_kept = is_first(everything["text"], everything["position"], seen_Kx2)
+    kept = dict(zip(read, np.split(is_kept, bounds)))
     counts: tuple[dict, dict] = {}, {}
     for domain, names in itertools.groupby(sources, key=lambda name: name[0]):
         names = list(names)
@@ -84,10 +85,8 @@ def assemble(
             copy(name, sources[name], side_D, total - tail if lone else None, (train, valid))
     total = sum(documents for _, documents, _ in read.values())
     blank = sum(blank for _, _, blank in read.values())
-    in_stores = np.concatenate([np.empty(0, bool), *kept.values()])
-    return Assembled(
-        *counts, total, int(np.sum(~in_stores)), blank, np.concatenate([seen_Kx2, everything["text"][in_stores]])
-    )
+    text_Kx2 = np.concatenate([seen_Kx2, everything["text"][is_kept]])
+    return Assembled(*counts, total, int(np.sum(~is_kept)), blank, text_Kx2)
 
 
 def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[Piece]]:
@@ -134,8 +133,9 @@ def is_first(text_Dx2: np.ndarray, position_D: np.ndarray, seen_Kx2: np.ndarray)
     text = np.concatenate([seen_Kx2, text_Dx2])
     position = np.concatenate([np.full(len(seen_Kx2), -1), position_D])
     order = np.lexsort((position, text[:, 1], text[:, 0]))
+    text = text[order]
     again = np.zeros(len(text), bool)
-    again[order[1:]] = np.all(text[order[1:]] == text[order[:-1]], axis=1)
+    again[order[1:]] = (text[1:, 0] == text[:-1, 0]) & (text[1:, 1] == text[:-1, 1])
     return ~again[len(seen_Kx2) :]
 
 

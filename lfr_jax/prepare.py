@@ -66,6 +66,7 @@ def prepare_paths(
     split: str = "train",
     text_field: str = "text",
     domain_field: str = "domain",
+    source_field: str = "source",
     train_tokenizer: bool = False,
     vocab_size: int | None = None,
     sentencepiece: str | None = None,
@@ -93,6 +94,7 @@ def prepare_paths(
       split: Split of the TFDS and Hugging Face data sets.
       text_field: Field, column or feature that holds the text; dots lead into inner records.
       domain_field: Field or column that names the domain, such as meta.redpajama_set_name.
+      source_field: Field or column that names the source: what lies together, and no block crosses.
       train_tokenizer: Train a SentencePiece byte-pair model on this text: one of four tokenizers.
       vocab_size: Pieces of the model that is trained (4096 if not given).
       sentencepiece: Take this SentencePiece .model file.
@@ -128,7 +130,7 @@ def prepare_paths(
         raise ValueError(f"found --sample {sample}, expected a share: more than 0, at most 1")
 
     with work_folder(out) as folder:
-        fields = Fields(text_field, domain=domain_field)
+        fields = Fields(text_field, domain=domain_field, source=source_field)
         found = inputs.of_paths(paths, fields)
         found += [tfds_text.of_name(name, split, text_field, tfds_dir) for name in tfds]
         found += [hf_text.of_name(name, split, hf_config, fields) for name in hf]
@@ -143,7 +145,7 @@ def prepare_paths(
         else:
             words = before.words if before else Bytes()
         if left := len(list(folder.glob("*.index"))):
-            print(f"found {left:,} parts that an earlier run encoded; those of this text are used", file=sys.stderr)
+            print(f"An earlier run left {left:,} encoded chunks; those of this text are used.", file=sys.stderr)
         total = sum(place.size for place in found) if all(place.size for place in found) else None
         with tqdm.tqdm(desc="encoding", total=total, unit="B", unit_scale=True, disable=None) as bar:
             spool = Spool(folder, words, sample, bar.update)
@@ -203,7 +205,7 @@ def prepare(
 ) -> Summary:
     """Encodes documents into `out`, which appears whole or not at all. Equal input gives equal bytes.
 
-    In this process, in memory bounded by a few million characters and ~120 bytes a document; see `assemble`
+    In this process, in memory bounded by a few million characters and ~200 bytes a document; see `assemble`
     for what goes where. `advance` is told how many characters are done.
 
     Raises:
@@ -240,7 +242,7 @@ def write(
                 raise ValueError(
                     f"{out}: found no documents to prepare; {done.duplicates} duplicates, {done.blank} blank"
                 )
-        summary = Summary(done.train, done.valid, done.duplicates, done.blank, spool.problems, words.vocab_size)
+        summary = Summary(done.train, done.valid, done.duplicates, done.blank, dict(spool.problems), words.vocab_size)
         words.save(folder / "tokenizer")
         np.save(folder / "seen.npy", done.text_Kx2)
         sides = {

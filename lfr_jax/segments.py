@@ -5,6 +5,7 @@ It depends on its chunk, the tokenizer and the sample alone, so any process may 
 """
 
 import hashlib
+import itertools
 import json
 import os
 import pathlib
@@ -92,12 +93,15 @@ def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample:
 
 def encode(documents: tuple[Document, ...], tokenizer: Tokenizer) -> list[np.ndarray]:
     """The tokens of each text, end-of-text last if it does not go on. One with a problem has none."""
-    encoded = []
-    for document, ids in zip(documents, tokenizer.encode_batch([d.text for d in documents], threads=1)):
-        end = [] if document.more or document.problem else [tokenizer.eos_id]
-        encoded.append(np.array([*ids, *end], np.int64))
-        check_ids(encoded[-1], tokenizer.vocab_size)
-    return encoded
+    encoded = tokenizer.encode_batch([document.text for document in documents], threads=1)
+    for document, ids in zip(documents, encoded):
+        if not document.more and not document.problem:
+            ids.append(tokenizer.eos_id)
+    lengths = [len(ids) for ids in encoded]
+    # Of all of them at once, and from an iterator: the fastest way out of Python's lists, and this is the inner loop.
+    tokens = np.fromiter(itertools.chain.from_iterable(encoded), np.int64, sum(lengths))
+    check_ids(tokens, tokenizer.vocab_size)
+    return np.split(tokens, np.cumsum(lengths)[:-1])
 
 
 def row(document: Document, number: int, tokens: int) -> tuple:

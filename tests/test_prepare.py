@@ -202,7 +202,10 @@ def test_from_the_command_line_with_a_trained_tokenizer(texts, capsys):
 
 def test_from_the_command_line_with_bytes(texts):
     """Catches: a folder's files not found; a fraction not handed on."""
-    half = ("--valid-fraction", "0.5")
+    half = ("--valid-fraction", "0.5", "--domain-field", "text", "--source-field", "domain")
+    summary = command(str(texts / "in/talks.jsonl"), "--out", str(texts / "by text"), "--byte-tokenizer", *half)
+    assert len(summary.train) == 300 and {source.name for source in opened(texts / "by text")[0].sources} == {"talk"}
+    half = half[:2]
     summary = command(str(texts / "in"), "--out", str(texts / "out"), "--byte-tokenizer", *half)
     assert summary.vocab_size == 257 and summary.valid["talk"].documents > 100
 
@@ -251,7 +254,7 @@ def test_what_was_encoded_is_used_after_a_full_disk(texts, monkeypatch, capsys):
     monkeypatch.setattr(prepare, "train_sentencepiece", None)  # it was trained
     capsys.readouterr()
     command(*asked, str(texts / "out"))
-    assert "found 5 parts that an earlier run encoded" in capsys.readouterr().err
+    assert "An earlier run left 5 encoded chunks" in capsys.readouterr().err
     assert len({segment.path for segment in made}) == len(made) > 8  # none was encoded twice
     monkeypatch.undo()
     command(*asked, str(texts / "fresh"))
