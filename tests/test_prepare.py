@@ -282,6 +282,9 @@ def test_append(texts):
     assert sum(c.documents for c in before.train.values()) + after.train["talk"].documents == len(
         now_starts(texts / "v2")
     )
+    (texts / "one.jsonl").write_text('{"text": "One more.", "domain": "talk"}')
+    one = command(str(texts / "one.jsonl"), "--append", str(texts / "v2"), "--out", str(texts / "v2.1"))
+    assert one.train["talk"].documents + one.valid["talk"].documents == 1  # a new domain's would be cut in two
     with pytest.raises(ValueError, match="v3: found no documents to prepare; 101 duplicates"):
         command(*args, "--append", str(texts / "v2"), "--out", str(texts / "v3"))
     for args, message in (

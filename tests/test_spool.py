@@ -160,14 +160,18 @@ def test_killed_and_run_again(texts, tmp_path, monkeypatch):
     expected = words(Spool(tmp_path / "fresh", Bytes()).encode(inputs.of_paths([tmp_path / "in"])))
     monkeypatch.chdir(tmp_path)
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}
-    done = subprocess.run([sys.executable, "-c", KILLED], env=environment, stdout=subprocess.PIPE)
-    assert done.returncode == -signal.SIGKILL
-    workers = [int(process) for process in done.stdout.split()]
-    assert workers
-    deadline = time.monotonic() + 60
+    with open("workers.txt", "w+") as file:  # no pipe: it would be open for as long as the workers live
+        done = subprocess.run([sys.executable, "-c", KILLED], env=environment, stdout=file)
+        file.seek(0)
+        workers = [int(process) for process in file.read().split()]
+    assert done.returncode == -signal.SIGKILL and workers
+    deadline = time.monotonic() + 30
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not any(map(alive, workers))
+    outlived = [process for process in workers if alive(process)]
+    for process in outlived:
+        os.kill(process, signal.SIGKILL)
+    assert not outlived
     left = tmp_path / ".out.preparing"
     ready = len(list(left.glob("*.index")))
     (left / "half.tokens.7.tmp").write_bytes(b"half")
