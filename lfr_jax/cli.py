@@ -181,7 +181,7 @@ def main() -> None:
             raise
         sys.exit("\n".join([f"lfr {name}: {error}", *getattr(error, "__notes__", [])]))
     except KeyboardInterrupt:
-        sys.exit(f"\nlfr {name}: interrupted; the same command continues from the last checkpoint")
+        sys.exit(f"\nlfr {name}: interrupted; the same command goes on from what was saved")
 
 
 def configured(kind: type[Config], args: list[str], prog: str) -> Config:

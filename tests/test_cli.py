@@ -306,4 +306,4 @@ def test_interruption_says_how_to_go_on(lfr, tmp_path):
     """Catches: a traceback upon Ctrl-C."""
     (tmp_path / "slow.py").write_text("raise KeyboardInterrupt\n")
     code, _, err = lfr("train", tmp_path / "slow.py")
-    assert code == 1 and err == "\nlfr train: interrupted; the same command continues from the last checkpoint\n"
+    assert code == 1 and err == "\nlfr train: interrupted; the same command goes on from what was saved\n"
