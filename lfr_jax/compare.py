@@ -17,7 +17,7 @@ def compare(config: Config, policies: list[str]) -> pathlib.Path:
     everybody's budget: a policy without scoring passes gets more steps. Each run lies in
     `run_dir/POLICY`; a comparison that was interrupted continues.
     """
-    runs = equal_flops(config, policies, open_corpus(config.data.store, config.data.seq_len).train.num_blocks)
+    runs = equal_flops(config, policies, open_corpus(config.data).train.num_blocks)
     summaries: dict[str, dict[str, Any]] = {}
     for name, run in runs.items():
         print(f"\n{name}: {run.train.steps} steps in {run.run_dir}", flush=True)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from lfr_jax import tokenizer
 from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.config import DataConfig
 
 
 class Corpus(NamedTuple):
@@ -17,8 +18,8 @@ class Corpus(NamedTuple):
     fingerprint: str  # of the training store: a run belongs to one
 
 
-def open_corpus(folder: str, seq_len: int) -> Corpus:
-    """Opens the stores in `folder`.
+def open_corpus(data: DataConfig) -> Corpus:
+    """Opens the stores in the folder `data.store`.
 
     Raises:
       FileNotFoundError: nothing was prepared there.
@@ -28,6 +29,7 @@ def open_corpus(folder: str, seq_len: int) -> Corpus:
     Warns:
       UserWarning: of sources too short for a block of `seq_len` tokens, and how much text they hold.
     """
+    folder, seq_len = data.store, data.seq_len
     path = pathlib.Path(folder)
     if not path.is_dir():
         raise FileNotFoundError(

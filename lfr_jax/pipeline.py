@@ -5,6 +5,7 @@ it at another position; to change the data, build another one.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
 import absl.flags
 import grain
@@ -13,28 +14,36 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from lfr_jax.blocks import Blocks
-from lfr_jax.sharding import BATCH
+from lfr_jax.sharding import BATCH, Shards, shards_of
 
 
-class BatchSource:
-    """Element i: rows i·B to i·B + B of `draws`, read from `blocks`; rows past the end are padding.
+class Batches(Protocol):
+    """Which blocks make up each batch. Pickles, and answers for any index, in any order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """int64[B]: ids of blocks of one length; −1 is a row of padding."""
+
+
+class Cut(NamedTuple):
+    """Draws cut into batches of one size, the last one filled up with −1.
 
     Args:
       draws: positions int[...] -> block ids, and a length: a `schedule.Plan`, or `InOrder`.
     """
 
-    def __init__(self, draws, blocks: Blocks, batch_size: int):
-        self.draws, self.blocks, self.batch_size = draws, blocks, batch_size
+    draws: object
+    size: int
 
     def __len__(self) -> int:
-        return -(-len(self.draws) // self.batch_size)
+        return -(-len(self.draws) // self.size)
 
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        start = index * self.batch_size
-        positions = np.arange(start, min(start + self.batch_size, len(self.draws)))
-        ids = np.full(self.batch_size, -1, np.int64)
-        ids[: len(positions)] = self.draws[positions]
-        return {"ids": ids.astype(np.int32), "tokens": self.blocks.rows(ids)}
+    def __getitem__(self, index: int) -> np.ndarray:
+        positions = np.arange(index * self.size, min((index + 1) * self.size, len(self.draws)))
+        ids_B = np.full(self.size, -1, np.int64)
+        ids_B[: len(positions)] = self.draws[positions]
+        return ids_B
 
 
 class InOrder:
@@ -50,11 +59,30 @@ class InOrder:
         return positions if isinstance(self.ids, int) else self.ids[positions]
 
 
-def batches(draws, blocks: Blocks, batch_size: int, start: int = 0, workers: int = 0) -> Iterator[dict]:
-    """Iterates over batches `start`, `start + 1`, ... of `draws`, read ahead by threads or worker processes."""
-    source = BatchSource(draws, blocks, batch_size)
-    if start >= len(source):
+class BatchSource(NamedTuple):
+    """Element i: the ids of batch i, all of them, and the tokens of the rows that this process holds."""
+
+    batches: Batches
+    blocks: Blocks
+    shards: Shards
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        ids_B = self.batches[index]
+        mine = self.shards.rows(len(ids_B))
+        return {"ids": ids_B.astype(np.int32), "tokens": self.blocks.rows(ids_B[mine])}
+
+
+def batches(wanted: Batches, blocks: Blocks, mesh: jax.sharding.Mesh, start: int = 0, workers: int = 0) -> Iterator:
+    """Iterates over the batches `start`, `start + 1`, ..., read ahead by threads or worker processes.
+
+    Each is a dict of `ids` int32[B] and of `tokens` int32[R, T+1]: the R rows that this process puts on the `mesh`.
+    """
+    if start >= len(wanted):
         return iter(())
+    source = BatchSource(wanted, blocks, shards_of(mesh))
     # Four threads: more are slower when an element is a whole batch.
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
     dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(options)
@@ -66,6 +94,11 @@ def batches(draws, blocks: Blocks, batch_size: int, start: int = 0, workers: int
 
 
 def place(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """Puts a batch on the devices, its rows split over the mesh's batch axes."""
+    """Puts what `batches` gives on the devices, rows split over the mesh's batch axes."""
     sharding = NamedSharding(mesh, BATCH)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    ids_B, tokens_RxT1 = batch["ids"], batch["tokens"]
+    mine = shards_of(mesh).rows(len(ids_B))
+    return {
+        "ids": jax.make_array_from_process_local_data(sharding, ids_B[mine], ids_B.shape),
+        "tokens": jax.make_array_from_process_local_data(sharding, tokens_RxT1, (len(ids_B), *tokens_RxT1.shape[1:])),
+    }

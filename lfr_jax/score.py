@@ -55,7 +55,7 @@ def losses(
     """
     draws = pipeline.InOrder(blocks.num_blocks if ids is None else ids)
     previous = ()
-    for host_batch in pipeline.batches(draws, blocks, batch_size, workers=workers):
+    for host_batch in pipeline.batches(pipeline.Cut(draws, batch_size), blocks, mesh, workers=workers):
         batch = pipeline.place(host_batch, mesh)
         sums = score_step(params, batch["tokens"])
         jax.block_until_ready(previous)

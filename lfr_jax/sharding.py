@@ -6,9 +6,11 @@ instead of costing silent communication. One device is the mesh (1, 1, 1), not a
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
-from jax.sharding import AxisType, Mesh
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
@@ -54,3 +56,26 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         )
     explicit = (AxisType.Explicit,) * 3
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=explicit, devices=devices[:needed])
+
+
+class Shards(NamedTuple):
+    """The rows of a batch that a process holds: of `of` equal runs of rows, those whose numbers are in `mine`."""
+
+    mine: tuple[int, ...]
+    of: int
+
+    def rows(self, size: int) -> np.ndarray:
+        """Which rows of a batch of `size`, in rising order.
+
+        >>> Shards(mine=(0, 3), of=4).rows(8)
+        array([0, 1, 6, 7])
+        """
+        length = size // self.of
+        return (length * np.array(self.mine)[:, None] + np.arange(length)).ravel()
+
+
+def shards_of(mesh: Mesh) -> Shards:
+    """What this process holds. Processes that share the rows of a 'tensor' group hold the same ones."""
+    of = mesh.shape["data"] * mesh.shape["fsdp"]
+    slices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((of,)).values()
+    return Shards(tuple(sorted({run.indices(of)[0] for (run,) in slices})), of)

@@ -40,7 +40,7 @@ def train(config: Config, quiet: bool = False) -> Result:
       NonFiniteLoss: a loss became NaN or infinite; the message names the step, its blocks, and the checkpoint.
       SystemExit(75): SIGTERM came; everything is saved.
     """
-    corpus = open_corpus(config.data.store, config.data.seq_len)
+    corpus = open_corpus(config.data)
     sched = policy.build(config.schedule, config.train.steps)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     check(config, corpus, mesh, sched.phases[-1].stop)
@@ -168,9 +168,8 @@ class Trainer:
         self.announce(phase, rates_N > 0)
         self.probes.enter(phase, rates_N)
         draws = schedule.plan(rates_N, (phase.stop - phase.start) * size, self.config.train.seed, index)
-        return pipeline.batches(
-            draws, self.corpus.train, size, start=step - phase.start, workers=self.config.data.workers
-        )
+        wanted = pipeline.Cut(draws, size)
+        return pipeline.batches(wanted, self.corpus.train, self.mesh, step - phase.start, self.config.data.workers)
 
     def announce(self, phase: schedule.Phase, drawn_N: np.ndarray) -> None:
         """Shows a phase and, where it leaves blocks out, how much of each domain it draws from."""

@@ -1,6 +1,7 @@
 """A run directory, opened for use: its newest parameters measure, score, and write text."""
 
 import csv
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -93,15 +94,16 @@ def corpus_for(run: Trained, store: str, seq_len: int = 0) -> Corpus:
       ValueError: it was made with another tokenizer than the run's, or the blocks are longer than
         the model can read.
     """
-    store, seq_len = store or run.config.data.store, seq_len or run.config.data.seq_len
-    if seq_len > run.config.model.max_len:
+    own = run.config.data
+    data = dataclasses.replace(own, store=store or own.store, seq_len=seq_len or own.seq_len)
+    if data.seq_len > run.config.model.max_len:
         raise ValueError(
-            f"found blocks of {seq_len} tokens, expected at most {run.config.model.max_len}: model.max_len"
+            f"found blocks of {data.seq_len} tokens, expected at most {run.config.model.max_len}: model.max_len"
         )
-    corpus = open_corpus(store, seq_len)
+    corpus = open_corpus(data)
     if corpus.tokenizer.digest != run.tokenizer.digest:
         raise ValueError(
-            f"the tokens of {store} were made by another tokenizer (sha256 {corpus.tokenizer.digest[:12]}…) than "
+            f"the tokens of {data.store} were made by another tokenizer (sha256 {corpus.tokenizer.digest[:12]}…) than "
             f"the run's ({run.tokenizer.digest[:12]}…): prepare the text again with the run's tokenizer, which is "
             f"in {pathlib.Path(run.config.run_dir) / 'tokenizer'}"
         )

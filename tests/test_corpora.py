@@ -6,6 +6,7 @@ import pytest
 from helpers import documents
 
 from lfr_jax.blocks import open_store
+from lfr_jax.config import DataConfig
 from lfr_jax.corpora import open_corpus
 from lfr_jax.corpus import Document
 from lfr_jax.prepare import prepare
@@ -14,7 +15,7 @@ from lfr_jax.tokenizer import Bytes, train_sentencepiece
 
 def test_a_prepared_folder_opens(corpus_dir):
     """Catches: training and held-out blocks exchanged; the fingerprint of the other store; another block length."""
-    corpus = open_corpus(str(corpus_dir), 32)
+    corpus = open_corpus(DataConfig(str(corpus_dir), 32))
     train, valid = open_store(corpus_dir / "train"), open_store(corpus_dir / "valid")
     assert corpus.fingerprint == train.fingerprint != valid.fingerprint
     assert corpus.train.store.fingerprint == train.fingerprint and corpus.valid.store.fingerprint == valid.fingerprint
@@ -25,7 +26,7 @@ def test_a_prepared_folder_opens(corpus_dir):
 def test_nothing_there_says_how_to_make_it(tmp_path):
     """Catches: an error that leaves a newcomer alone."""
     with pytest.raises(FileNotFoundError, match="no prepared corpus in '.*x'; make one with `lfr prepare --out .*x "):
-        open_corpus(str(tmp_path / "x"), 32)
+        open_corpus(DataConfig(str(tmp_path / "x"), 32))
 
 
 @pytest.mark.parametrize("part", ["train", "valid", "tokenizer"])
@@ -34,7 +35,7 @@ def test_a_missing_part_is_named(corpus_dir, tmp_path, part):
     shutil.copytree(corpus_dir, tmp_path / "c")
     shutil.rmtree(tmp_path / "c" / part)
     with pytest.raises(FileNotFoundError, match=f"c/{part}: found no"):
-        open_corpus(str(tmp_path / "c"), 32)
+        open_corpus(DataConfig(str(tmp_path / "c"), 32))
 
 
 @pytest.mark.parametrize("parts", [["tokenizer"], ["train"], ["valid"]])
@@ -47,13 +48,13 @@ def test_parts_of_two_corpora_are_refused(corpus_dir, tmp_path, parts):
         shutil.rmtree(tmp_path / "c" / part)
         shutil.copytree(tmp_path / "other" / part, tmp_path / "c" / part)
     with pytest.raises(ValueError, match="did not make the tokens in .*; put the right one back, or prepare again"):
-        open_corpus(str(tmp_path / "c"), 32)
+        open_corpus(DataConfig(str(tmp_path / "c"), 32))
 
 
 def test_blocks_longer_than_any_source_are_refused(corpus_dir):
     """Catches: a run without a single block."""
     with pytest.raises(ValueError, match="found seq_len=1000000 and sources of up to"):
-        open_corpus(str(corpus_dir), 10**6)
+        open_corpus(DataConfig(str(corpus_dir), 10**6))
 
 
 def test_sources_too_short_for_a_block_are_counted_once(tmp_path):
@@ -62,9 +63,9 @@ def test_sources_too_short_for_a_block_are_counted_once(tmp_path):
     texts += [Document(f"d{i}", "d" * 8 + str(i), "d", "d") for i in range(2)]
     prepare(tmp_path / "c", texts, Bytes(), valid_fraction=0.5)
     with pytest.warns(UserWarning) as caught:
-        open_corpus(str(tmp_path / "c"), 50)
+        open_corpus(DataConfig(str(tmp_path / "c"), 50))
     assert [str(warning.message).split(": ", 1)[1].split(". ")[0] for warning in caught] == [
         f"1 of 4 sources have no more than seq_len=50 tokens, so no block: 10 of 310 tokens are not {use}"
         for use in ("trained on", "measured")
     ]
-    open_corpus(str(tmp_path / "c"), 9)  # warnings are errors here
+    open_corpus(DataConfig(str(tmp_path / "c"), 9))  # warnings are errors here

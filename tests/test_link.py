@@ -11,6 +11,7 @@ from helpers import changed, tiny
 
 from lfr_jax import cli, tokenizer
 from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.config import DataConfig
 from lfr_jax.corpora import open_corpus
 from lfr_jax.link import link, link_paths
 from lfr_jax.tokenizer import Bytes, Ids
@@ -150,7 +151,7 @@ def test_files_to_hold_out_may_be_given(tmp_path):
         vocab_size=10,
         eos_id=EOS,
     )
-    corpus = open_corpus(str(tmp_path / "out"), 8)
+    corpus = open_corpus(DataConfig(str(tmp_path / "out"), 8))
     assert contents(corpus.train.store) == (flat(documents[:50]), starts(documents[:50]))
     assert contents(corpus.valid.store) == (flat(documents[50:]), starts(documents[50:]))
     assert corpus.train.domains == corpus.valid.domains == (tmp_path.name,)
@@ -227,7 +228,7 @@ def test_a_saved_tokenizer_may_be_named(tmp_path):
     link_paths(
         (str(tmp_path / "a.bin"),), out=str(tmp_path / "out"), saved_tokenizer=str(tmp_path / "t"), valid_fraction=0.2
     )
-    corpus = open_corpus(str(tmp_path / "out"), 4)
+    corpus = open_corpus(DataConfig(str(tmp_path / "out"), 4))
     assert corpus.tokenizer.decode(corpus.train.rows([0])[0].tolist()) == "some "
 
 

@@ -8,6 +8,8 @@ from lfr_jax import pipeline, schedule
 from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.sharding import make_mesh
 
+ONE = make_mesh(1, 1, 1)
+
 
 @pytest.fixture(scope="module")
 def blocks(corpus_dir):
@@ -25,7 +27,7 @@ def plan(blocks, num_draws):
 def test_batches_are_the_plan_from_any_position(blocks, workers, start):
     """Catches: reordering by threads or workers; an offset that restarts at 0; a dropped or repeated batch."""
     draws = plan(blocks, 20 * 8)
-    found = list(pipeline.batches(draws, blocks, 8, start=start, workers=workers))
+    found = list(pipeline.batches(pipeline.Cut(draws, 8), blocks, ONE, start, workers))
     assert len(found) == 20 - start
     ids = np.concatenate([batch["ids"] for batch in found])
     np.testing.assert_array_equal(ids, draws[start * 8 :])
@@ -34,12 +36,12 @@ def test_batches_are_the_plan_from_any_position(blocks, workers, start):
 
 def test_nothing_is_left_at_the_end(blocks):
     """Catches: slicing a data set to nothing, which would raise or start again."""
-    assert list(pipeline.batches(plan(blocks, 16), blocks, 8, start=2)) == []
+    assert list(pipeline.batches(pipeline.Cut(plan(blocks, 16), 8), blocks, ONE, start=2)) == []
 
 
 def test_in_order_reads_each_block_once_and_pads(blocks):
     """Catches: a last batch that is dropped, wraps around, or holds an id other than −1 as padding."""
-    found = list(pipeline.batches(pipeline.InOrder(blocks.num_blocks), blocks, 7))
+    found = list(pipeline.batches(pipeline.Cut(pipeline.InOrder(blocks.num_blocks), 7), blocks, ONE))
     ids = np.concatenate([batch["ids"] for batch in found])
     padding = -blocks.num_blocks % 7
     assert padding > 0
@@ -50,7 +52,7 @@ def test_in_order_reads_each_block_once_and_pads(blocks):
 def test_chosen_ids_keep_their_order(blocks):
     """Catches: reading positions in place of ids."""
     chosen = np.array([9, 3, 40])
-    (batch,) = pipeline.batches(pipeline.InOrder(chosen), blocks, 3)
+    (batch,) = pipeline.batches(pipeline.Cut(pipeline.InOrder(chosen), 3), blocks, ONE)
     np.testing.assert_array_equal(batch["ids"], chosen)
 
 
@@ -58,6 +60,8 @@ def test_place_splits_rows_over_the_batch_axes():
     """Catches: a batch that is copied to every device, or split over 'tensor'."""
     mesh = make_mesh(2, 2, 2)
     with jax.set_mesh(mesh):
-        placed = pipeline.place({"tokens": np.arange(24, dtype=np.int32).reshape(8, 3)}, mesh)["tokens"]
-    assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 3)}
-    np.testing.assert_array_equal(placed, np.arange(24).reshape(8, 3))
+        tokens_BxT1 = np.arange(24, dtype=np.int32).reshape(8, 3)
+        placed = pipeline.place({"ids": np.arange(8), "tokens": tokens_BxT1}, mesh)
+    assert {shard.data.shape for shard in placed["tokens"].addressable_shards} == {(2, 3)}
+    np.testing.assert_array_equal(placed["tokens"], tokens_BxT1)
+    np.testing.assert_array_equal(placed["ids"], np.arange(8))

@@ -103,7 +103,7 @@ def test_the_state_is_donated():
 def score(config, tokens, sizes=(1, 1, 1)):
     mesh, _, state = setup(config, sizes)
     with jax.set_mesh(mesh):
-        placed = pipeline.place({"tokens": tokens}, mesh)["tokens"]
+        placed = pipeline.place({"ids": np.arange(len(tokens)), "tokens": tokens}, mesh)["tokens"]
         return jax.device_get(steps.make_score_step(config, EOS)(state.params, placed))
 
 

@@ -41,14 +41,14 @@ def ours(folder: pathlib.Path, count: int, seed: int):
     """Shuffled epochs, as under uniform shuffling."""
     blocks = Blocks(open_store(folder / "store"), T)
     draws = schedule.plan(np.ones(blocks.num_blocks, np.float32), count * B, seed, phase=0)
-    return pipeline.batches(draws, blocks, B)
+    return pipeline.batches(pipeline.Cut(draws, B), blocks, MESH)
 
 
 def ours_unequal(folder: pathlib.Path, count: int, seed: int):
     """As under a policy whose rates all differ."""
     blocks = Blocks(open_store(folder / "store"), T)
     rates_N = np.random.default_rng(seed).random(blocks.num_blocks, np.float32)
-    return pipeline.batches(schedule.plan(rates_N, count * B, seed, phase=0), blocks, B)
+    return pipeline.batches(pipeline.Cut(schedule.plan(rates_N, count * B, seed, phase=0), B), blocks, MESH)
 
 
 def grain_array_record(folder: pathlib.Path, count: int, seed: int, options=None):
@@ -173,7 +173,7 @@ def compare_loaders(folder: pathlib.Path, names: list[str], rounds: int, count: 
 
 def waiting(config, num_steps: int) -> None:
     """Prints the share of a training loop's time that goes into fetching and placing batches."""
-    corpus = open_corpus(config.data.store, config.data.seq_len)
+    corpus = open_corpus(config.data)
     blocks, size = corpus.train, config.train.batch_size
     sched = policy.build(dataclasses.replace(config.schedule, policy="uniform", options={}), num_steps)
     tx = optimizer.make_optimizer(config.optimizer, num_steps)
@@ -182,7 +182,7 @@ def waiting(config, num_steps: int) -> None:
         info = schedule.BlockInfo(blocks.num_blocks, domain=blocks.domain_N)
         state = steps.init_state(config.model, tx, sched, info, MESH, config.train.seed)
         draws = schedule.plan(np.ones(blocks.num_blocks, np.float32), num_steps * size, config.train.seed, 0)
-        batches, waited = pipeline.batches(draws, blocks, size), []
+        batches, waited = pipeline.batches(pipeline.Cut(draws, size), blocks, MESH), []
         for step in range(num_steps):
             before = time.perf_counter()
             batch = pipeline.place(next(batches), MESH)

@@ -254,7 +254,7 @@ def draw(run: pathlib.Path, out: pathlib.Path) -> None:
     from lfr_jax.run_dir import RunDir
 
     data = RunDir(run).load_config().data
-    blocks = open_corpus(data.store, data.seq_len).train
+    blocks = open_corpus(data).train
     with open(run / "scores" / "rates.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     phases = sorted({(int(row["step"]), int(row["stop"]), row["phase"]) for row in rows})

@@ -32,7 +32,7 @@ FRACTIONS = (0.1, 0.25)
 
 def study(config, at: list[int], num_clusters: int) -> None:
     """Trains, and prints a table for each step in `at`."""
-    corpus = open_corpus(config.data.store, config.data.seq_len)
+    corpus = open_corpus(config.data)
     blocks, eos_id = corpus.train, corpus.tokenizer.eos_id
     cluster_N = clusters.clusters(blocks, num_clusters, config.train.seed)
     info = schedule.BlockInfo(blocks.num_blocks, domain=blocks.domain_N, cluster=cluster_N)
@@ -48,7 +48,7 @@ def study(config, at: list[int], num_clusters: int) -> None:
             state = state._replace(schedule=sched.begin(state.schedule, index))
             rates_N = np.asarray(sched.rates(state.schedule))
             draws = schedule.plan(rates_N, (phase.stop - phase.start) * size, config.train.seed, index)
-            for step, batch in enumerate(pipeline.batches(draws, blocks, size), start=phase.start):
+            for step, batch in enumerate(pipeline.batches(pipeline.Cut(draws, size), blocks, mesh), start=phase.start):
                 if step in at:
                     loss_N = all_losses(score_step, state.params, blocks, config, mesh)
                     report(step, phase.name, loss_N, jax.device_put(state.schedule.measured, jax.devices()[0]), info)
