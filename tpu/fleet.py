@@ -1,0 +1,99 @@
+"""What can be seen of a TPU: the resource that was asked for, its nodes (slices), their workers (hosts).
+
+Also what follows from a type's name alone, as in "v5p-64": how many chips it has, and how many hosts.
+"""
+
+import datetime
+import math
+import re
+from typing import Literal, NamedTuple
+
+# What the number in a type's name counts per chip, and how many chips a host has.
+GENERATIONS = {"v2": (2, 4), "v3": (2, 4), "v4": (2, 4), "v5p": (2, 4), "v5litepod": (1, 4), "v6e": (1, 4)}
+ONE_HOST = {"v5litepod": 8, "v6e": 8}  # slices of up to so many chips are one host
+
+
+class Node(NamedTuple):
+    """One slice."""
+
+    name: str
+    state: str = ""  # as the API says: READY, PREEMPTED, ...; "": there is none of this name
+    health: str = ""  # HEALTHY, TIMEOUT, ...; "": unknown
+    hosts: int = 1
+    created: str = ""  # RFC 3339
+
+
+class Fleet(NamedTuple):
+    """A queued resource and the nodes that it should have, in the order of their slices."""
+
+    state: str = ""  # ACCEPTED ... ACTIVE ... FAILED; "": there is none of this name
+    error: str = ""  # why it FAILED
+    created: str = ""  # RFC 3339; also tells this resource from an earlier one of the same name
+    accelerator_type: str = ""
+    nodes: tuple[Node, ...] = ()
+    strays: tuple[str, ...] = ()  # further nodes that belong to this resource, or to one of its name
+
+    def ready(self) -> bool:
+        return self.state == "ACTIVE" and all(node.state == "READY" for node in self.nodes)
+
+    def reachable(self) -> dict[int, Node]:
+        """Nodes that can be asked, by the number of their slice."""
+        return {number: node for number, node in enumerate(self.nodes) if node.state == "READY"}
+
+    def empty(self) -> bool:
+        """Whether nothing of this name is left."""
+        return not self.state and not self.strays and not any(node.state for node in self.nodes)
+
+
+class Worker(NamedTuple):
+    """One host, and the trainer on it."""
+
+    slice: int
+    index: int
+    state: Literal["unreachable", "none", "running", "exited", "lost"]  # lost: ended, and left no exit code
+    run: str = ""  # launch id
+    code: int | None = None  # exit code
+    stopped: bool = False  # somebody asked for the end of this run
+    pid: str = ""
+    step: int = -1  # newest checkpoint below a local run_dir
+    digest: str = ""  # of the code that was pushed
+    line: str = ""  # last line of its log
+
+    def __str__(self) -> str:
+        return f"{self.slice}/{self.index}"
+
+
+def chips(accelerator_type: str) -> int:
+    """Chips of one slice.
+
+    >>> chips("v5litepod-8"), chips("v4-32"), chips("v6e-256")
+    (8, 16, 256)
+
+    Raises:
+      ValueError: the name is of no known generation.
+    """
+    match = re.fullmatch(r"(\w+)-(\d+)", accelerator_type)
+    if not match or match[1] not in GENERATIONS:
+        known = ", ".join(f"{name}-N" for name in GENERATIONS)
+        raise ValueError(f"accelerator_type: found {accelerator_type!r}, expected one of {known}; v5e is v5litepod")
+    return max(1, int(match[2]) // GENERATIONS[match[1]][0])
+
+
+def hosts(accelerator_type: str) -> int:
+    """Hosts of one slice.
+
+    >>> hosts("v5litepod-8"), hosts("v6e-16"), hosts("v5p-64")
+    (1, 4, 8)
+    """
+    generation, count = accelerator_type.partition("-")[0], chips(accelerator_type)
+    return 1 if count <= ONE_HOST.get(generation, 0) else math.ceil(count / GENERATIONS[generation][1])
+
+
+def age_hours(created: str, now: float) -> float:
+    """Hours from an RFC 3339 time to `now` (Unix seconds)."""
+    return max(0.0, now - datetime.datetime.fromisoformat(created).timestamp()) / 3600
+
+
+def chip_hours(fleet: Fleet, accelerator_type: str, now: float) -> float:
+    """What the nodes have used since they were created, by the clock of this machine."""
+    return sum(chips(accelerator_type) * age_hours(node.created, now) for node in fleet.nodes if node.created)

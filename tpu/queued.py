@@ -1,0 +1,115 @@
+"""TPUs by way of queued resources. What else can make a TPU has the same three functions.
+
+The Cloud TPU API gets no new generations (TPU7x is served by Compute Engine and GKE alone), so nothing but this file
+knows how a TPU comes to be.
+"""
+
+from typing import Any, Protocol
+
+from fleet import Fleet, Node, hosts
+from gcloud import Gcloud
+from settings import Settings
+
+QUEUED = ("compute", "tpus", "queued-resources")
+NODES = ("compute", "tpus", "tpu-vm")
+TIERS = {"spot": ["--spot"], "reserved": ["--reserved"], "on-demand": []}
+
+
+class Backend(Protocol):
+    """A way to get a TPU, hold it and give it back. Every function may be repeated."""
+
+    def look(self) -> Fleet:
+        """What is there now. Raises GcloudError."""
+
+    def create(self) -> None:
+        """Asks for what the settings say; returns as soon as it is asked for. Raises GcloudError."""
+
+    def delete(self, fleet: Fleet) -> None:
+        """Asks for the end of all that `fleet` holds. Raises GcloudError."""
+
+
+class QueuedResources:
+    """A queued resource called NAME, with nodes NAME or NAME-0, NAME-1, ..."""
+
+    def __init__(self, gcloud: Gcloud, settings: Settings):
+        self.gcloud, self.settings = gcloud, settings
+
+    def look(self) -> Fleet:
+        # Lists tell what is not there from what may not be seen: the one is absent, the other an error. The resource
+        # comes first: once it is ACTIVE its nodes are there, and a list from before that would not have them.
+        resources = self.gcloud.read(*QUEUED, "list")
+        nodes = self.gcloud.read(*NODES, "list")
+        return fleet_of(self.settings, resources, nodes)
+
+    def create(self) -> None:
+        settings = self.settings
+        many = [f"--node-count={settings.slices}", f"--node-prefix={settings.name}"]
+        which = many if settings.slices > 1 else [f"--node-id={settings.name}"]
+        self.gcloud.text(
+            *(*QUEUED, "create", settings.name),
+            f"--accelerator-type={settings.accelerator_type}",
+            f"--runtime-version={settings.runtime_version}",
+            *(*which, *TIERS[settings.provisioning], *settings.create_flags),
+        )
+
+    def delete(self, fleet: Fleet) -> None:
+        if fleet.state and fleet.state != "DELETING":
+            self.gcloud.text(*QUEUED, "delete", self.settings.name, "--force")
+        if not fleet.state:  # else they go with their resource
+            for name in [*(node.name for node in fleet.nodes if node.state not in ("", "DELETING")), *fleet.strays]:
+                self.gcloud.text(*NODES, "delete", name)
+
+
+def fleet_of(settings: Settings, resources: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> Fleet:
+    """The fleet of these settings, among all queued resources and nodes of a zone.
+
+    A node that belongs to another queued resource is none of ours, whatever its name.
+    """
+    resource = next((found for found in resources if short(found["name"]) == settings.name), {})
+    mine = {short(node["name"]): node for node in nodes if is_mine(settings, node)}
+    seen = []
+    for name in settings.node_names():
+        node = mine.pop(name, None)
+        # Until a node is there, its type says how many hosts it will have.
+        count = len(node.get("networkEndpoints", [])) if node else 0
+        seen.append(
+            Node(
+                name,
+                state=node.get("state", "STATE_UNSPECIFIED") if node else "",
+                health=node.get("health", "") if node else "",
+                hosts=count or hosts(settings.accelerator_type),
+                created=node.get("createTime", "") if node else "",
+            )
+        )
+    state = resource.get("state", {})
+    spec = resource.get("tpu", {}).get("nodeSpec", [{}])[0]
+    error = state.get("failedData", {}).get("error", {})
+    return Fleet(
+        state=state.get("state", "STATE_UNSPECIFIED") if resource else "",
+        error=error.get("message", str(error or "")),
+        created=resource.get("createTime", ""),
+        accelerator_type=spec.get("node", {}).get("acceleratorType", ""),
+        nodes=tuple(seen),
+        strays=tuple(sorted(mine)),
+    )
+
+
+def is_mine(settings: Settings, node: dict[str, Any]) -> bool:
+    if owner := node.get("queuedResource"):
+        return short(owner) == settings.name
+    return short(node["name"]) in settings.node_names()
+
+
+def short(name: str) -> str:
+    return name.rpartition("/")[2]
+
+
+def check_same(settings: Settings, fleet: Fleet) -> None:
+    """Raises ValueError: something of this name is there, and it is not what the settings describe."""
+    other_type = fleet.state and fleet.accelerator_type not in ("", settings.accelerator_type)
+    if other_type or fleet.strays:
+        found = fleet.accelerator_type if other_type else f"further nodes {', '.join(fleet.strays)}"
+        raise ValueError(
+            f"{settings.name}: found {found} under this name, expected {settings.slices} x "
+            f"{settings.accelerator_type}; choose another --name, or delete it: tpu/tpu.py down"
+        )

@@ -1,0 +1,217 @@
+"""Carries out what watch.py decides, look after look, until the run is over.
+
+Whatever it does can be done twice, and what counts is written down before. So it may be killed at any moment, and
+another `run` goes on.
+"""
+
+import dataclasses
+import math
+import pathlib
+import secrets
+import time
+
+import bundle
+import watch
+from fleet import Fleet, Worker
+from gcloud import Gcloud, GcloudError
+from queued import Backend, check_same
+from settings import Settings
+from store import Store
+from watch import Action, Memory, Seen
+from workers import WorkerError, Workers
+
+STOPPED = Action("stopped", "somebody stopped the run")
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def new_launch() -> str:
+    """An id that no other attempt has."""
+    return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+
+
+def delete_all(backend: Backend, poll_s: float) -> Fleet:
+    """Deletes all that is there, and returns when the lists show none of it: that which was there before.
+
+    Raises:
+      GcloudError: the first deletion failed.
+    """
+    before = fleet = backend.look()
+    if not fleet.empty():
+        backend.delete(fleet)
+    while not (fleet := backend.look()).empty():
+        time.sleep(poll_s)
+        try:
+            backend.delete(fleet)  # nodes that outlived their resource
+        except GcloudError as error:
+            say(f"deleting, again: {error}")
+    return before
+
+
+def checkpoint_steps(gcloud: Gcloud, run_dir: str) -> list[int]:
+    """Checkpoints in a bucket. Raises GcloudError."""
+    return [int(name) for name in gcloud.storage_list(f"{run_dir}/checkpoints") if name.isdigit()]
+
+
+class Runner:
+    """One run on one TPU. `store` None: nothing is remembered, and the work ends when the TPU is ready (`up`)."""
+
+    def __init__(self, settings: Settings, gcloud: Gcloud, backend: Backend, store: Store | None):
+        if not store:  # an unhealthy node may be somebody's at work, and is not for `up` to delete
+            settings = dataclasses.replace(settings, unready_s=math.inf)
+        self.settings, self.gcloud, self.backend, self.store = settings, gcloud, backend, store
+        self.memory = store.load() if store else Memory()
+        self.said = ""
+
+    def remember(self, memory: Memory) -> None:
+        if self.store and memory != self.memory:
+            self.store.save(memory)
+        self.memory = memory
+
+    def begin(self) -> None:
+        """Goes on with the run that is remembered, or begins another.
+
+        Raises:
+          ValueError: the remembered one is at work under other settings.
+        """
+        memory, settings = self.memory, self.settings
+        self.store.stop_file.unlink(missing_ok=True)
+        asked = settings.run_dir, settings.command
+        if (memory.run_dir, memory.command) == asked and memory.outcome in ("", "done"):
+            return
+        if memory.launch and not memory.outcome:
+            raise ValueError(
+                f"{settings.name}: found another run at work, {memory.command!r} in {memory.run_dir}; "
+                "stop it first, or go back to its settings"
+            )
+        self.remember(Memory(run_dir=settings.run_dir, command=settings.command))
+
+    def watch(self) -> Action:
+        """Looks and acts until there is no more to do; the last action."""
+        first = True
+        while True:
+            try:
+                if self.memory.deleting is not None:
+                    self.finish_deletion()
+                seen = self.look(first)
+            except GcloudError as error:
+                if first:
+                    raise
+                self.tell(f"{error}")  # the run itself does not need us
+                time.sleep(self.settings.poll_s)
+                continue
+            first = False
+            self.remember(watch.note(self.memory, seen, time.time()))
+            action = watch.decide(self.memory, seen, self.settings, time.time())
+            while action:
+                if self.stop_asked() and action.kind != "done":
+                    self.stop(seen.fleet)
+                    action = STOPPED
+                if action.kind == "give up" and self.store:
+                    self.stop(seen.fleet)  # the other hosts would wait for the one that failed, and cost money
+                self.tell(f"{action.kind}: {action.reason}")
+                self.remember(watch.remember(self.memory, action, seen, self.settings, time.time()))
+                if action.kind in ("done", "stopped", "give up") or not self.store and action.kind == "launch":
+                    return action
+                action = self.act(action, seen)
+
+    def stop_asked(self) -> bool:
+        return bool(self.store) and self.store.stop_file.exists()
+
+    def look(self, first: bool) -> Seen:
+        """What there is to see.
+
+        Raises:
+          GcloudError: gcloud cannot tell.
+          ValueError: something else has this name.
+        """
+        fleet = self.backend.look()
+        check_same(self.settings, fleet)
+        if not self.store or not fleet.ready():
+            return Seen(fleet)
+        workers = tuple(Workers(self.gcloud, self.settings, fleet.reachable()).status())
+        if first:
+            self.adopt(workers)
+        steps = [worker.step for worker in workers]
+        if self.settings.run_dir.startswith("gs://"):
+            steps += checkpoint_steps(self.gcloud, self.settings.run_dir)
+        return Seen(fleet, workers, max(steps, default=-1))
+
+    def adopt(self, workers: tuple[Worker, ...]) -> None:
+        """Watches a run that `launch` started: all workers are at it, and we have started none yet."""
+        runs = {worker.run for worker in workers if worker.state == "running"}
+        blank = Memory(run_dir=self.memory.run_dir, command=self.memory.command)
+        if self.memory == blank and len(runs) == 1 and all(worker.state == "running" for worker in workers):
+            run = runs.pop()
+            say(f"launch {run} is running; watching it")
+            self.remember(dataclasses.replace(self.memory, launch=run, digest=self.pushed()))
+
+    def pushed(self) -> str:
+        """The digest of the code that was pushed last from here."""
+        tarball = self.store.tarball
+        return bundle.digest(tarball) if tarball.exists() else bundle.make(pathlib.Path(self.settings.source), tarball)
+
+    def act(self, action: Action, seen: Seen) -> Action | None:
+        """Does one action, which is written down already; the next one if it fails."""
+        if action.kind == "wait":
+            time.sleep(self.settings.poll_s)
+        elif action.kind == "create":
+            return self.create()
+        elif action.kind == "launch":
+            return self.launch(seen)
+        else:  # recreate or restart; the next look finds what is to be deleted or launched
+            self.stop(seen.fleet)
+        return None
+
+    def create(self) -> Action | None:
+        try:
+            self.backend.create()
+        except GcloudError as error:
+            if not self.memory.digest:  # nothing has run yet, and somebody sits there and waits
+                raise
+            return watch.again(self.memory, self.settings, "recreate", str(error), "creation")
+        return None
+
+    def launch(self, seen: Seen) -> Action | None:
+        """Push, setup, launch. Where a worker fails, a look tells whether its node is still there."""
+        workers = Workers(self.gcloud, self.settings, seen.fleet.reachable())
+        digest = self.memory.digest
+        if not digest or not self.store.tarball.exists():
+            digest = bundle.make(pathlib.Path(self.settings.source), self.store.tarball)
+        run = self.memory.launch or new_launch()
+        self.remember(dataclasses.replace(self.memory, launch=run, digest=digest, creations=0))
+        try:
+            if any(worker.digest != bundle.folder(digest) for worker in seen.workers):
+                workers.push(self.store.tarball, digest)
+                say("the code is on every worker")
+            workers.setup()
+            if self.stop_asked():
+                return STOPPED
+            workers.launch(run)
+            say(f"launched {run} on {len(workers.places())} workers")
+        except WorkerError as error:
+            self.tell(str(error))
+            time.sleep(self.settings.settle_s)
+            if self.backend.look().ready():
+                return watch.failure(self.memory, self.settings, str(error))
+        return None
+
+    def stop(self, fleet: Fleet) -> None:
+        """Ends what runs on nodes that are still there, as well as that can be done."""
+        if fleet.state == "ACTIVE" and fleet.reachable():
+            Workers(self.gcloud, self.settings, fleet.reachable()).stop(by="run")
+
+    def finish_deletion(self) -> None:
+        """Deletes the resource that was given up, and no later one of the same name."""
+        fleet = self.backend.look()
+        if fleet.created == self.memory.deleting:
+            delete_all(self.backend, self.settings.poll_s)
+        self.remember(dataclasses.replace(self.memory, deleting=None))
+
+    def tell(self, text: str) -> None:
+        """Says what is not what was said last."""
+        if text != self.said:
+            say(text)
+        self.said = text

@@ -1,0 +1,50 @@
+"""What people read: tables, costs, and logs as a terminal would leave them."""
+
+import time
+
+import fleet
+from fleet import Fleet, Worker
+from settings import Settings
+
+
+def describe(found: Fleet) -> str:
+    nodes = ", ".join(f"{node.name} {node.state or 'absent'}" for node in found.nodes)
+    return f"queued resource {found.state or 'absent'}, {nodes}"
+
+
+def table(found: Fleet, workers: list[Worker]) -> str:
+    """A line for every worker; for a node without, its own."""
+    rows = [("node", "state", "health", "worker", "run", "trainer", "pid", "last line")]
+    for number, node in enumerate(found.nodes):
+        head = node.name, node.state or "absent", node.health or "-"
+        if node.state != "READY":
+            rows.append((*head, "", "", "", "", ""))
+            continue
+        for worker in workers:
+            if worker.slice == number:
+                ended = f"exited {worker.code}" if worker.state == "exited" else worker.state
+                rows.append((*head, str(worker.index), worker.run, ended, worker.pid, worker.line[:60]))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def cost(asked: Settings, found: Fleet) -> str:
+    """What the TPU has used, and what a forgotten one uses."""
+    used = fleet.chip_hours(found, asked.accelerator_type, time.time())
+    day = 24 * fleet.chips(asked.accelerator_type) * asked.slices
+    dollars = asked.dollars_per_chip_hour
+    price = f" (${used * dollars:.2f}; ${day * dollars:.2f} at ${dollars} per chip-hour)" if dollars else ""
+    return f"used {used:.2f} chip-hours since its nodes were created; forgotten, it uses {day} a day{price}"
+
+
+def whole_lines(text: str, follow: bool) -> tuple[list[str], int]:
+    """Lines as a terminal would leave them, and how many bytes at the end are to be asked for again.
+
+    >>> whole_lines("1 %\\r2 %\\nstep 1\\nst", follow=True)
+    (['2 %', 'step 1'], 2)
+    """
+    whole, _, begun = text.rpartition("\n")
+    if not follow:
+        whole, begun = text.removesuffix("\n"), ""
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in whole.split("\n")] if whole else []
+    return lines, len(begun.encode())

@@ -1,0 +1,211 @@
+"""What `run` does next: pure functions of what was seen and what is remembered. Nothing here calls anything.
+
+The rules, in words, are the table in README.md. Preemptions are the machine's fault and are expected; failures are
+the program's, and a program that fails twice without a new checkpoint in between is not started a third time.
+"""
+
+import dataclasses
+from typing import Literal, NamedTuple
+
+from fleet import Fleet, Node, Worker
+from settings import Settings
+
+GONE = {"", "PREEMPTED", "TERMINATED", "STOPPED", "STOPPING", "DELETING", "HIDING", "HIDDEN", "UNKNOWN"}
+HEALTHY = {"", "HEALTH_UNSPECIFIED", "HEALTHY"}
+RESUME = 75  # the trainer's exit code after SIGTERM: everything is saved
+
+Kind = Literal["wait", "create", "recreate", "launch", "restart", "done", "stopped", "give up"]
+Cause = Literal["", "preemption", "failure", "creation"]
+Trouble = Literal["", "unready", "unreachable", "ended"]
+
+
+class Seen(NamedTuple):
+    """One look. `workers` are all of them if the fleet is ready, none otherwise."""
+
+    fleet: Fleet
+    workers: tuple[Worker, ...] = ()
+    step: int = -1  # newest checkpoint; -1: none
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """What is remembered between two looks, and written to disk, so that another controller goes on from here."""
+
+    run_dir: str = ""
+    command: str = ""
+    digest: str = ""  # of the code; after a preemption the same code is pushed again, whatever was edited since
+    launch: str = ""  # id of the attempt that is on the workers; "": none
+    step: int = -1  # newest checkpoint ever seen
+    preemptions: int = 0
+    failures: int = 0
+    creations: int = 0  # resources that FAILED
+    failed_step: int | None = None  # newest checkpoint at the last failure
+    event_step: int = -1  # ... at the last preemption, failure or failed creation
+    streak: int = 0  # of these without a new checkpoint in between
+    not_before: float = 0.0  # next attempt; Unix seconds
+    trouble: Trouble = ""  # what has been wrong ...
+    since: float = 0.0  # ... since when
+    deleting: str | None = None  # creation time of the resource that is being deleted
+    outcome: Literal["", "done", "stopped", "gave up"] = ""
+
+
+class Action(NamedTuple):
+    kind: Kind
+    reason: str
+    cause: Cause = ""  # what it counts as
+
+
+def note(memory: Memory, seen: Seen, now: float) -> Memory:
+    """Remembers the newest checkpoint, and since when something has been wrong."""
+    trouble = trouble_of(memory, seen)
+    since = memory.since if trouble == memory.trouble else now
+    return dataclasses.replace(memory, step=max(memory.step, seen.step), trouble=trouble, since=since)
+
+
+def trouble_of(memory: Memory, seen: Seen) -> Trouble:
+    if seen.fleet.state != "ACTIVE":
+        return ""
+    if any(unready(node, memory.launch) for node in seen.fleet.nodes):
+        return "unready"
+    if any(worker.state == "unreachable" for worker in seen.workers):
+        return "unreachable"
+    ours = [worker for worker in seen.workers if memory.launch and worker.run == memory.launch]
+    if any(worker.state in ("exited", "lost") and worker.code != 0 for worker in ours):
+        return "ended"
+    return ""
+
+
+def unready(node: Node, launch: str) -> bool:
+    """Whether nothing should be launched there. What runs well on an unhealthy node is left in peace."""
+    return node.state != "READY" or (not launch and node.health not in HEALTHY)
+
+
+def decide(memory: Memory, seen: Seen, limits: Settings, now: float) -> Action:
+    """The next action. `memory` has been through `note`."""
+    action = decide_fleet(memory, seen.fleet, limits, now)
+    if action.kind != "launch" or not seen.workers:
+        return action
+    return decide_workers(memory, seen.workers, limits, now)
+
+
+def decide_fleet(memory: Memory, fleet: Fleet, limits: Settings, now: float) -> Action:
+    """The next action as far as the TPU itself matters; "launch": it is ready."""
+    late = now - memory.since
+    if fleet.state == "":
+        if memory.launch:
+            return again(memory, limits, "recreate", "the queued resource is gone", "preemption")
+        return timely(memory, Action("create", "there is no queued resource of this name"), now)
+    if fleet.state == "FAILED":
+        return again(memory, limits, "recreate", f"FAILED: {fleet.error}", "creation")
+    if fleet.state == "SUSPENDED":
+        return again(memory, limits, "recreate", "SUSPENDED: the TPU was preempted", "preemption")
+    if fleet.state != "ACTIVE":
+        return Action("wait", fleet.state)
+    gone = [f"{node.name} is {node.state or 'not there'}" for node in fleet.nodes if node.state in GONE]
+    if gone:
+        return again(memory, limits, "recreate", ", ".join(gone), "preemption")
+    slow = [f"{node.name} is {node.state} {node.health}" for node in fleet.nodes if unready(node, memory.launch)]
+    if slow and late < limits.unready_s:
+        return Action("wait", ", ".join(slow))
+    if slow:
+        return again(memory, limits, "recreate", f"{', '.join(slow)} for {late:.0f} s", "preemption")
+    return Action("launch", "the TPU is ready")
+
+
+def decide_workers(memory: Memory, workers: tuple[Worker, ...], limits: Settings, now: float) -> Action:
+    """The next action on a TPU that is ready."""
+    late = now - memory.since
+    silent = [worker for worker in workers if worker.state == "unreachable"]
+    if silent and late < limits.unreachable_s:
+        return Action("wait", f"no answer from {named(silent)}")
+    if silent:
+        reason = f"no answer from {named(silent)} for {late:.0f} s"
+        return again(memory, limits, "recreate", reason, "failure")
+    if not memory.launch or any(worker.run != memory.launch for worker in workers):
+        return timely(memory, Action("launch", "the TPU is ready"), now)
+
+    running = [worker for worker in workers if worker.state == "running"]
+    if any(worker.stopped for worker in workers):
+        return Action("wait", "being stopped") if running else Action("stopped", "somebody stopped the run")
+    if all(worker.code == 0 for worker in workers):
+        return Action("done", "every worker exited with 0")
+    saved = [worker for worker in workers if worker.code == RESUME]
+    lost = [worker for worker in workers if worker.state == "lost"]
+    failed = [worker for worker in workers if worker.code not in (None, 0, RESUME)]
+    if saved:
+        if running and late < limits.grace_s:
+            return Action("wait", f"{named(saved)} saved and exited with {RESUME}; {named(running)} still runs")
+        return again(memory, limits, "recreate", f"{named(saved)} saved and exited with {RESUME}", "preemption")
+    if (failed or lost) and late < limits.settle_s:
+        return Action("wait", f"{ends(failed + lost)}; is this a preemption?")
+    if lost:
+        return again(memory, limits, "recreate", ends(lost), "preemption")
+    if failed:
+        return failure(memory, limits, ends(failed))
+    return Action("wait", f"{named(running)} running, newest checkpoint {memory.step if memory.step >= 0 else 'none'}")
+
+
+def failure(memory: Memory, limits: Settings, reason: str) -> Action:
+    """What a failed attempt leads to."""
+    return again(memory, limits, "restart", reason, "failure")
+
+
+def again(memory: Memory, limits: Settings, kind: Kind, reason: str, cause: Cause) -> Action:
+    """Another attempt, if the budget of its cause allows it."""
+    counts = {
+        "preemption": (memory.preemptions, limits.max_preemptions),
+        "failure": (memory.failures, limits.max_failures),
+        "creation": (memory.creations, limits.max_creations),
+    }
+    count, budget = counts[cause]
+    if count >= budget:
+        return Action("give up", f"{reason}; this is {cause} {count + 1}, and max_{cause}s is {budget}", cause)
+    if cause == "failure" and memory.failed_step is not None and memory.step <= memory.failed_step:
+        return Action("give up", f"{reason}; no new checkpoint since the failure before, so it would fail again", cause)
+    return Action(kind, reason, cause)
+
+
+def timely(memory: Memory, action: Action, now: float) -> Action:
+    if now < memory.not_before:
+        return Action("wait", f"{action.reason}; next attempt in {memory.not_before - now:.0f} s")
+    return action
+
+
+def remember(memory: Memory, action: Action, seen: Seen, limits: Settings, now: float) -> Memory:
+    """What is written down before the action is done. Every count changes here, and so once, whenever we are killed."""
+    outcomes = {"done": "done", "stopped": "stopped", "give up": "gave up"}
+    memory = dataclasses.replace(
+        memory,
+        preemptions=memory.preemptions + (action.cause == "preemption"),
+        failures=memory.failures + (action.cause == "failure"),
+        creations=memory.creations + (action.cause == "creation"),
+        outcome=outcomes.get(action.kind, ""),
+    )
+    if action.kind not in ("recreate", "restart"):
+        return memory
+    streak = 1 if memory.step > memory.event_step else memory.streak + 1
+    delay = min(limits.backoff_cap_s, limits.backoff_s * 2.0 ** min(streak - 1, 30))
+    return dataclasses.replace(
+        memory,
+        launch="",
+        failed_step=memory.step if action.cause == "failure" else memory.failed_step,
+        event_step=memory.step,
+        streak=streak,
+        not_before=now + delay,
+        deleting=seen.fleet.created if action.kind == "recreate" else None,
+    )
+
+
+def named(workers: list[Worker]) -> str:
+    """Names of workers, the first few of many."""
+    names = ", ".join(map(str, workers[:4]))
+    return f"worker {names}" + (f" and {len(workers) - 4} more" if len(workers) > 4 else "")
+
+
+def ends(workers: list[Worker]) -> str:
+    """How workers ended, the first few of many."""
+    return "; ".join(
+        f"worker {worker} {'exited with ' + str(worker.code) if worker.code is not None else 'left no exit code'}"
+        + (f": {worker.line}" if worker.line else "")
+        for worker in workers[:4]
+    )
