@@ -1,0 +1,178 @@
+"""Whole runs on blocks of several lengths: preempted and resumed, scored, stratified, charged."""
+
+import jax
+import numpy as np
+import pytest
+from helpers import changed, rows, tiny
+from test_train import stop_after
+
+from lfr_jax import clusters, pipeline, references, steps, trained
+from lfr_jax.blocks import Blocks
+from lfr_jax.corpora import open_corpus
+from lfr_jax.lengths import LengthBlocks
+from lfr_jax.sharding import Shards
+from lfr_jax.tokenizer import Bytes
+from lfr_jax.train import train
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*sources have no")  # as some domains of `short_documents`
+
+FILES = ("metrics.csv", "eval.csv", "scores/probes.csv", "scores/rates.csv")
+
+
+def by_length(run_dir, corpus_dir, **changes):
+    """Blocks of 32 and 16 tokens, under LFR within each length."""
+    data = dict(data__packing="by_length", data__shortest=16, data__curriculum="grow_p2", data__cycles=2)
+    return changed(tiny(run_dir, corpus_dir), schedule__stratify="length", train__probe_blocks=80, **data | changes)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, short_documents):
+    """An uninterrupted run: (its config, its folder, its result)."""
+    folder = tmp_path_factory.mktemp("by_length") / "run"
+    config = by_length(folder, short_documents)
+    return config, folder, train(config, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def blocks(short_documents):
+    return open_corpus(by_length("", short_documents).data).train
+
+
+def test_every_step_has_as_many_tokens_and_a_pass_costs_what_it_reads(ran, blocks):
+    """Catches: tokens counted by rows; short blocks charged as long ones."""
+    _, folder, result = ran
+    found = rows(folder)
+    assert [int(row["tokens"]) for row in found] == [256 * step for step in range(1, 25)]
+    assert blocks.lengths == (32, 16) and set(blocks.bucket_N) == {0, 1}
+    assert result.summary["scored_tokens"] == 2 * blocks.num_tokens < 2 * 32 * blocks.num_blocks
+    assert float(found[-1]["loss"]) < float(found[0]["loss"]) - 0.3  # it learns
+
+
+def test_held_out_text_is_measured_as_in_any_run(ran, short_documents, tmp_path):
+    """Catches: a loss on decomposed documents, which would not compare with that of other packings."""
+    config, folder, _ = ran
+    concatenated = open_corpus(tiny("", short_documents).data).valid
+    corpus = open_corpus(config.data)
+    assert isinstance(corpus.train, LengthBlocks) and type(corpus.valid) is Blocks
+    tokens = {row["domain"]: int(row["tokens"]) for row in rows(folder, "eval.csv")}
+    assert tokens["a"] == 32 * min(8, np.sum(concatenated.domain_N == concatenated.domains.index("a")))
+
+
+@pytest.mark.parametrize("moment", [7, 10])
+def test_sigterm_saves_and_the_next_start_goes_on_exactly(ran, tmp_path, monkeypatch, moment):
+    """Stopped within a phase, and on an edge. Catches: an order of lengths, or draws of one, that begin anew."""
+    config, folder, expected = ran
+    stopped = changed(config, run_dir=str(tmp_path / "run"))
+    stop_after(monkeypatch, stopped, moment)
+    result = train(stopped, quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, result.state, expected.state)
+    for name in FILES:
+        assert rows(tmp_path / "run", name) == rows(folder, name)
+
+
+@pytest.mark.parametrize("name, value", [("shortest", 8), ("curriculum", "uniform"), ("cycles", 1)])
+def test_how_blocks_are_cut_and_ordered_may_not_change(ran, name, value):
+    """Catches: a run that goes on with other blocks under the same ids, or in another order."""
+    config, _, _ = ran
+    with pytest.raises(ValueError, match=f"data.{name}: .* when it began, now {value!r}"):
+        train(changed(config, **{f"data__{name}": value}), quiet=True)
+
+
+def test_each_length_keeps_its_share_of_what_is_hard(ran, blocks):
+    """Catches: short blocks kept because all of them look hard; lengths that the schedule is not told of."""
+    _, _, result = ran
+    assert len(result.state.schedule.inner) == 2
+    for bucket, inner in enumerate(result.state.schedule.inner):
+        size = np.sum(blocks.bucket_N == bucket)
+        assert np.asarray(inner.rate).sum() == size - int(0.7 * size)
+
+
+def test_stratifying_needs_lengths(short_documents, tmp_path):
+    """Catches: blocks of one length taken for strata in silence."""
+    config = changed(by_length(tmp_path, short_documents), data__packing="concatenate")
+    with pytest.raises(ValueError, match="needs BlockInfo.length, .*: --data.packing by_length"):
+        train(config, quiet=True)
+
+
+def directly(run, blocks):
+    """f64[N]: the mean NLL of each block, all of a length in one batch."""
+    loss_N = np.empty(blocks.num_blocks)
+    for _, some in blocks.by_length(np.arange(blocks.num_blocks)):
+        tokens = blocks.rows(np.pad(some, (0, -len(some) % 8), constant_values=-1))
+        with jax.set_mesh(run.mesh):
+            tokens = jax.device_put(tokens, jax.sharding.NamedSharding(run.mesh, jax.P("data")))
+            nll, count = steps.block_nll(run.config.model, run.params, tokens, Bytes.eos_id)
+            loss_N[some] = (np.asarray(nll) / np.maximum(count, 1))[: len(some)]
+    return loss_N
+
+
+def test_scores_are_those_of_each_block_alone(ran, blocks, tmp_path, short_documents):
+    """Written, and read back. Catches: losses in the order in which they are measured; blocks of a length left out;
+    rows of padding; scores of concatenated blocks, or of other lengths, taken for these."""
+    run, file = trained.load(str(ran[1])), tmp_path / "scores.csv"
+    trained.write_scores(run, "", file)
+    expected_N = directly(run, blocks)
+    assert np.std(expected_N) > 0.01
+    np.testing.assert_allclose(references.read_scores(file, blocks), expected_N, rtol=1e-4)
+    assert file.read_text().splitlines()[0].endswith(" seq_len 32 packing by_length shortest 16 step 24")
+    for other in (Blocks(blocks.store, 32), LengthBlocks(blocks.store, 16, 16)):
+        with pytest.raises(ValueError, match="found losses of the store .* in blocks of seq_len 32 packing by_length"):
+            references.read_scores(file, other)
+    with pytest.raises(ValueError, match="lfr score RUN .* --seq-len 32 --packing by_length --shortest 8 --out"):
+        references.read_scores(file, LengthBlocks(blocks.store, 32, 8))
+
+
+def test_a_run_scores_the_blocks_of_another_cut(ran, tmp_path, short_documents):
+    """Catches: options of `lfr score` that are dropped."""
+    run, store = trained.load(str(ran[1])), open_corpus(tiny("", short_documents).data).train.store
+    trained.write_scores(run, "", tmp_path / "a.csv", packing="concatenate")
+    assert np.isfinite(references.read_scores(tmp_path / "a.csv", Blocks(store, 32))).all()
+    trained.write_scores(run, "", tmp_path / "b.csv", seq_len=16, shortest=8)
+    assert np.isfinite(references.read_scores(tmp_path / "b.csv", LengthBlocks(store, 16, 8))).all()
+
+
+def test_probes_stand_in_the_order_of_their_rates(ran, blocks):
+    """Catches: losses by length beside rates by id, which a report would take for one another's."""
+    config, folder, _ = ran
+    losses, rates = rows(folder, "scores/probes.csv"), rows(folder, "scores/rates.csv")
+    count = len({row["block"] for row in rates})
+    assert len(set(blocks.bucket_N[[int(row["block"]) for row in rates]])) > 1
+    for start in range(0, len(losses), count):
+        assert [row["block"] for row in losses[start : start + count]] == [row["block"] for row in rates[:count]]
+
+
+def test_scoring_batches_have_about_as_many_tokens(blocks, scorer):
+    """Catches: batches of as many rows, whatever the length; a block left out or read twice."""
+    blocks = LengthBlocks(blocks.store, 32, 8)
+    chosen = np.random.default_rng(0).permutation(blocks.num_blocks)[:70]
+    found = scorer.losses(blocks, 4, ids=chosen)
+    assert {batch["tokens"].shape for batch, _ in found} == {(4, 33), (8, 17), (16, 9)}
+    ids = np.concatenate([batch["ids"] for batch, _ in found])
+    assert sorted(ids[ids >= 0]) == sorted(chosen)
+    assert all(np.all((count > 0) == (batch["ids"] >= 0)) for batch, (_, count) in found)
+    assert scorer.losses(blocks, 4, ids=np.zeros(0, int)) == []
+
+
+@pytest.mark.parametrize("of", [1, 2, 4])
+def test_processes_read_their_rows_of_each_batch(blocks, of):
+    """Also where all of them are padding. Catches: padding of another length than the rest of the batch."""
+    (some,) = (some for length, some in blocks.by_length(np.arange(blocks.num_blocks)) if length == 16)
+    wanted = pipeline.Cut(pipeline.InOrder(some[:9]), 8)  # the last batch has one block
+    for index in range(2):
+        whole = blocks.rows(wanted[index])
+        parts = [pipeline.BatchSource(wanted, blocks, Shards((number,), of))[index] for number in range(of)]
+        np.testing.assert_array_equal(np.concatenate([part["tokens"] for part in parts]), whole)
+        assert all(np.array_equal(part["ids"], wanted[index]) for part in parts)
+
+
+def test_clusters_are_made_of_blocks_of_all_lengths(blocks):
+    """Catches: rows of several lengths read together; counts divided by the longest length."""
+    cluster_N = clusters.clusters(blocks, 3, seed=0)
+    assert len(cluster_N) == blocks.num_blocks and len(set(cluster_N)) == 3
+    ids = np.arange(blocks.num_blocks)
+    projection = np.eye(clusters.BUCKETS, clusters.WIDTH, dtype=np.float32)
+    points = clusters.points(blocks, ids, projection)
+    for length, some in blocks.by_length(ids):
+        tokens = blocks.rows(some[:1])[0, :-1]
+        counts = np.bincount(tokens % clusters.BUCKETS, minlength=clusters.BUCKETS)[: clusters.WIDTH]
+        np.testing.assert_allclose(points[some[0]], np.sqrt(counts / length), rtol=1e-6)
