@@ -151,7 +151,8 @@ def status(session: Session) -> int:
     found = session.backend.look()
     if session.args.dry_run:
         session.workers_of(dict(enumerate(found.nodes))).status()
-        runner.checkpoint_steps(session.gcloud, session.settings.run_dir)
+        if session.settings.run_dir.startswith("gs://"):
+            runner.checkpoint_steps(session.gcloud, session.settings.run_dir)
         return 0
     print(f"queued resource {session.settings.name}: {found.state or 'absent'} {found.error}".rstrip())
     for stray in found.strays:
