@@ -10,9 +10,6 @@ from lfr_jax import segments
 from lfr_jax.segments import BLANK, BROKEN, MORE, Run, Segment
 from lfr_jax.store_writer import StoreWriter
 
-# One row for each document that is not blank or broken, source by source.
-DOCUMENT = np.dtype([("hash", "<u8"), ("text", "<u8", 2), ("position", "<i8"), ("tokens", "<i8"), ("number", "<i8")])
-
 
 class Count(NamedTuple):
     documents: int
@@ -40,6 +37,21 @@ class Piece(NamedTuple):
     position: int  # of the segment's first row in the order of reading
 
 
+class Documents(NamedTuple):
+    """The documents of a source that are not blank or broken."""
+
+    number_D: np.ndarray  # int64: among all of the source
+    tokens_D: np.ndarray  # int64
+    hash_D: np.ndarray  # uint64: of the id
+
+
+class Texts(NamedTuple):
+    """What tells which of their texts are duplicates. By itself, since it is needed for that alone."""
+
+    text_Dx2: np.ndarray  # uint64: digests
+    position_D: np.ndarray  # int64: in the order of reading
+
+
 def assemble(
     found: Iterable[Segment],
     train: StoreWriter,
@@ -48,7 +60,7 @@ def assemble(
     seen_Kx2: np.ndarray = np.empty((0, 2), np.uint64),
     known: Iterable[str] = (),
 ) -> Assembled:
-    """Puts the documents of all segments into two stores, in memory of about 200 bytes a document.
+    """Puts the documents of all segments into two stores, in memory of about 160 bytes a document.
 
     The documents of a source are made contiguous, sources sorted by domain and name. Of documents with the
     same text the first one read stays, and none if the text is among `seen_Kx2`. A document is held out if the
@@ -57,36 +69,38 @@ def assemble(
     of a domain's only document is held out.
     """
     sources = by_source(found)
-    read = {name: whole_documents(pieces) for name, pieces in sources.items()}
-    everything = np.concatenate([np.empty(0, DOCUMENT), *(usable for usable, _, _ in read.values())])
-    bounds = np.cumsum([len(usable) for usable, _, _ in read.values()], dtype=int)[:-1]
-    read = {name: (of_it, *rest) for of_it, (name, (_, *rest)) in zip(np.split(everything, bounds), read.items())}
-    is_kept = is_first(everything["text"], everything["position"], seen_Kx2)
-    kept = dict(zip(read, np.split(is_kept, bounds)))
+    texts, new, documents, blank = [Texts(seen_Kx2, np.full(len(seen_Kx2), -1))], {}, {}, 0
+    for name, pieces in sources.items():
+        new[name], text, documents[name], more = whole_documents(pieces)
+        texts.append(text)
+        blank += more
+    texts = Texts(*map(np.concatenate, zip(*texts)))
+    is_kept = is_first(*texts)
+    text_Kx2 = texts.text_Dx2[is_kept]
+    del texts
+    bounds = np.cumsum([len(seen_Kx2), *(len(of_it.hash_D) for of_it in new.values())])
+    for name, kept in zip(new, np.split(is_kept, bounds)[1:]):
+        new[name] = Documents(*(column[kept] for column in new[name]))
     counts: tuple[dict, dict] = {}, {}
     for domain, names in itertools.groupby(sources, key=lambda name: name[0]):
         names = list(names)
-        new = np.concatenate([read[name][0][kept[name]] for name in names])
-        if not len(new):
+        _, tokens_D, hash_D = map(np.concatenate, zip(*(new[name] for name in names)))
+        if not len(hash_D):
             continue
-        held_D = held_out(new["hash"], fraction, both=domain not in known)
-        lone = len(new) == 1 and domain not in known
+        held_D = held_out(hash_D, fraction, both=domain not in known)
+        lone = len(hash_D) == 1 and domain not in known
         for side in (0, 1):
-            counts[side][domain] = Count(int(np.sum(held_D == side)), int(new["tokens"][held_D == side].sum()))
+            counts[side][domain] = Count(int(np.sum(held_D == side)), int(tokens_D[held_D == side].sum()))
         if lone:
-            total = int(new["tokens"][0])
+            total = int(tokens_D[0])
             tail = int(np.clip(total * fraction, 1, total - 1))
             counts[0][domain], counts[1][domain] = Count(1, total - tail), Count(1, tail)
-        ends = np.cumsum([np.sum(kept[name]) for name in names])
+        ends = np.cumsum([len(new[name].hash_D) for name in names])
         for name, held in zip(names, np.split(held_D, ends[:-1])):
-            usable, documents, _ = read[name]
-            side_D = np.full(documents, -1, np.int8)
-            side_D[usable["number"][kept[name]]] = held
+            side_D = np.full(documents[name], -1, np.int8)
+            side_D[new[name].number_D] = held
             copy(name, sources[name], side_D, total - tail if lone else None, (train, valid))
-    total = sum(documents for _, documents, _ in read.values())
-    blank = sum(blank for _, _, blank in read.values())
-    text_Kx2 = np.concatenate([seen_Kx2, everything["text"][is_kept]])
-    return Assembled(*counts, total, int(np.sum(~is_kept)), blank, text_Kx2)
+    return Assembled(*counts, sum(documents.values()), int(np.sum(~is_kept)), blank, text_Kx2)
 
 
 def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[Piece]]:
@@ -105,22 +119,27 @@ def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[Piece]]:
     return dict(sorted(sources.items()))
 
 
-def whole_documents(pieces: list[Piece]) -> tuple[np.ndarray, int, int]:
-    """The usable documents [DOCUMENT] of a source; how many there are in all, and how many blank ones."""
-    rows = np.concatenate([piece.rows for piece in pieces])
+def whole_documents(pieces: list[Piece]) -> tuple[Documents, Texts, int, int]:
+    """The usable documents of a source, and their texts; how many there are in all, and how many blank ones."""
+
+    def column(name: str) -> np.ndarray:
+        return np.concatenate([piece.rows[name] for piece in pieces])
+
+    flags_R = column("flags")
+    (start_D,) = np.nonzero(is_start(flags_R))
+    stop_D = np.append(start_D[1:], len(flags_R))
+    broken_D = np.bitwise_or.reduceat(flags_R, start_D) & BROKEN > 0
+    blank_D = (np.bitwise_and.reduceat(flags_R & BLANK, start_D) > 0) & ~broken_D
+    (number_U,) = np.nonzero(~broken_D & ~blank_D)
+    start_U, stop_U = start_D[number_U], stop_D[number_U]
+    text_Rx2 = column("text")
+    text_Ux2 = text_Rx2[start_U]
+    for i in np.flatnonzero(stop_U - start_U > 1):  # the digest of a long text is that of its pieces' digests
+        text_Ux2[i] = segments.digest(text_Rx2[start_U[i] : stop_U[i]].tobytes())
     position_R = np.concatenate([piece.rows["number"] + np.int64(piece.position) for piece in pieces])
-    (start_D,) = np.nonzero(is_start(rows["flags"]))
-    found = np.empty(len(start_D), DOCUMENT)
-    found["hash"], found["position"] = rows["hash"][start_D], position_R[start_D]
-    found["text"] = rows["text"][start_D]
-    found["tokens"] = np.add.reduceat(rows["tokens"].astype(np.int64), start_D)
-    found["number"] = np.arange(len(start_D))
-    stop_D = np.append(start_D[1:], len(rows))
-    for i in np.flatnonzero(stop_D - start_D > 1):  # the digest of a long text is that of its pieces' digests
-        found["text"][i] = segments.digest(rows["text"][start_D[i] : stop_D[i]].tobytes())
-    broken_D = np.bitwise_or.reduceat(rows["flags"], start_D) & BROKEN > 0
-    blank_D = (np.bitwise_and.reduceat(rows["flags"] & BLANK, start_D) > 0) & ~broken_D
-    return found[~broken_D & ~blank_D], len(found), int(blank_D.sum())
+    tokens_D = np.add.reduceat(column("tokens"), start_D, dtype=np.int64)
+    usable = Documents(number_U, tokens_D[number_U], column("hash")[start_U])
+    return usable, Texts(text_Ux2, position_R[start_U]), len(start_D), int(blank_D.sum())
 
 
 def is_start(flags_R: np.ndarray) -> np.ndarray:
@@ -128,15 +147,13 @@ def is_start(flags_R: np.ndarray) -> np.ndarray:
     return np.append(True, flags_R[:-1] & MORE == 0)
 
 
-def is_first(text_Dx2: np.ndarray, position_D: np.ndarray, seen_Kx2: np.ndarray) -> np.ndarray:
-    """bool[D]: whether no document before, by position, has the same text, nor is it among those seen."""
-    text = np.concatenate([seen_Kx2, text_Dx2])
-    position = np.concatenate([np.full(len(seen_Kx2), -1), position_D])
-    order = np.lexsort((position, text[:, 1], text[:, 0]))
-    text = text[order]
-    again = np.zeros(len(text), bool)
-    again[order[1:]] = (text[1:, 0] == text[:-1, 0]) & (text[1:, 1] == text[:-1, 1])
-    return ~again[len(seen_Kx2) :]
+def is_first(text_Dx2: np.ndarray, position_D: np.ndarray) -> np.ndarray:
+    """bool[D]: whether no document before, by position, has the same text."""
+    order_D = np.lexsort((position_D, text_Dx2[:, 1], text_Dx2[:, 0]))
+    text_Dx2 = text_Dx2[order_D]
+    first_D = np.ones(len(order_D), bool)
+    first_D[order_D[1:]] = np.any(text_Dx2[1:] != text_Dx2[:-1], axis=1)
+    return first_D
 
 
 def held_out(hash_D: np.ndarray, fraction: float, both: bool) -> np.ndarray:

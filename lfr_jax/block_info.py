@@ -1,5 +1,6 @@
 """What a run tells its schedule of the blocks: worked out when the run begins, and kept in its folder."""
 
+import io
 import pathlib
 
 import jax
@@ -11,12 +12,14 @@ from lfr_jax.clusters import clusters
 from lfr_jax.config import Config
 from lfr_jax.files import complete_file
 from lfr_jax.references import read_scores
+from lfr_jax.remote_files import read_bytes
 from lfr_jax.schedule import BlockInfo, Schedule
 from lfr_jax.schedule.types import MissingInfo
 
 FILE = "block_info.npz"
 HINTS = {
     "cluster": "say how many there are to be: --schedule.clusters 64",
+    "length": "cut blocks of several lengths: --data.packing by_length",
     "ref_loss": "name what `lfr score` wrote of a reference model: --schedule.ref-scores FILE",
     "weak_loss": "name what `lfr score` wrote of the weaker of two models: --schedule.weak-scores FILE",
     "strong_loss": "name what `lfr score` wrote of the stronger of two models: --schedule.strong-scores FILE",
@@ -32,11 +35,18 @@ def known(folder: pathlib.Path, config: Config, blocks: Blocks) -> BlockInfo:
       FileNotFoundError, ValueError: of `read_scores` and `clusters`.
     """
     if latest_step(folder / "checkpoints") is not None and (folder / FILE).exists():
-        with np.load(folder / FILE) as saved:
-            arrays = dict(saved)
-    else:
-        arrays = worked_out(config, blocks)
-    return BlockInfo(blocks.num_blocks, domain=blocks.domain_N, **arrays)
+        return kept(folder, blocks)
+    return info_of(blocks, **worked_out(config, blocks))
+
+
+def kept(folder: pathlib.Path, blocks: Blocks) -> BlockInfo:
+    """What `keep` saved."""
+    with np.load(io.BytesIO(read_bytes(folder / FILE))) as saved:
+        return info_of(blocks, **saved)
+
+
+def info_of(blocks: Blocks, **arrays: np.ndarray) -> BlockInfo:
+    return BlockInfo(blocks.num_blocks, domain=blocks.domain_N, length=blocks.bucket_N, **arrays)
 
 
 def worked_out(config: Config, blocks: Blocks) -> dict[str, np.ndarray]:
@@ -51,8 +61,9 @@ def worked_out(config: Config, blocks: Blocks) -> dict[str, np.ndarray]:
 
 def keep(folder: pathlib.Path, info: BlockInfo) -> None:
     """Saves for `known` what it would have to work out again, until a checkpoint depends on it."""
-    if latest_step(folder / "checkpoints") is None:
-        arrays = {name: getattr(info, name) for name in HINTS if getattr(info, name) is not None}
+    if latest_step(folder / "checkpoints") is None or not (folder / FILE).exists():
+        names = [name for name in HINTS if name != "length" and getattr(info, name) is not None]  # blocks tell it
+        arrays = {name: getattr(info, name) for name in names}
         with complete_file(folder / FILE) as file:
             np.savez(file.buffer, **arrays)
 

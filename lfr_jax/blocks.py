@@ -10,12 +10,14 @@ import functools
 import hashlib
 import json
 import os
-import pathlib
+import threading
 from typing import NamedTuple
 
 import numpy as np
 
-from lfr_jax.token_files import Part, Stamp, TokenFile, stamp
+from lfr_jax.paths import Path, absolute, is_remote
+from lfr_jax.remote_files import Version, cache_folder, open_tokens, read_bytes, stamp_of
+from lfr_jax.token_files import Part, Stamp, TokenFile
 
 FORMAT, VERSION = "lfr token store", 1
 OPEN_FILES = 256  # files of a store that are open at once: a process may have 1,024 by default
@@ -49,8 +51,8 @@ def fingerprint(card: dict) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def file_sha256(path: pathlib.Path) -> str:
-    with open(path, "rb") as file:
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -58,11 +60,12 @@ class Store:
     """A complete store, opened by `open_store`. Pickles as its path, and is reopened in the other process.
 
     Its tokens lie in `parts`, numbered on from one to the next. A prepared store is one part, its
-    `tokens.bin`; the parts of a linked one (`lfr link`) are runs of other programs' files.
+    `tokens.bin`; the parts of a linked one (`lfr link`) are runs of other programs' files. Of a store
+    in an object store, `cache` is the setting `data.cache`.
     """
 
-    def __init__(self, path: pathlib.Path, card: dict, stamps: dict[str, Stamp]):
-        self.path, self.card, self.stamps = path, card, stamps
+    def __init__(self, path: Path, card: dict, stamps: dict[str, Stamp | Version], cache: str | None = None):
+        self.path, self.card, self.stamps, self.cache = path, card, stamps, cache
         self.fingerprint: str = card["fingerprint"]
         self.vocab_size: int = card["vocab_size"]
         self.eos_id: int = card["eos_id"]
@@ -74,10 +77,16 @@ class Store:
         self.parts = tuple(Part(**part) for part in card["parts"]) if "parts" in card else (whole,)
         tokens_P = np.array([part.tokens for part in self.parts])
         self.first_P = np.cumsum(tokens_P) - tokens_P  # first token
-        self.opened = functools.lru_cache(OPEN_FILES)(self._open)
+        self._opened = functools.lru_cache(OPEN_FILES)(self._open)
+        self._opening = threading.Lock()
 
     def _open(self, name: str) -> TokenFile:
-        return TokenFile(self.path / name, self.stamps[name])
+        return open_tokens(self.path / name, self.stamps[name], cache_folder(self.cache, self.fingerprint))
+
+    def opened(self, name: str) -> TokenFile:
+        """A file of the store: the same one for all threads."""
+        with self._opening:
+            return self._opened(name)
 
     def read(self, start_B: np.ndarray, count: int) -> np.ndarray:
         """The tokens int32[B, count] from each start on. No run may leave its part.
@@ -99,16 +108,24 @@ class Store:
             tokens_BxT[of_part_B] = np.frombuffer(file.read(starts, size), dtype).reshape(-1, count)
         return tokens_BxT
 
+    def run(self, part: Part, start: int, count: int) -> np.ndarray:
+        """`count` tokens of a part, or fewer at its end, in the type that they have in its file."""
+        size, count = np.dtype(part.dtype).itemsize, min(count, part.tokens - start)
+        return np.frombuffer(self.opened(part.file).read([part.offset + start * size], count * size), part.dtype)
+
     @functools.cached_property
     def tokens(self) -> np.ndarray:
         """All tokens: a mapping of the file, or a copy in memory if there are several parts. For a look at them."""
+        if is_remote(self.path):
+            return np.concatenate([self.run(part, 0, part.tokens) for part in self.parts])
         arrays = [np.memmap(self.path / name, dtype, "r", offset, count) for name, dtype, offset, count in self.parts]
         return np.asarray(arrays[0]) if len(arrays) == 1 else np.concatenate(arrays)
 
     @functools.cached_property
     def doc_starts(self) -> np.ndarray:
         """int64[documents]: the first token of each."""
-        return np.load(self.path / "docs.npy")
+        with (self.path / "docs.npy").open("rb") as file:
+            return np.load(file)
 
     def verify(self) -> None:
         """Reads every byte. Raises ValueError where a file is not what was written."""
@@ -121,24 +138,30 @@ class Store:
                 )
 
     def __reduce__(self):
-        return reopen, (self.path, self.fingerprint, self.stamps)
+        return reopen, (self.path, self.fingerprint, self.stamps, self.cache)
 
 
-def open_store(path: str | os.PathLike) -> Store:
+def open_store(path: str | os.PathLike, cache: str | None = None) -> Store:
     """Opens a store after checking its card and the sizes of its files (`Store.verify` checks each byte).
+
+    `path` may be a URL, such as gs://bucket/data/owt/train; `cache` is then the setting `data.cache`.
 
     Raises:
       FileNotFoundError: no store there, or a file of it is missing.
+      ModuleNotFoundError: URLs of this kind need another package.
       ValueError: another format or version, an edited card, or a file of the wrong size.
     """
-    path = pathlib.Path(path).absolute()
+    path = absolute(path)
     card_file = path / "store.json"
-    if not card_file.is_file():
-        inner = [name for name in ("train", "valid") if (path / name / "store.json").is_file()]
-        hint = f"open {path / inner[0]}" if inner else "make one with `lfr prepare`"
-        raise FileNotFoundError(f"{path}: found no store.json, expected a token store; {hint}")
     try:
-        card = json.loads(card_file.read_text())
+        text = read_bytes(card_file)
+    except (FileNotFoundError, NotADirectoryError):
+        inner = [name for name in ("train", "valid") if (path / name / "store.json").is_file()]
+        made = "copy one there (gcloud storage cp -r)" if is_remote(path) else "make one with `lfr prepare`"
+        hint = f"open {path / inner[0]}" if inner else made
+        raise FileNotFoundError(f"{path}: found no store.json, expected a token store; {hint}") from None
+    try:
+        card = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{card_file}: found no valid JSON ({error}); prepare the data again") from None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
@@ -150,32 +173,32 @@ def open_store(path: str | os.PathLike) -> Store:
         )
     if card["fingerprint"] != fingerprint(card):
         raise ValueError(f"{card_file}: does not match its own fingerprint: it was edited; restore it")
-    stamps = {}
-    for name, expected in card["files"].items():
-        file = path / name
-        if file.is_symlink():
-            file, mend = path / os.readlink(file), "put the linked file back, or link again"
-        else:
-            mend = "copy the whole store again"
-        if not file.is_file():
-            raise FileNotFoundError(f"{file}: is missing; {mend}")
-        stamps[name] = stamp(file)
-        if stamps[name].size != expected["bytes"]:
-            raise ValueError(
-                f"{file}: found {stamps[name].size} bytes, expected {expected['bytes']}: it was changed, or cut off; "
-                f"{mend}"
-            )
-    return Store(path, card, stamps)
+    stamps = {name: checked_stamp(path / name, expected["bytes"]) for name, expected in card["files"].items()}
+    return Store(path, card, stamps, cache)
 
 
-def reopen(path: pathlib.Path, expected: str, stamps: dict[str, Stamp]) -> Store:
-    store = open_store(path)
+def checked_stamp(file: Path, size: int) -> Stamp | Version:
+    """The stamp of a store's file; raises FileNotFoundError or ValueError unless it has `size` bytes."""
+    mend = "copy the whole store again"
+    if not is_remote(file) and file.is_symlink():
+        file, mend = file.parent / os.readlink(file), "put the linked file back, or link again"
+    try:
+        found = stamp_of(file)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{file}: is missing; {mend}") from None
+    if found.size != size:
+        raise ValueError(f"{file}: found {found.size} bytes, expected {size}: it was changed, or cut off; {mend}")
+    return found
+
+
+def reopen(path: Path, expected: str, stamps: dict[str, Stamp | Version], cache: str | None) -> Store:
+    store = open_store(path, cache)
     if store.fingerprint != expected:
         raise ValueError(
             f"{path}: found a store of fingerprint {store.fingerprint[:12]}, expected {expected[:12]}: "
             "it was replaced while in use; start again"
         )
-    return Store(path, store.card, stamps)  # which a file that changed meanwhile does not fit
+    return Store(path, store.card, stamps, cache)  # which a file that changed meanwhile does not fit
 
 
 class Blocks:
@@ -187,6 +210,8 @@ class Blocks:
     Raises:
       ValueError: no source is longer than `seq_len`.
     """
+
+    bucket_N: np.ndarray | None = None  # of several lengths, the number of each block's: here there is one
 
     def __init__(self, store: Store, seq_len: int):
         self.store, self.seq_len, self.domains = store, seq_len, store.domains
@@ -201,6 +226,7 @@ class Blocks:
         self.start_S = np.array([source.first for source in store.sources])  # first token
         self.first_S = np.cumsum(blocks_S) - blocks_S  # first block
         self.num_blocks = int(blocks_S.sum())
+        self.num_tokens = self.num_blocks * seq_len  # of all blocks: inputs, and as many targets
 
     @functools.cached_property
     def domain_N(self) -> np.ndarray:
@@ -208,9 +234,27 @@ class Blocks:
         domain_S = np.array([self.domains.index(source.domain) for source in self.store.sources], np.int32)
         return np.repeat(domain_S, self.blocks_S)
 
+    @property
+    def cut(self) -> dict[str, int | str]:
+        """The settings by which the blocks were cut: blocks of one store with equal ones are the same."""
+        return {"seq_len": self.seq_len}
+
+    @property
+    def too_short(self) -> str:
+        """What a source without a block has, in words."""
+        return f"no more than seq_len={self.seq_len} tokens"
+
+    def summary(self) -> str:
+        """What became of the documents, in a line; "" where there is nothing to say."""
+        return ""
+
     def source_of(self, ids: np.ndarray) -> np.ndarray:
         """The index into `store.sources` of each block."""
         return np.searchsorted(self.first_S, self.checked(ids), side="right") - 1
+
+    def by_length(self, ids: np.ndarray) -> list[tuple[int, slice | np.ndarray]]:
+        """The blocks `ids`, parted by length: each length that is among them, and its places in `ids`."""
+        return [(self.seq_len, slice(None))]
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """The tokens int32[B, T+1] of the blocks `ids` [B]; the id −1 gives a row of −1.
@@ -234,4 +278,4 @@ class Blocks:
         return ids
 
     def __reduce__(self):
-        return Blocks, (self.store, self.seq_len)
+        return type(self), (self.store, self.seq_len)

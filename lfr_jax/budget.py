@@ -1,6 +1,9 @@
 """What a run costs: FLOPs of training and of scoring, known before it starts.
 
+Where blocks have several lengths, the bill is what the run costs at most: each token is charged the attention of a
+block of `data.seq_len`, and a pass over a sample of blocks is charged as if they were that long, up to all tokens.
 A training token costs three forward passes (one forward, two backward), a scored token one.
+Padding counts as tokens here: it is computed, though nothing is learned from it.
 Held-out evaluation and probes are measurement, not training, and are not charged.
 """
 
@@ -37,12 +40,12 @@ class Budget(NamedTuple):
         return tokens // (3 * self.tokens_per_step)
 
 
-def budget(config: Config, num_blocks: int) -> Budget:
-    """The budget of a run of `config` on `num_blocks` training blocks."""
+def budget(config: Config, num_blocks: int, num_tokens: int) -> Budget:
+    """The budget of a run of `config` on `num_blocks` training blocks that hold `num_tokens`."""
     length = config.data.seq_len
     return Budget(
         tokens_per_step=config.train.batch_size * length,
-        tokens_per_scoring=num_scored(config, num_blocks) * length,
+        tokens_per_scoring=min(num_scored(config, num_blocks) * length, num_tokens),
         forward_flops=model.forward_flops_per_token(config.model, length),
     )
 

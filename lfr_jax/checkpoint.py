@@ -8,7 +8,7 @@ a reader needs none of our classes and may ask for the parameters alone.
 
 import functools
 import json
-import pathlib
+import os
 import warnings
 import zlib
 from typing import Any
@@ -20,6 +20,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from lfr_jax.paths import Path, absolute, as_path
+
 
 class DamagedCheckpoint(OSError):
     """No checkpoint of a run can be read; each was found changed, cut short, or incomplete."""
@@ -28,8 +30,8 @@ class DamagedCheckpoint(OSError):
 class Checkpointer:
     """Saves to and restores from `folder`, one subfolder a step, keeping the `keep` newest."""
 
-    def __init__(self, folder: str | pathlib.Path, keep: int):
-        self.folder = pathlib.Path(folder).absolute()
+    def __init__(self, folder: str | os.PathLike, keep: int):
+        self.folder = absolute(folder)
         self.keep = keep
 
     @functools.cached_property
@@ -98,7 +100,7 @@ class Checkpointer:
             self._manager.reload()  # it remembers the steps that it saw; those set aside will be saved again
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values()), meta
 
-    def _set_aside(self, step: int) -> pathlib.Path:
+    def _set_aside(self, step: int) -> Path:
         names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
         aside = next(path for path in map(self.folder.joinpath, names) if not path.exists())
         if jax.process_index() == 0:
@@ -120,7 +122,7 @@ class Checkpointer:
             self._manager.close()
 
 
-def restore_params(folder: str | pathlib.Path, abstract_params: Any) -> tuple[Any, int]:
+def restore_params(folder: str | os.PathLike, abstract_params: Any) -> tuple[Any, int]:
     """The parameters alone and their step, from the newest sound checkpoint; changes nothing on disk.
 
     Raises:
@@ -129,7 +131,7 @@ def restore_params(folder: str | pathlib.Path, abstract_params: Any) -> tuple[An
       DamagedCheckpoint: there are checkpoints, but none is sound.
     """
     wanted = {f"params.{name}": leaf for name, leaf in named(abstract_params).items()}
-    found = newest_sound(pathlib.Path(folder).absolute(), wanted, partial=True)
+    found = newest_sound(absolute(folder), wanted, partial=True)
     if found is None:
         raise FileNotFoundError(f"no checkpoint in {folder}; train first, or name another run")
     step, leaves, _, damaged = found
@@ -138,17 +140,22 @@ def restore_params(folder: str | pathlib.Path, abstract_params: Any) -> tuple[An
     return jax.tree.unflatten(jax.tree.structure(abstract_params), leaves.values()), step
 
 
-def latest_step(folder: str | pathlib.Path) -> int | None:
+def latest_step(folder: str | os.PathLike) -> int | None:
     """The newest step written to the end, without opening it; None if there is none."""
-    return max(steps_in(pathlib.Path(folder)), default=None)
+    return max(steps_in(as_path(folder)), default=None)
 
 
-def steps_in(folder: pathlib.Path) -> list[int]:
-    """Steps with a finished checkpoint: a save works under a temporary name, and renames at its end."""
-    return [int(path.name) for path in folder.glob("*") if path.name.isdecimal()]
+def steps_in(folder: Path) -> list[int]:
+    """Steps with a finished checkpoint.
+
+    On a disk a save works under a temporary name, and renames at its end. In an object store nothing
+    can be renamed, and it writes a file `commit_success.txt` at its end.
+    """
+    saves = [path for path in folder.glob("*") if path.name.isdecimal()]
+    return [int(path.name) for path in saves if ocp.utils.is_checkpoint_finalized(path)]
 
 
-def newest_sound(folder: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], partial: bool):
+def newest_sound(folder: Path, wanted: dict[str, jax.ShapeDtypeStruct], partial: bool):
     """(step, leaves, meta, damaged: {step: reason}) of the newest sound checkpoint; None if there is none."""
     damaged = {}
     for step in sorted(steps_in(folder), reverse=True):
@@ -168,14 +175,14 @@ def newest_sound(folder: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], 
     return None
 
 
-def verified(path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]) -> tuple[Any, str]:
+def verified(path: Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]) -> tuple[Any, str]:
     """(leaves, ""), or (None, why not) with their memory freed for the next try."""
     leaves, reason = attempt(read_leaves, path, wanted)
     reason = reason or changed(leaves, expected)
     return (None if reason else leaves), reason
 
 
-def attempt(read, path: pathlib.Path, *args) -> tuple[Any, str]:
+def attempt(read, path: Path, *args) -> tuple[Any, str]:
     """(what was read, ""), or (None, why not). All processes agree: if one fails, all have failed.
 
     Whatever is raised counts as damage: broken files come out of Orbax, TensorStore and JSON as any
@@ -190,7 +197,7 @@ def attempt(read, path: pathlib.Path, *args) -> tuple[Any, str]:
     return result, reason
 
 
-def read_meta(path: pathlib.Path) -> dict[str, Any]:
+def read_meta(path: Path) -> dict[str, Any]:
     """The checkpoint's own description: leaves, digests, meta."""
     sealed = json.loads((path / "meta" / "metadata").read_text())  # where Orbax's JsonSave puts it
     if crc32(sealed["content"]) != sealed["crc32"]:
@@ -198,7 +205,7 @@ def read_meta(path: pathlib.Path) -> dict[str, Any]:
     return sealed["content"]
 
 
-def read_leaves(path: pathlib.Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
+def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """The arrays `wanted`, in that order, as they stand there."""
     stored = nonempty(wanted)
     args = ocp.args.PyTreeRestore(
@@ -224,7 +231,7 @@ def changed(leaves: dict[str, jax.Array], expected: dict[str, str]) -> str:
     return ""
 
 
-def check_same(found: dict[str, str], expected: dict[str, str], partial: bool, path: pathlib.Path) -> None:
+def check_same(found: dict[str, str], expected: dict[str, str], partial: bool, path: Path) -> None:
     """Raises ValueError at the first leaf that the checkpoint and the program do not have alike."""
     for name in expected if partial else expected | found:
         if found.get(name) != expected.get(name):

@@ -10,10 +10,12 @@ import re
 import runpy
 import sys
 import traceback
+from typing import Literal
 
 import tyro
 
 from lfr_jax.config import Config
+from lfr_jax.peers import who
 from lfr_jax.text import nearest
 
 Positional = tyro.conf.Positional
@@ -27,7 +29,7 @@ def prepare(args: list[str]) -> None:
 
 
 def data(args: list[str]) -> None:
-    """looks into a store:              lfr data info data/mine; also: verify, sample"""
+    """looks into a store:              lfr data info data/mine; also: verify, sample, clean, noise"""
     from lfr_jax.data import ABOUT
 
     tyro.extras.subcommand_cli_from_dict(ABOUT, args=args, prog="lfr data")
@@ -43,13 +45,16 @@ def link(args: list[str]) -> None:
 def train(args: list[str]) -> None:
     """train, or continue a run:        lfr train configs/smoke.py --train.steps 500"""
     config = configured(Config, args, "lfr train")
+    from lfr_jax.distributed import joined
     from lfr_jax.train import train
 
-    done = train(config).summary
-    print(
-        f"finished {config.run_dir}: {done['steps']} steps, {done['trained_tokens'] / 1e6:.2f} M tokens trained, "
-        f"{done['scored_tokens'] / 1e6:.2f} M scored, held-out loss {done['held_out_loss']['all']:.4f}"
-    )
+    with joined(config.distributed) as peers:
+        done = train(config).summary
+        if peers.first:
+            print(
+                f"finished {config.run_dir}: {done['steps']} steps, {done['trained_tokens'] / 1e6:.2f} M tokens "
+                f"trained, {done['scored_tokens'] / 1e6:.2f} M scored, held-out loss {done['held_out_loss']['all']:.4f}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +70,7 @@ def compare(args: list[str]) -> None:
     from lfr_jax.compare import compare
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
-    print(f"\nreport: {compare(config, list(asked.policies))}")
+    compare(config, list(asked.policies))
 
 
 def evaluate(args: list[str]) -> None:
@@ -79,8 +84,9 @@ def evaluate(args: list[str]) -> None:
           store: A prepared corpus, in place of the run's own.
           blocks: Held-out blocks a domain; 0: all.
         """
-        from lfr_jax import trained
+        from lfr_jax import distributed, trained
 
+        distributed.refuse_many("lfr evaluate")
         return trained.evaluate(trained.load(run), store, blocks)
 
     for domain, (loss, tokens) in tyro.cli(arguments, args=args, prog="lfr evaluate").items():
@@ -90,7 +96,14 @@ def evaluate(args: list[str]) -> None:
 def score(args: list[str]) -> None:
     """loss of every training block:    lfr score runs/smoke/lfr --out scores.csv"""
 
-    def arguments(run: Positional[str], out: str, store: str = "", seq_len: int = 0):
+    def arguments(
+        run: Positional[str],
+        out: str,
+        store: str = "",
+        seq_len: int = 0,
+        packing: Literal["", "concatenate", "best_fit", "by_length"] = "",
+        shortest: int = 0,
+    ):
         """Scores every training block under a run's model, for another run's --schedule.ref-scores.
 
         Args:
@@ -98,10 +111,15 @@ def score(args: list[str]) -> None:
           out: CSV file to write: block id, domain, loss (mean NLL, nats per token).
           store: A prepared corpus, in place of the run's own.
           seq_len: Tokens in a block; 0: as in the run.
+          packing: How documents become blocks; "": as in the run.
+          shortest: Of by_length: tokens in the shortest blocks; 0: as in the run.
         """
-        from lfr_jax import trained
+        from lfr_jax import distributed, trained
+        from lfr_jax.paths import on_this_machine
 
-        return trained.write_scores(trained.load(run), store, pathlib.Path(out), seq_len)
+        distributed.refuse_many("lfr score")
+        loaded, path = trained.load(run), on_this_machine(out)
+        return trained.write_scores(loaded, store, path, seq_len=seq_len, packing=packing, shortest=shortest)
 
     print(tyro.cli(arguments, args=args, prog="lfr score"))
 
@@ -129,8 +147,9 @@ def generate(args: list[str]) -> None:
           top_p: Draw among the likeliest tokens that hold this share of the probability.
           seed: Of the draws.
         """
-        from lfr_jax import trained
+        from lfr_jax import distributed, trained
 
+        distributed.refuse_many("lfr generate")
         return trained.generate(trained.load(run), prompt, tokens, temperature, top_k, top_p, seed)
 
     print(tyro.cli(arguments, args=args, prog="lfr generate"))
@@ -151,10 +170,11 @@ def report(args: list[str]) -> None:
           phase: Follow the blocks that the phase of this name kept or dropped; by default the first that dropped any.
           threshold: Nats by which a loss must move to count as a fall or rise; 0: by the noise in the runs.
         """
+        from lfr_jax.paths import as_path
         from lfr_jax.report import report
 
-        runs = [pathlib.Path(folder) for folder in (run, other) if folder]
-        return report(runs, pathlib.Path(out) if out else runs[0] / "report", phase, threshold)
+        runs = [as_path(folder) for folder in (run, other) if folder]
+        return report(runs, as_path(out) if out else runs[0] / "report", phase, threshold)
 
     print(tyro.cli(arguments, args=args, prog="lfr report"))
 
@@ -179,7 +199,7 @@ def main() -> None:
     except (ValueError, OSError, ArithmeticError, ModuleNotFoundError) as error:
         if os.environ.get("LFR_TRACEBACK"):
             raise
-        sys.exit("\n".join([f"lfr {name}: {error}", *getattr(error, "__notes__", [])]))
+        sys.exit("\n".join([f"lfr {name}: {who()}{error}", *getattr(error, "__notes__", [])]))
     except KeyboardInterrupt:
         sys.exit(f"\nlfr {name}: interrupted; the same command goes on from what was saved")
 

@@ -5,11 +5,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+import numpy as np
+
 
 class Clock:
-    """Counts seconds from its creation, except where it is paused."""
+    """Counts seconds from its creation, except where it is paused.
 
-    def __init__(self):
+    Args:
+      together: returns once all processes of a run have called it.
+    """
+
+    def __init__(self, together: Callable[[], Any] = lambda: None):
+        self.together = together
         self.worked, self.since = 0.0, time.perf_counter()  # since None: paused
 
     @property
@@ -31,14 +39,19 @@ class Clock:
             self.since = None if outer is None else time.perf_counter()
 
     def compiled(self, jitted: Callable) -> Callable:
-        """The same function for one set of shapes, compiled at its first call, while the clock is paused."""
-        executable: Any = None
+        """The same function, compiled while the clock is paused: once for each shape of its last argument.
+
+        The shapes of the others must not change.
+        """
+        executables: dict[Any, Callable] = {}
 
         def call(*args):
-            nonlocal executable
-            if executable is None:
+            shapes = tuple(map(np.shape, jax.tree.leaves(args[-1])))
+            if shapes not in executables:
+                jax.block_until_ready(args)  # steps under way are work
                 with self.paused():
-                    executable = jitted.lower(*args).compile()
-            return executable(*args)
+                    executables[shapes] = jitted.lower(*args).compile()
+                    self.together()  # on CPUs the first operation among devices fails if another is 30 s late
+            return executables[shapes](*args)
 
         return call

@@ -63,10 +63,16 @@ def clusters(blocks: Blocks, num_clusters: int, seed: int) -> np.ndarray:
 
 def points(blocks: Blocks, ids: np.ndarray, projection: np.ndarray) -> np.ndarray:
     """float32[B, WIDTH]: where the blocks `ids` lie."""
-    tokens_BxT = blocks.rows(ids)[:, :-1]
-    buckets_BxT = tokens_BxT % BUCKETS + BUCKETS * np.arange(len(ids))[:, None]
-    counts_BxV = np.bincount(buckets_BxT.ravel(), minlength=BUCKETS * len(ids)).reshape(len(ids), BUCKETS)
-    return np.sqrt(counts_BxV / np.float32(blocks.seq_len), dtype=np.float32) @ projection
+    points_BxP = np.empty((len(ids), WIDTH), np.float32)
+    for length, some in blocks.by_length(ids):
+        tokens_BxT = blocks.rows(ids[some])[:, :-1]
+        rows = len(tokens_BxT)
+        real_BxT = tokens_BxT >= 0  # not padding
+        buckets_BxT = tokens_BxT % BUCKETS + BUCKETS * np.arange(rows)[:, None]
+        counts_BxV = np.bincount(buckets_BxT[real_BxT], minlength=BUCKETS * rows).reshape(rows, BUCKETS)
+        length_Bx1 = np.sum(real_BxT, axis=1, keepdims=True, dtype=np.float32)
+        points_BxP[some] = np.sqrt(counts_BxV / np.maximum(length_Bx1, 1), dtype=np.float32) @ projection
+    return points_BxP
 
 
 def first_centres(points_SxP: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:

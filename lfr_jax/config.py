@@ -7,14 +7,31 @@ dotted name (`--train.steps 500`). The resolved config is saved beside the run's
 import dataclasses
 from typing import Any, Literal
 
+Packing = Literal["concatenate", "best_fit", "by_length"]
+Curriculum = Literal["uniform", "grow_linear", "grow_p2", "grow_p100"]
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which token store is read, and how it is cut into blocks."""
 
-    store: str = "data/smoke"  # folder that `lfr prepare` wrote
+    store: str = "data/smoke"  # folder that `lfr prepare` wrote, or its URL (gs://bucket/data/smoke)
     seq_len: int = 1024  # tokens in a block (inputs; targets are shifted by one)
     workers: int = 0  # Grain worker processes; 0 reads in threads of this process
+    cache: str | None = None  # folder for what is read from a URL; '': none; None: $LFR_CACHE or ~/.cache/lfr_jax
+    packing: Packing = "concatenate"  # how documents become training blocks
+    shortest: int = 64  # by_length: tokens in the shortest blocks, a power of two as seq_len then is
+    curriculum: Curriculum = "uniform"  # by_length: the order of the lengths within a phase
+    cycles: int = 8  # by_length: times that a curriculum begins anew in a phase
+    fim_rate: float = 0.0  # share of the documents in a training block that become fill-in-the-middle
+    fim_spm_rate: float = 0.5  # share of these that have the suffix first; in the others the prefix stands first
+
+    def __post_init__(self):
+        for name in ("fim_rate", "fim_spm_rate"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"data.{name} is {getattr(self, name)}, expected a share: 0 to 1")
+        if self.cycles < 1:
+            raise ValueError(f"data.cycles is {self.cycles}, expected at least 1: a phase is at least one cycle")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +56,7 @@ class ModelConfig:
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"  # auto: by platform
     remat: bool = False  # recompute each layer's activations in the backward pass
     mask_documents: bool = False  # attention and loss do not cross end-of-text tokens
+    reset_positions: bool = False  # positions begin at 0 with each document; needs mask_documents
     loss_chunk: int = 128  # positions whose logits exist at once in the cross-entropy
 
     def __post_init__(self):
@@ -47,6 +65,11 @@ class ModelConfig:
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"model.num_heads={self.num_heads} is not divisible by model.num_kv_heads={self.num_kv_heads}"
+            )
+        if self.reset_positions and not self.mask_documents:
+            raise ValueError(
+                "model.reset_positions needs model.mask_documents: tokens of two documents that see each other would "
+                "stand at the same positions; set both, or neither"
             )
 
 
@@ -71,7 +94,9 @@ class ScheduleConfig:
 
     policy: str = "uniform"  # name of a function in lfr_jax.schedule, or module:function
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # its keyword arguments
-    stratify: Literal["", "domain", "cluster"] = ""  # each of these keeps its share of the draws; "": none does
+    stratify: Literal["", "domain", "cluster", "length"] = (
+        ""  # each of these keeps its share of the draws; "": none does
+    )
     floor: float = 0.0  # each block is drawn at least at this share of the mean rate
     cap_noise: float = 0.0  # share of the blocks, those of the highest loss, that is not drawn at all
     score_fraction: float = 1.0  # share of the blocks that a scoring pass reads
@@ -124,6 +149,17 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DistributedConfig:
+    """The processes that train together, one a host. Where JAX detects them (TPU pods, Slurm), nothing is to be set."""
+
+    coordinator: str = ""  # HOST:PORT of process 0, where all others reach it
+    num_processes: int = 0  # 1: this one alone, whatever is detected
+    process_id: int = -1  # of this process, from 0
+    start_timeout: float = 60.0  # seconds that a process waits for the others to come
+    heartbeat: float = 100.0  # seconds of silence after which a process counts as dead
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A whole run."""
 
@@ -134,3 +170,4 @@ class Config:
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)

@@ -1,25 +1,27 @@
 """A prepared folder, opened for a run: its training blocks, its held-out blocks, its tokenizer."""
 
-import pathlib
 import warnings
 from typing import NamedTuple
 
 from lfr_jax import tokenizer
-from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.blocks import Blocks, Store, open_store
 from lfr_jax.config import DataConfig
+from lfr_jax.lengths import LengthBlocks
+from lfr_jax.packing import PackedBlocks
+from lfr_jax.paths import as_path, is_remote
 
 
 class Corpus(NamedTuple):
-    """What `lfr prepare` wrote, cut into blocks of one length."""
+    """What `lfr prepare` wrote, cut into blocks."""
 
-    train: Blocks
-    valid: Blocks
+    train: Blocks  # as `data.packing` says
+    valid: Blocks  # always concatenated, so that runs can be compared
     tokenizer: tokenizer.Tokenizer
     fingerprint: str  # of the training store: a run belongs to one
 
 
 def open_corpus(data: DataConfig) -> Corpus:
-    """Opens the stores in the folder `data.store`.
+    """Opens the stores in the folder, or under the URL, `data.store`.
 
     Raises:
       FileNotFoundError: nothing was prepared there.
@@ -30,13 +32,13 @@ def open_corpus(data: DataConfig) -> Corpus:
       UserWarning: of sources too short for a block of `seq_len` tokens, and how much text they hold.
     """
     folder, seq_len = data.store, data.seq_len
-    path = pathlib.Path(folder)
-    if not path.is_dir():
+    path = as_path(folder)
+    if not is_remote(path) and not path.is_dir():
         raise FileNotFoundError(
             f"no prepared corpus in {folder!r}; make one with `lfr prepare --out {folder} --train-tokenizer FILE ...`, "
             f"or from the text that Python carries with `lfr prepare --out {folder} --train-tokenizer --embedded`"
         )
-    train, valid = open_store(path / "train"), open_store(path / "valid")
+    train, valid = (open_store(path / side, data.cache) for side in ("train", "valid"))
     words = tokenizer.load(path / "tokenizer")
     for store in (train, valid):
         if words.digest != store.tokenizer_digest:
@@ -44,10 +46,19 @@ def open_corpus(data: DataConfig) -> Corpus:
                 f"the tokenizer in {path / 'tokenizer'} (sha256 {words.digest[:12]}…) did not make the tokens in "
                 f"{store.path} (made by {store.tokenizer_digest[:12]}…); put the right one back, or prepare again"
             )
-    corpus = Corpus(Blocks(train, seq_len), Blocks(valid, seq_len), words, train.fingerprint)
+    corpus = Corpus(training_blocks(train, data), Blocks(valid, seq_len), words, train.fingerprint)
     warn_of_short_sources(corpus.train, "trained on")
     warn_of_short_sources(corpus.valid, "measured")
     return corpus
+
+
+def training_blocks(store: Store, data: DataConfig) -> Blocks:
+    """The store's documents, packed into blocks as `data.packing` says."""
+    if data.packing == "by_length":
+        return LengthBlocks(store, data.seq_len, data.shortest)
+    if data.packing == "best_fit":
+        return PackedBlocks(store, data.seq_len)
+    return Blocks(store, data.seq_len)
 
 
 def warn_of_short_sources(blocks: Blocks, use: str) -> None:
@@ -56,8 +67,7 @@ def warn_of_short_sources(blocks: Blocks, use: str) -> None:
     if short_S.any():
         tokens, total = blocks.count_S[short_S].sum(), blocks.count_S.sum()
         warnings.warn(
-            f"{blocks.store.path}: {short_S.sum()} of {len(short_S)} sources have no more than "
-            f"seq_len={blocks.seq_len} tokens, so no block: {tokens:,} of {total:,} tokens are not {use}. Shorten the "
-            "sequence, or prepare short texts as one source",
+            f"{blocks.store.path}: {short_S.sum()} of {len(short_S)} sources have {blocks.too_short}, so no block: "
+            f"{tokens:,} of {total:,} tokens are not {use}. Shorten the sequence, or prepare short texts as one source",
             stacklevel=3,
         )

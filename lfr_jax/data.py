@@ -1,6 +1,5 @@
 """Looking into what was prepared: what there is, whether every byte is right, and what it reads like."""
 
-import pathlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -9,35 +8,51 @@ import tyro
 
 from lfr_jax import tokenizer
 from lfr_jax.blocks import Blocks, Store, file_sha256, open_store
+from lfr_jax.clean import clean
+from lfr_jax.config import DataConfig, Packing
+from lfr_jax.corpora import training_blocks
+from lfr_jax.noise import noise
+from lfr_jax.paths import Path, as_path
 
 AT_ONCE = 1 << 23  # tokens looked at together
 Folder = tyro.conf.Positional[str]
 
 
-def info(store: Folder, seq_len: int = 1024, sources: bool = False) -> None:
+def info(
+    store: Folder,
+    seq_len: int = 1024,
+    sources: bool = False,
+    packing: Packing = "concatenate",
+    shortest: int = DataConfig.shortest,
+) -> None:
     """Lists the domains of a store: documents, tokens, and blocks.
 
     Args:
       store: A prepared folder, or one store of it.
       seq_len: Tokens in a block.
       sources: List each source too.
+      packing: How documents become training blocks. Those held out are always concatenated.
+      shortest: Of by_length: tokens in the shortest blocks.
     """
-    for side in stores(store):
+    for side, cut in zip(stores(store), (packing, "concatenate")):
         made_by = f"{side.tokenizer_kind} {side.tokenizer_digest[:12]}, vocabulary {side.vocab_size:,}"
         print(f"{side.path}: made by {made_by}; fingerprint {side.fingerprint[:12]}")
         rows = [("domain", "sources", "documents", "tokens", "share", f"blocks of {seq_len:,}")]
-        counts_Sx3 = counted(side, seq_len)
+        counts_Sx3, about = counted(side, seq_len), ""
+        if cut != "concatenate":
+            blocks = training_blocks(side, DataConfig(seq_len=seq_len, packing=cut, shortest=shortest))
+            counts_Sx3[:, 2], about = blocks.blocks_S, blocks.summary() + "\n"
         for domain in side.domains:
             (of_it,) = np.nonzero([source.domain == domain for source in side.sources])
             rows.append(line(domain, len(of_it), counts_Sx3[of_it].sum(0), side))
             if sources:
                 rows += [line(f"  {side.sources[s].name}", "", counts_Sx3[s], side) for s in of_it]
         rows.append(line("all", len(side.sources), counts_Sx3.sum(0), side))
-        print("\n".join(f"{row[0]:<28}" + "".join(f"{cell:>18}" for cell in row[1:]) for row in rows) + "\n")
+        print("\n".join(f"{row[0]:<28}" + "".join(f"{cell:>18}" for cell in row[1:]) for row in rows) + f"\n{about}")
 
 
 def counted(store: Store, seq_len: int) -> np.ndarray:
-    """int64[S, 3]: the documents, tokens and blocks of each source."""
+    """int64[S, 3]: the documents, tokens and concatenated blocks of each source."""
     bounds_Sx2 = np.array([(source.first, source.first + source.count) for source in store.sources])
     documents_S = np.diff(np.searchsorted(store.doc_starts, bounds_Sx2), axis=1)[:, 0]
     tokens_S = np.diff(bounds_Sx2, axis=1)[:, 0]
@@ -59,7 +74,7 @@ def verify(store: Folder) -> None:
     Raises:
       ValueError: something is wrong.
     """
-    sides = stores(store)
+    sides = stores(store, cache="")  # what the object store holds, and no copy of it
     with tqdm.tqdm(
         total=sum(side.card["tokens"] for side in sides), unit=" tokens", unit_scale=True, disable=None
     ) as bar:
@@ -82,9 +97,8 @@ def faults(store: Store, advance=lambda tokens: None) -> Iterator[str]:
             yield f"{store.path / name}: found sha256 {found[:12]}, expected {wanted}: its bytes have changed"
     outside = 0
     for part in store.parts:
-        tokens = np.memmap(store.path / part.file, part.dtype, "r", part.offset, part.tokens)
         for start in range(0, part.tokens, AT_ONCE):
-            some = tokens[start : start + AT_ONCE]
+            some = store.run(part, start, AT_ONCE)
             outside += int(np.sum(some >= store.vocab_size))
             advance(len(some))
     if outside:
@@ -132,15 +146,15 @@ def text(words: tokenizer.Tokenizer, tokens: Iterable[int]) -> str:
     return "\n⏎\n".join(words.decode([i for i in of_it.tolist() if i != words.eos_id]) for of_it in documents)
 
 
-def stores(folder: str) -> list[Store]:
+def stores(folder: str, cache: str | None = None) -> list[Store]:
     """The store at `folder`, or those of a prepared folder, training first."""
-    path = pathlib.Path(folder)
+    path = as_path(folder)
     inner = [path / side for side in ("train", "valid") if (path / side / "store.json").is_file()]
-    return [open_store(side) for side in inner or [path]]
+    return [open_store(side, cache) for side in inner or [path]]
 
 
-def tokenizer_of(store: Store) -> pathlib.Path:
+def tokenizer_of(store: Store) -> Path:
     return store.path.parent / "tokenizer"
 
 
-ABOUT = {"info": info, "verify": verify, "sample": sample}
+ABOUT = {"info": info, "verify": verify, "sample": sample, "noise": noise, "clean": clean}

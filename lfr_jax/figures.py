@@ -1,6 +1,5 @@
 """The figures of a report: matplotlib figures, drawn from what runs left behind."""
 
-import pathlib
 from itertools import groupby
 from typing import Any
 
@@ -10,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
+from lfr_jax.paths import Path
 from lfr_jax.results import Results, printable, read
 from lfr_jax.trajectories import CLASSES, Census
 
@@ -22,7 +22,7 @@ LINES = ("-", "--", ":", "-.")
 CLASS_COLORS = dict(zip(CLASSES, ("0.65", "black", RED, BLUE, ORANGE), strict=True))
 
 
-def losses(run_dirs: dict[str, pathlib.Path]) -> Figure:
+def losses(run_dirs: dict[str, Path]) -> Figure:
     """On the left the training loss, with the phases; on the right the held-out loss of each domain."""
     train = {name: read(path / "metrics.csv") for name, path in run_dirs.items()}
     held_out = {name: read(path / "eval.csv") for name, path in run_dirs.items()}

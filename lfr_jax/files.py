@@ -4,9 +4,14 @@ import contextlib
 import os
 import pathlib
 import shutil
+import types
 import uuid
 from collections.abc import Iterator
 from typing import TextIO
+
+import numpy as np
+
+from lfr_jax.paths import on_this_machine
 
 
 @contextlib.contextmanager
@@ -33,6 +38,12 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
         file.write(text)
 
 
+def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
+    """As `np.save`, whose own way to a file hides why it failed, as on a full disk."""
+    with open(path, "wb") as file:
+        np.save(types.SimpleNamespace(write=file.write), array)
+
+
 @contextlib.contextmanager
 def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Gives a new folder beside `target`, named `target` once all is well and synced, removed otherwise.
@@ -40,7 +51,7 @@ def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
     Raises:
       FileExistsError: `target` exists.
     """
-    target = pathlib.Path(target).absolute()
+    target = on_this_machine(target).absolute()
     refuse_existing(target)
     partial = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
     new_parents = [parent for parent in target.parents if not parent.exists()]
@@ -48,7 +59,8 @@ def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         yield partial
         for path in (*partial.rglob("*"), partial):
-            sync(path)
+            if not path.is_symlink():  # what it points to is not ours
+                sync(path)
         os.rename(partial, target)
         sync(target.parent)
     except BaseException:
@@ -60,7 +72,7 @@ def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def refuse_existing(target: str | os.PathLike) -> None:
-    if os.path.lexists(target):
+    if os.path.lexists(on_this_machine(target)):
         raise FileExistsError(f"{target}: exists, and is never overwritten; remove it or choose another name")
 
 

@@ -13,7 +13,7 @@ import tyro
 
 from lfr_jax import tokenizer
 from lfr_jax.blocks import FORMAT, VERSION, Source, check_ids, file_sha256, fingerprint, token_dtype
-from lfr_jax.files import complete_folder, refuse_existing
+from lfr_jax.files import complete_folder, refuse_existing, save_array
 from lfr_jax.token_files import Part
 from lfr_jax.token_formats import Layout, layout
 
@@ -221,7 +221,7 @@ def write_links(folder: pathlib.Path, runs: list[Run], words: tokenizer.Tokenize
         sources.append(Source(run.name, run.domain, total, run.part.tokens)._asdict())
         starts.append(total + run.doc_starts)
         total += run.part.tokens
-    np.save(folder / "docs.npy", np.concatenate(starts).astype(np.int64))
+    save_array(folder / "docs.npy", np.concatenate(starts).astype(np.int64))
     files["docs.npy"] = {"bytes": (folder / "docs.npy").stat().st_size, "sha256": file_sha256(folder / "docs.npy")}
     card = {
         "format": FORMAT,

@@ -98,15 +98,18 @@ class Table:
     """A CSV file whose first column is the step, in rising order.
 
     Where each step has `rows_per_step` of them, the rows of a step are kept all or not at all.
-    `last` is the last step that is there; −1 if none is.
+    `last` is the last step that is there; −1 if none is. Without `writes`, another process does the reading
+    and writing, and `last` is to be set to what it found.
     """
 
-    def __init__(self, path: pathlib.Path, columns: tuple[str, ...], rows_per_step: int = 1):
-        self.path, self.columns, self.rows_per_step = path, columns, rows_per_step
+    def __init__(self, path: pathlib.Path, columns: tuple[str, ...], rows_per_step: int = 1, writes: bool = True):
+        self.path, self.columns, self.rows_per_step, self.writes = path, columns, rows_per_step, writes
         self.last = -1
 
     def rewind(self, step: int) -> None:
         """Keeps the rows up to `step`, up to the first that is not whole (a kill may tear one)."""
+        if not self.writes:
+            return
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() and step else []
         header = ",".join(self.columns) + "\n"
         if lines and lines[0] != header:
@@ -129,8 +132,9 @@ class Table:
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, self.columns, lineterminator="\n")
         writer.writerows({name: exact(value) for name, value in row.items()} for row in rows)
-        with open(self.path, "a", newline="") as file:
-            file.write(text.getvalue())
+        if self.writes:
+            with open(self.path, "a", newline="") as file:
+                file.write(text.getvalue())
         self.last = rows[-1]["step"] if rows else self.last
 
 

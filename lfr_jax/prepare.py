@@ -18,7 +18,8 @@ from lfr_jax import embedded as embedded_text
 from lfr_jax.assemble import Count, assemble
 from lfr_jax.blocks import Store, open_store
 from lfr_jax.corpus import Document, Fields, Input
-from lfr_jax.files import complete_folder
+from lfr_jax.files import complete_folder, save_array
+from lfr_jax.paths import on_this_machine
 from lfr_jax.segments import share
 from lfr_jax.spool import Spool, work_folder
 from lfr_jax.store_writer import write_store
@@ -129,7 +130,7 @@ def prepare_paths(
     if not 0 < sample <= 1:
         raise ValueError(f"found --sample {sample}, expected a share: more than 0, at most 1")
 
-    with work_folder(out) as folder:
+    with work_folder(out) as folder, full_disk_explained(out):
         fields = Fields(text_field, domain=domain_field, source=source_field)
         found = inputs.of_paths(paths, fields)
         found += [tfds_text.of_name(name, split, text_field, tfds_dir) for name in tfds]
@@ -185,12 +186,19 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
 
     Raises:
       FileNotFoundError: nothing was prepared there, or not by `lfr prepare`, or by an older release.
+      ValueError: it was linked.
     """
-    folder = pathlib.Path(folder)
+    folder = on_this_machine(folder)
     stores = open_store(folder / "train"), open_store(folder / "valid")
+    if any("parts" in store.card for store in stores):
+        raise ValueError(
+            f"{folder}: found links to token files, whose texts are not known here; expected what `lfr prepare` wrote: "
+            "prepare the new text by itself, and link its token files beside the old ones"
+        )
     if not (folder / "prepared.json").is_file() or not (folder / "seen.npy").is_file():
         raise FileNotFoundError(
-            f"{folder}: found no prepared.json and seen.npy, without which nothing can be appended; prepare it again"
+            f"{folder}: found no prepared.json and seen.npy, without which nothing can be appended, and which "
+            "`lfr prepare` alone writes; append to what it wrote, or prepare the text again"
         )
     fraction = json.loads((folder / "prepared.json").read_text())["valid_fraction"]
     return Prepared(*stores, tokenizer.load(folder / "tokenizer"), fraction, np.load(folder / "seen.npy"))
@@ -205,14 +213,14 @@ def prepare(
 ) -> Summary:
     """Encodes documents into `out`, which appears whole or not at all. Equal input gives equal bytes.
 
-    In this process, in memory bounded by a few million characters and ~200 bytes a document; see `assemble`
+    In this process, in memory bounded by a few million characters and ~160 bytes a document; see `assemble`
     for what goes where. `advance` is told how many characters are done.
 
     Raises:
       FileExistsError: `out` exists.
       ValueError: no documents, a broken one, a bad `valid_fraction`, or a token id outside the vocabulary.
     """
-    with work_folder(out) as folder:
+    with work_folder(out) as folder, full_disk_explained(out):
         return write(out, [corpus.given(lambda: documents)], Spool(folder, words, 1.0, advance), valid_fraction)
 
 
@@ -228,7 +236,7 @@ def write(
     if not 0 < valid_fraction < 1:
         raise ValueError(f"found valid_fraction={valid_fraction}, expected more than 0 and less than 1")
     words = spool.words
-    with full_disk_explained(out), complete_folder(out) as folder:
+    with complete_folder(out) as folder:
         encoded = spool.encode(found, workers, tolerate)
         facts = words.vocab_size, words.eos_id, words.kind, words.digest
         old = (before.train, before.valid, before.seen_Kx2) if before else (None, None, np.empty((0, 2), np.uint64))
@@ -244,7 +252,7 @@ def write(
                 )
         summary = Summary(done.train, done.valid, done.duplicates, done.blank, dict(spool.problems), words.vocab_size)
         words.save(folder / "tokenizer")
-        np.save(folder / "seen.npy", done.text_Kx2)
+        save_array(folder / "seen.npy", done.text_Kx2)
         sides = {
             side: {domain: n._asdict() for domain, n in getattr(done, side).items()} for side in ("train", "valid")
         }

@@ -21,20 +21,32 @@ RATES = ("step", "phase", "stop", "block", "rate")
 class Probes:
     """About `count` of the `blocks`, as many of each domain, evenly spaced: the same in all runs on one store.
 
-    Call `rewind` first. What a run that goes on does again is not written twice.
+    Call `rewind` first. What a run that goes on does again is not written twice. Of several processes
+    that train together all measure, and one `writes`.
     """
 
-    def __init__(self, folder: pathlib.Path, blocks: Blocks, count: int, phases: tuple[Phase, ...]):
+    def __init__(
+        self, folder: pathlib.Path, blocks: Blocks, count: int, phases: tuple[Phase, ...], writes: bool = True
+    ):
         self.folder, self.blocks, self.phases = folder, blocks, phases
         self.ids = evaluate.chosen_blocks(blocks, -(-count // len(blocks.domains)))
-        self.losses = Table(folder / "probes.csv", LOSSES, rows_per_step=max(1, len(self.ids)))
-        self.rates = Table(folder / "rates.csv", RATES, rows_per_step=max(1, len(self.ids)))
+        self.losses = Table(folder / "probes.csv", LOSSES, max(1, len(self.ids)), writes)
+        self.rates = Table(folder / "rates.csv", RATES, max(1, len(self.ids)), writes)
 
     def rewind(self, step: int) -> None:
         """Drops what stands there of later steps; at step 0 everything."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.losses.rewind(step)
         self.rates.rewind(step)
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The last steps of losses and of rates that stand there: what they are is not measured again."""
+        return self.losses.last, self.rates.last
+
+    @last.setter
+    def last(self, steps: tuple[int, int]) -> None:
+        self.losses.last, self.rates.last = steps
 
     def measure(self, step: int, measured: Iterator) -> None:
         """Writes the losses after `step` steps. `measured` is what `score.losses` yields for `ids`.
@@ -45,11 +57,11 @@ class Probes:
         if self.losses.last == step:
             return
         phase = next(phase.name for phase in self.phases if step <= phase.stop)
+        loss = {block: nll / count for batch in score.on_host(measured) for block, nll, count in zip(*batch)}
         self.losses.append(
             [
-                dict(step=step, phase=phase, block=block, domain=self.domain(block), loss=nll / count)
-                for batch in score.on_host(measured)
-                for block, nll, count in zip(*batch)
+                dict(step=step, phase=phase, block=block, domain=self.domain(block), loss=loss[block])
+                for block in self.ids
             ]
         )
 

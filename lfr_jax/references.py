@@ -10,12 +10,16 @@ import numpy as np
 from lfr_jax.blocks import Blocks
 
 COLUMNS = ["block", "domain", "loss"]
-ORIGIN = re.compile(r"# store (\w+) seq_len (\d+) step \d+\n")
+ORIGIN = re.compile(r"# store (\w+) (seq_len \d+.*) step \d+\n")
 
 
 def origin(blocks: Blocks, step: int) -> str:
     """The first line of a file of scores: which blocks, and under the parameters after how many steps."""
-    return f"# store {blocks.store.fingerprint} seq_len {blocks.seq_len} step {step}\n"
+    return f"# store {blocks.store.fingerprint} {cut_of(blocks)} step {step}\n"
+
+
+def cut_of(blocks: Blocks) -> str:
+    return " ".join(f"{name} {value}" for name, value in blocks.cut.items())
 
 
 def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
@@ -32,7 +36,8 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
     """
     path = pathlib.Path(path)
     store = blocks.store.path.parent
-    remedy = f"write it with `lfr score RUN --store {store} --seq-len {blocks.seq_len} --out {path}`"
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in blocks.cut.items())
+    remedy = f"write it with `lfr score RUN --store {store} {options} --out {path}`"
     if not path.is_file():
         raise FileNotFoundError(
             f"found no file of scores {str(path)!r}; {remedy}, RUN being a run of the reference model"
@@ -45,11 +50,11 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
                 f"{path} does not begin as `lfr score` begins: expected a line '# store ... seq_len ... step ...', "
                 f"then {','.join(COLUMNS)}; {remedy}"
             )
-        fingerprint, seq_len = first.groups()
-        if (fingerprint, int(seq_len)) != (blocks.store.fingerprint, blocks.seq_len):
+        fingerprint, cut = first.groups()
+        if (fingerprint, cut) != (blocks.store.fingerprint, cut_of(blocks)):
             raise ValueError(
-                f"{path}: found losses of the store {fingerprint[:12]}… in blocks of {seq_len} tokens, expected "
-                f"those of {store} ({blocks.store.fingerprint[:12]}…) in blocks of {blocks.seq_len}; {remedy}"
+                f"{path}: found losses of the store {fingerprint[:12]}… in blocks of {cut}, expected "
+                f"those of {store} ({blocks.store.fingerprint[:12]}…) in blocks of {cut_of(blocks)}; {remedy}"
             )
         loss_N = np.empty(blocks.num_blocks, np.float32)
         block = -1

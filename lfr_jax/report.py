@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from lfr_jax import figures
 from lfr_jax.page import CLASSES_EXPLAINED, class_table, picture, write_page
+from lfr_jax.paths import Path
+from lfr_jax.remote_run import written_here
 from lfr_jax.results import Results, Split, printable, read_results, same_probes, split
 from lfr_jax.run_dir import RunDir
 from lfr_jax.trajectories import CLASSES, Census, census, noise_threshold
@@ -21,7 +23,7 @@ class Became(NamedTuple):
     divided: Split | None  # the blocks that figures 4 and 5 follow
 
 
-def what_became(run_dirs: dict[str, pathlib.Path], phase: str = "", threshold: float = 0.0) -> Became:
+def what_became(run_dirs: dict[str, Path], phase: str = "", threshold: float = 0.0) -> Became:
     """What the probes of the first and the last of `run_dirs` show.
 
     Args:
@@ -44,7 +46,7 @@ def what_became(run_dirs: dict[str, pathlib.Path], phase: str = "", threshold: f
     return Became(runs, [census(run.loss_NxM, run.domain_N, threshold) for run in runs], divided)
 
 
-def became_or_why(run_dirs: dict[str, pathlib.Path]) -> Became | str:
+def became_or_why(run_dirs: dict[str, Path]) -> Became | str:
     """What became of the blocks; or, where that cannot be told, why."""
     try:
         return what_became(run_dirs)
@@ -52,7 +54,7 @@ def became_or_why(run_dirs: dict[str, pathlib.Path]) -> Became | str:
         return str(why)
 
 
-def write(folder: pathlib.Path, run_dirs: dict[str, pathlib.Path], table: str, became: Became | str) -> pathlib.Path:
+def write(folder: Path, run_dirs: dict[str, Path], table: str, became: Became | str) -> Path:
     """Writes `report.html` and its figures to `folder`, and returns the path of the page.
 
     Args:
@@ -60,16 +62,16 @@ def write(folder: pathlib.Path, run_dirs: dict[str, pathlib.Path], table: str, b
       table: the runs' results, as text.
       became: of their blocks.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    losses = picture(
-        figures.losses(run_dirs),
-        folder / "losses.png",
-        "Training loss, with the phases of the first run, and held-out loss by domain, against all that was spent.",
-    )
-    blocks = [f"<p>{escape(became)}</p>"] if isinstance(became, str) else of_blocks(folder, became)
-    title = "Report: " + ", ".join(map(printable, run_dirs))
-    content = [f"<pre>{escape(table)}</pre>", losses, "<h2>What became of the blocks</h2>", *blocks]
-    write_page(folder / "report.html", title, content)
+    with written_here(folder) as here:
+        losses = picture(
+            figures.losses(run_dirs),
+            here / "losses.png",
+            "Training loss, with the phases of the first run, and held-out loss by domain, against all that was spent.",
+        )
+        blocks = [f"<p>{escape(became)}</p>"] if isinstance(became, str) else of_blocks(here, became)
+        title = "Report: " + ", ".join(map(printable, run_dirs))
+        content = [f"<pre>{escape(table)}</pre>", losses, "<h2>What became of the blocks</h2>", *blocks]
+        write_page(here / "report.html", title, content)
     return folder / "report.html"
 
 
@@ -137,7 +139,7 @@ def in_words(became: Became) -> str:
     return "\n".join(lines)
 
 
-def report(folders: list[pathlib.Path], out: pathlib.Path, phase: str = "", threshold: float = 0.0) -> str:
+def report(folders: list[Path], out: Path, phase: str = "", threshold: float = 0.0) -> str:
     """Writes the report of one run, or of two, to `out`; returns what it found in words, and where it is.
 
     Raises:
@@ -149,7 +151,7 @@ def report(folders: list[pathlib.Path], out: pathlib.Path, phase: str = "", thre
     return f"{in_words(became)}\nreport: {path}"
 
 
-def named(folders: list[pathlib.Path]) -> dict[str, pathlib.Path]:
+def named(folders: list[Path]) -> dict[str, Path]:
     """The runs by policy; by folder, where their policies are the same."""
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise ValueError(f"{folders[0]} is named twice; name two runs, or one")
@@ -160,7 +162,7 @@ def named(folders: list[pathlib.Path]) -> dict[str, pathlib.Path]:
     return {str(folder): folder for folder in folders}
 
 
-def results_so_far(run_dirs: dict[str, pathlib.Path]) -> str:
+def results_so_far(run_dirs: dict[str, Path]) -> str:
     """The table of the finished runs, and a line on every other."""
     finished = {name: path for name, path in run_dirs.items() if (path / "summary.json").exists()}
     lines = [f"{name}: not finished" for name in run_dirs if name not in finished]

@@ -2,13 +2,14 @@
 
 import csv
 import io
-import pathlib
 from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lfr_jax.checkpoint import attempt, latest_step, read_meta
+from lfr_jax.paths import Path
+from lfr_jax.remote_files import read_bytes
 from lfr_jax.run_dir import RunDir
 from lfr_jax.schedule import Phase
 from lfr_jax.text import nearest
@@ -24,7 +25,7 @@ class Results(NamedTuple):
     """
 
     name: str
-    of: tuple[str, int]  # what was measured: fingerprint of the store ('' before a first checkpoint), tokens in a block
+    of: tuple[str, int, str]  # measured: the store's fingerprint ('' before a first checkpoint), seq_len, packing
     phases: tuple[Phase, ...]  # that were entered
     block_N: np.ndarray  # i64[N]: ids
     domain_N: np.ndarray  # str[N]
@@ -38,7 +39,7 @@ class Results(NamedTuple):
         return sorted(set(self.domain_N))
 
 
-def read_results(folder: pathlib.Path, name: str) -> Results:
+def read_results(folder: Path, name: str) -> Results:
     """Reads the run in `folder`, finished or not.
 
     Raises:
@@ -69,7 +70,7 @@ def read_results(folder: pathlib.Path, name: str) -> Results:
         )
     return Results(
         name=printable(name),
-        of=(content["meta"]["fingerprint"] if content else "", config.data.seq_len),
+        of=(content["meta"]["fingerprint"] if content else "", config.data.seq_len, config.data.packing),
         phases=tuple(Phase(printable(r[0]["phase"]), int(r[0]["step"]), int(r[0]["stop"])) for r in rates),
         block_N=np.array([int(row["block"]) for row in trained[0]])[finite_N],
         domain_N=np.array([printable(row["domain"]) for row in trained[0]])[finite_N],
@@ -85,16 +86,17 @@ def same_probes(runs: list[Results]) -> None:
     first, *others = runs
     for other in others:
         stores_differ = first.of[0] and other.of[0] and first.of[0] != other.of[0]
-        if stores_differ or first.of[1] != other.of[1] or not np.array_equal(first.block_N, other.block_N):
+        if stores_differ or first.of[1:] != other.of[1:] or not np.array_equal(first.block_N, other.block_N):
             raise ValueError(
                 f"the runs measured other blocks, and cannot be compared: {described(first)}; {described(other)}. "
-                "Name runs on one store, with the same data.seq_len and train.probe_blocks"
+                "Name runs on one store, with the same data.seq_len, data.packing and train.probe_blocks"
             )
 
 
 def described(run: Results) -> str:
-    store, seq_len = run.of
-    return f"{run.name} {len(run.block_N)} blocks of {seq_len} tokens from the store {store[:12] or '(unknown)'}"
+    store, seq_len, packing = run.of
+    blocks = f"{len(run.block_N)} blocks of {seq_len} tokens ({packing})"
+    return f"{run.name} {blocks} from the store {store[:12] or '(unknown)'}"
 
 
 class Split(NamedTuple):
@@ -129,7 +131,7 @@ def split(runs: list[Results], phase: str = "") -> Split | None:
     return None
 
 
-def whole_steps(path: pathlib.Path) -> list[list[dict[str, str]]]:
+def whole_steps(path: Path) -> list[list[dict[str, str]]]:
     """The rows of each step, as many as the first has; a last step with fewer is still being written."""
     rows = read(path) if path.exists() else []
     steps = [list(of_step) for _, of_step in groupby(rows, key=lambda row: row["step"])]
@@ -140,10 +142,9 @@ def numbers(steps: list[list[dict[str, str]]], column: str) -> np.ndarray:
     return np.array([[float(row[column]) for row in rows] for rows in steps])
 
 
-def read(path: pathlib.Path) -> list[dict[str, Any]]:
+def read(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV file. A run that is still going may have written half of the last; that is left out."""
-    with open(path, newline="") as file:
-        text = file.read()
+    text = read_bytes(path).decode()
     return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
 
 

@@ -4,18 +4,21 @@ import contextlib
 import dataclasses
 import datetime
 import fcntl
+import functools
 import json
 import os
 import pathlib
 import socket
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import jax
-
 from lfr_jax.checkpoint import latest_step
-from lfr_jax.config import Config
+from lfr_jax.config import Config, DistributedConfig
 from lfr_jax.files import write_atomically
+from lfr_jax.paths import Path, as_path, is_remote
+from lfr_jax.remote_files import read_bytes
+from lfr_jax.remote_run import Mirror, RunInUse, scratch
 from lfr_jax.text import nearest
 
 # What may differ when a run goes on. These fields have no part in what is computed ...
@@ -27,8 +30,10 @@ ONLY_LOOKING = {
     "train.checkpoint_every",
     "train.keep_checkpoints",
 }
+# ... nor have the processes among which the work is divided ...
+PROCESSES = {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
 # ... the order of the data does not depend on these, and the store's fingerprint is checked apart ...
-SAME_DATA = {"data.store", "data.workers"}
+SAME_DATA = {"data.store", "data.cache", "data.workers"}
 # ... and these compute the same sums in another order or place: equal but for rounding.
 SAME_MATHS = {
     "mesh.data",
@@ -40,32 +45,48 @@ SAME_MATHS = {
     "model.remat",
     "model.loss_chunk",
 }
-MAY_CHANGE = frozenset(ONLY_LOOKING | SAME_DATA | SAME_MATHS)
-
-
-class RunInUse(OSError):
-    """Another trainer holds the run's lock."""
+MAY_CHANGE = frozenset(ONLY_LOOKING | PROCESSES | SAME_DATA | SAME_MATHS)
 
 
 class RunDir:
-    """The folder `path` of one run, on a local or network file system."""
+    """One run: at `path`, on a local or network file system, or in an object store.
 
-    def __init__(self, path: str | pathlib.Path):
-        self.path = pathlib.Path(path)
+    Its files are written in `folder`, all but the checkpoints. That is `path`; or, where `path` is a URL,
+    a folder on this machine, out of which `publish` copies them there.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        if is_remote(path) and not os.fspath(path).startswith("gs://"):
+            # Orbax knows of no other object store that nothing can be renamed there.
+            raise ValueError(f"found the run {path}, expected a path on this machine, or gs://BUCKET/...")
+        self.path = as_path(path)
+        self.mirror: Mirror | None = None
+
+    @functools.cached_property
+    def folder(self) -> pathlib.Path:
+        return scratch(self) if is_remote(self.path) else self.path
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run has begun here."""
+        return (self.path / "config.json").exists()
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Creates the folder and holds it alone. The kernel frees it when the process ends, however it ends.
 
-        Of several processes that train together, the first holds it for all.
+        In an object store the newest trainer has it, as `remote_run` says; what stands there is fetched.
 
         Raises:
           RunInUse: naming the process that holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        if jax.process_index() > 0:
-            yield
+        name = f"pid {os.getpid()}, host {socket.gethostname()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
+        if is_remote(self.path):
+            self.mirror = Mirror(self.path, self.folder, f"{name}, {uuid.uuid4().hex[:8]}")
+            with self.mirror.held():
+                yield
             return
+        self.path.mkdir(parents=True, exist_ok=True)
         with open(self.path / "lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,10 +96,18 @@ class RunDir:
                     f"{self.path} is in use by another trainer ({file.read()}); stop it or choose another run_dir"
                 ) from None
             file.truncate(0)
-            since = datetime.datetime.now().isoformat(sep=" ", timespec="seconds")
-            file.write(f"pid {os.getpid()}, host {socket.gethostname()}, since {since}")
+            file.write(name)
             file.flush()
             yield
+
+    def publish(self) -> None:
+        """Copies what was written in `folder` to `path`, where they are two, and this process holds the lock.
+
+        Raises:
+          RunInUse: another trainer has taken the run.
+        """
+        if self.mirror:
+            self.mirror.publish()
 
     def adopt(self, config: Config) -> None:
         """Saves `config` as the run's settings, if it may go on under them: see `check_resumable`.
@@ -87,8 +116,7 @@ class RunDir:
         """
         if latest_step(self.path / "checkpoints") is not None:
             check_resumable(self.load_config(), config)
-        if jax.process_index() == 0:
-            write_json(self.path / "config.json", dataclasses.asdict(config))
+        write_json(self.folder / "config.json", dataclasses.asdict(config))
 
     def load_config(self) -> Config:
         """The run's settings.
@@ -98,14 +126,14 @@ class RunDir:
           ValueError: the file is not JSON, or names an unknown setting.
         """
         path = self.path / "config.json"
-        if not path.exists():
-            raise FileNotFoundError(f"no run in {self.path}: {path} does not exist; name the folder of a run")
-        return from_dict(Config, read_json(path), str(path))
+        try:
+            return from_dict(Config, read_json(path), str(path))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"no run in {self.path}: {path} does not exist; name the folder of a run") from None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
         """Writes `summary.json`, which only a finished run has."""
-        if jax.process_index() == 0:
-            write_json(self.path / "summary.json", summary)
+        write_json(self.folder / "summary.json", summary)
 
     def load_summary(self) -> dict[str, Any]:
         """What `write_summary` wrote."""
@@ -156,9 +184,9 @@ def from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
     )
 
 
-def read_json(path: pathlib.Path) -> Any:
+def read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_bytes(path))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); restore it or delete it") from None
 

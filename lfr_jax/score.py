@@ -51,11 +51,18 @@ def losses(
 ) -> Iterator[tuple[dict, tuple[jax.Array, jax.Array]]]:
     """Yields (batch, (nll_B, count_B)) for the blocks `ids` (default: all, in order), still on the devices.
 
-    At most two batches are under way at once. `advance` is told how many blocks are done.
+    A batch has `batch_size` blocks of `blocks.seq_len` tokens, or as many tokens in shorter blocks. Blocks of
+    several lengths come length by length. At most two batches are under way at once. `advance` is told how
+    many blocks are done.
     """
-    draws = pipeline.InOrder(blocks.num_blocks if ids is None else ids)
+    ids = np.arange(blocks.num_blocks) if ids is None else ids
+    kinds = [
+        pipeline.Cut(pipeline.InOrder(ids[some]), batch_size * (blocks.seq_len // length))
+        for length, some in blocks.by_length(ids)
+    ]
+    wanted = pipeline.Interleaved(kinds, np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds]))
     previous = ()
-    for host_batch in pipeline.batches(pipeline.Cut(draws, batch_size), blocks, mesh, workers=workers):
+    for host_batch in pipeline.batches(wanted, blocks, mesh, workers=workers):
         batch = pipeline.place(host_batch, mesh)
         sums = score_step(params, batch["tokens"])
         jax.block_until_ready(previous)
@@ -67,6 +74,11 @@ def losses(
 def on_host(measured: Iterator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields (ids, nll, count) of each batch that `losses` yields, as numpy arrays without the rows of padding."""
     for batch, sums in measured:
-        ids_B, nll_B, count_B = jax.device_get((batch["ids"], *sums))
+        ids_B, nll_B, count_B = jax.device_get([whole(x) for x in (batch["ids"], *sums)])
         real_B = ids_B >= 0
         yield ids_B[real_B], nll_B[real_B], count_B[real_B]
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """The same array; where other processes hold a part of it, a copy that each holds in full."""
+    return x if x.is_fully_addressable else jax.reshard(x, jax.sharding.PartitionSpec())

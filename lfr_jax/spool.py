@@ -24,6 +24,7 @@ from typing import NamedTuple
 from lfr_jax import corpus, segments, tokenizer
 from lfr_jax.corpus import Chunk, Given, Input
 from lfr_jax.files import refuse_existing, write_atomically
+from lfr_jax.paths import on_this_machine
 from lfr_jax.segments import Segment
 from lfr_jax.tokenizer import Tokenizer
 
@@ -41,7 +42,7 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
       BlockingIOError: another process is at work on `out`.
       FileExistsError: `out` exists.
     """
-    out = pathlib.Path(out).absolute()
+    out = on_this_machine(out).absolute()
     folder = out.with_name(f".{out.name}.preparing")
     if not folder.exists():
         refuse_existing(out)

@@ -36,8 +36,19 @@ def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, m
     """A fresh state, each array born on the mesh in its own sharding."""
     _, params = model.init(config, mesh, jax.random.fold_in(jax.random.key(seed), PARAMS))
     # The schedule's arrays are not constants of a jitted function: they may hold 10**8 blocks.
-    step, schedule_state = jax.device_put((np.int32(0), schedule.init(block_info)), NamedSharding(mesh, P()))
+    rest = (np.int32(0), schedule.init(block_info))
+    step, schedule_state = jax.tree.map(functools.partial(on_every_device, mesh), rest)
     return TrainState(step, params, jax.jit(optimizer.init)(params), schedule_state)
+
+
+def on_every_device(mesh, x) -> jax.Array:
+    """A whole copy of `x`, which all processes hold alike, on each device."""
+    sharding = NamedSharding(mesh, P())
+    is_global = isinstance(x, jax.Array) and not x.is_fully_addressable
+    if sharding.is_fully_addressable or is_global:
+        return jax.device_put(x, sharding)
+    x = np.asarray(x)  # device_put would compare it with what the other processes have, and NaN is not equal to NaN
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
 def abstract_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh) -> TrainState:
@@ -133,7 +144,8 @@ def sequence_nll(decoder, config: ModelConfig, tokens_T1, eos_id: int):
     inputs_T, targets_T = tokens_T1[:-1], tokens_T1[1:]
     valid_T = is_target(config, tokens_T1, eos_id)
     segments_T = document_of(inputs_T, eos_id) if config.mask_documents else None
-    hidden_TxD = decoder.hidden(inputs_T, segments_T)
+    positions_T = positions_within(segments_T) if config.reset_positions else None
+    hidden_TxD = decoder.hidden(inputs_T, segments_T, positions_T)
     head_DxV = decoder.output_head()
 
     chunk = min(config.loss_chunk, len(inputs_T))
@@ -169,6 +181,13 @@ def document_of(inputs_T, eos_id: int):
     """i32[T]: the number of each token's document within the block; end-of-text belongs to the one it ends."""
     ends_T = inputs_T == eos_id
     return jnp.cumsum(ends_T) - ends_T
+
+
+def positions_within(segments_T):
+    """i32[T]: how many tokens of its own document stand before each token in the block."""
+    first_T = jnp.diff(segments_T, prepend=-1) > 0
+    at_T = jnp.arange(len(segments_T), dtype=jnp.int32)
+    return at_T - jax.lax.cummax(jnp.where(first_T, at_T, 0))
 
 
 def replicated(x):

@@ -10,9 +10,9 @@ from typing import BinaryIO
 import numpy as np
 
 from lfr_jax.blocks import FORMAT, VERSION, Source, Store, check_ids, file_sha256, fingerprint, token_dtype
-from lfr_jax.files import complete_folder
+from lfr_jax.files import complete_folder, save_array
 
-COPY_BYTES = 16 << 20  # copied at once
+COPY_TOKENS = 4 << 20  # copied at once
 
 
 @contextmanager
@@ -51,7 +51,7 @@ def write_store(
         if not writer.total:
             raise ValueError(f"{path}: no tokens were added to this store; expected at least one document")
         starts = np.concatenate(writer.starts)
-        np.save(folder / "docs.npy", starts)
+        save_array(folder / "docs.npy", starts)
         digests = {"tokens.bin": writer.sha256.hexdigest(), "docs.npy": file_sha256(folder / "docs.npy")}
         sizes = {name: (folder / name).stat().st_size for name in digests}
         contents = {
@@ -82,17 +82,24 @@ class StoreWriter:
         self.total, self.sources, self.starts, self.begun = 0, [], [], set()
 
     def begin_with(self, store: Store) -> None:
-        """Copies a prepared store. A source of it that goes on becomes another source of the same name."""
-        with open(store.path / "tokens.bin", "rb") as file:
-            while raw := file.read(COPY_BYTES):
-                self.write(raw)
-        if self.sha256.hexdigest() != store.card["files"]["tokens.bin"]["sha256"]:
+        """Copies a store, prepared or linked. A source of it that goes on becomes another source of the same name."""
+        dtype = token_dtype(self.vocab_size)
+        for part in store.parts:
+            for start in range(0, part.tokens, COPY_TOKENS):
+                self.write(store.run(part, start, COPY_TOKENS).astype(dtype, copy=False).tobytes())
+        if "tokens.bin" not in store.card["files"]:
+            store.verify()  # linked files hold more than the store does, so their digests say nothing of this copy
+        elif self.sha256.hexdigest() != store.card["files"]["tokens.bin"]["sha256"]:
             raise ValueError(f"{store.path / 'tokens.bin'}: its bytes have changed; restore the file")
         self.total, self.sources, self.starts = store.card["tokens"], list(store.sources), [store.doc_starts]
 
-    def source(self, name: str, domain: str) -> None:
-        """Begins a source: what is added from now on belongs to it."""
-        if (name, domain) in self.begun:
+    def source(self, name: str, domain: str, again: bool = False) -> None:
+        """Begins a source: what is added from now on belongs to it.
+
+        Args:
+          again: there may be one of that name and domain, as in a store that another one begins with.
+        """
+        if (name, domain) in self.begun and not again:
             raise ValueError(f"source {name!r} of domain {domain!r} was begun before; add all of it at once")
         self.begun.add((name, domain))
         self.sources.append(Source(name, domain, self.total, 0))

@@ -50,7 +50,8 @@ def parse(line: bytes, file: File, number: int) -> Document:
     try:
         fields = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
-        return corpus.broken(default, "not JSON", f"{where}: found no valid JSON in UTF-8 ({error})")
+        kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not JSON"
+        return corpus.broken(default, kind, f"{where}: found no valid JSON in UTF-8 ({error})")
     if not isinstance(fields, dict):
         kind = type(fields).__name__
         return corpus.broken(default, "not JSON", f"{where}: found a JSON {kind}; expected an object with a 'text'")
@@ -83,15 +84,17 @@ def text_chunks(file: File) -> Iterator[Given]:
                 yield Given(tuple(held), progress.take())
                 chars, held = 0, []
     except UnicodeDecodeError as error:
-        found = f"{file.path}: found bytes that are not UTF-8 text ({error}, in its last {READ_BYTES} bytes read)"
+        line = progress.line + error.object.count(b"\n", 0, error.start)
+        byte = f"the byte 0x{error.object[error.start]:02x}"
+        found = f"{file.path}, line {line}: found {byte}, which is not UTF-8 text here ({error.reason})"
         held = [corpus.broken(file.document, "not UTF-8", found)]
     yield Given(tuple(held), progress.take())
 
 
 class Progress:
-    """Bytes of a file that were read since it was last asked."""
+    """How far a file was read: bytes since it was last asked, and the number of the line, from 1."""
 
-    read = 0
+    read, line = 0, 1
 
     def take(self) -> int:
         read, self.read = self.read, 0
@@ -102,7 +105,9 @@ def decoded(path: pathlib.Path, progress: Progress) -> Iterator[str]:
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
     for piece, consumed in unpacked(path):
         progress.read += consumed
-        yield decode(piece)
+        text = decode(piece)
+        progress.line += text.count("\n")
+        yield text
     yield decode(b"", final=True)
 
 

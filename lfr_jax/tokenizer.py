@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 import sentencepiece
 import tiktoken
 
+from lfr_jax.paths import as_path
+
 CARD = "tokenizer.json"  # in a saved folder: names the kind and the digest
 
 
@@ -88,7 +90,7 @@ class SentencePiece(Tokenizer):
         if isinstance(model_file, bytes):
             name, model = "the model", model_file
         else:
-            name, model = str(model_file), pathlib.Path(model_file).read_bytes()
+            name, model = str(model_file), as_path(model_file).read_bytes()
         super().__init__({"tokenizer.model": model})
         try:
             self.model = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -186,8 +188,8 @@ class Gpt2Bpe(Tokenizer):
     def __init__(self, encoder_json: str | os.PathLike, vocab_bpe: str | os.PathLike):
         super().__init__(
             {
-                "encoder.json": pathlib.Path(encoder_json).read_bytes(),
-                "vocab.bpe": pathlib.Path(vocab_bpe).read_bytes(),
+                "encoder.json": as_path(encoder_json).read_bytes(),
+                "vocab.bpe": as_path(vocab_bpe).read_bytes(),
             }
         )
         ids = json.loads(self.files["encoder.json"])
@@ -265,7 +267,7 @@ def load(folder: str | os.PathLike) -> Tokenizer:
       FileNotFoundError: the folder holds no saved tokenizer.
       ValueError: its kind is unknown, or its files are not the ones that were saved.
     """
-    folder = pathlib.Path(folder)
+    folder = as_path(folder)
     if not (folder / CARD).is_file():
         raise FileNotFoundError(f"{folder}: found no {CARD}; expected a folder that Tokenizer.save wrote")
     card = json.loads((folder / CARD).read_text())

@@ -1,8 +1,6 @@
 """Training, from top to bottom in the order in which it happens. `Trainer.run` is the loop."""
 
 import contextlib
-import signal
-import threading
 import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -10,19 +8,32 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lfr_jax import block_info, budget, evaluate, model, optimizer, pipeline, policy, schedule, score, steps
+from lfr_jax import (
+    budget,
+    curriculum,
+    distributed,
+    entry,
+    evaluate,
+    fim,
+    optimizer,
+    pipeline,
+    policy,
+    schedule,
+    score,
+    steps,
+)
 from lfr_jax.checkpoint import Checkpointer
 from lfr_jax.clock import Clock
 from lfr_jax.config import Config
 from lfr_jax.corpora import Corpus, open_corpus
 from lfr_jax.metrics import MetricsWriter, mfu
+from lfr_jax.peers import Peers
+from lfr_jax.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.probes import Probes
 from lfr_jax.progress import Progress
 from lfr_jax.recorder import Measured, NonFiniteLoss, Recorder
 from lfr_jax.run_dir import RunDir
 from lfr_jax.sharding import make_mesh
-
-PREEMPTED = 75  # exit code after SIGTERM: all is saved, start me again (EX_TEMPFAIL of sysexits.h)
 
 
 class Result(NamedTuple):
@@ -39,49 +50,51 @@ def train(config: Config, quiet: bool = False) -> Result:
       ValueError: the settings contradict each other, the data, the devices, or the run that stands there.
       NonFiniteLoss: a loss became NaN or infinite; the message names the step, its blocks, and the checkpoint.
       SystemExit(75): SIGTERM came; everything is saved.
+      OSError: of the processes that `config.distributed` names, not all have come; or the folder is in use.
     """
-    corpus = open_corpus(config.data)
-    sched = policy.build(config.schedule, config.train.steps)
-    mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    check(config, corpus, mesh, sched.phases[-1].stop)
-    run = RunDir(config.run_dir)
-    info = block_info.known(run.path, config, corpus.train)
-    block_info.check(sched, info)
-    with run.lock(), jax.set_mesh(mesh):
-        run.adopt(config)
-        block_info.keep(run.path, info)
-        corpus.tokenizer.save(run.path / "tokenizer")
-        trainer = Trainer(config, corpus, info, sched, mesh, run, quiet)
-        with (
-            contextlib.closing(trainer.checkpoints),
-            contextlib.closing(trainer.metrics),
-            trainer.progress,
-            sigterm_noticed() as terminated,
-        ):
-            try:
-                return trainer.run(terminated)
-            except NonFiniteLoss as diverged:
-                trainer.record(diverged.before)
-                good = trainer.checkpoints.latest_good
-                left = f"the last good checkpoint is step {good}" if good is not None else "there is no checkpoint yet"
-                raise NonFiniteLoss(
-                    f"{diverged}; {left} in {run.path / 'checkpoints'}. Lower optimizer.peak_lr or look at these "
-                    "blocks, and continue in a new run_dir; the same command repeats the same steps"
-                ) from None
+    with distributed.joined(config.distributed) as peers:
+        corpus = open_corpus(config.data)
+        sched = policy.build(config.schedule, config.train.steps)
+        mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
+        entry.check(config, corpus, mesh, sched.phases[-1].stop)
+        distributed.agree(peers, entry.facts(config, corpus))
+        run = RunDir(config.run_dir)
+        with entry.taken(run, config, corpus, sched, peers) as info, jax.set_mesh(mesh):
+            return trained(Trainer(config, corpus, info, sched, mesh, run, peers, quiet))
+
+
+def trained(trainer: "Trainer") -> Result:
+    """Runs it to its end, whichever that is."""
+    with (
+        contextlib.closing(trainer.checkpoints),
+        contextlib.closing(trainer.metrics),
+        trainer.progress,
+        sigterm_noticed(trainer.peers) as terminated,
+    ):
+        try:
+            return trainer.run(terminated)
+        except NonFiniteLoss as diverged:
+            trainer.record(diverged.before)
+            good, folder = trainer.checkpoints.latest_good, trainer.run_dir.path / "checkpoints"
+            left = f"the last good checkpoint is step {good}" if good is not None else "there is no checkpoint yet"
+            raise NonFiniteLoss(
+                f"{diverged}; {left} in {folder}. Lower optimizer.peak_lr or look at these blocks, and continue in a "
+                "new run_dir; the same command repeats the same steps"
+            ) from None
 
 
 class Trainer:
     """The parts of one run. Only `run` decides when what happens."""
 
-    def __init__(self, config: Config, corpus: Corpus, info, sched, mesh, run: RunDir, quiet: bool):
+    def __init__(self, config: Config, corpus: Corpus, info, sched, mesh, run: RunDir, peers: Peers, quiet: bool):
         self.config, self.corpus, self.schedule, self.mesh, self.run_dir = config, corpus, sched, mesh, run
-        self.info = info
+        self.info, self.peers = info, peers
         self.num_steps = sched.phases[-1].stop
-        self.budget = budget.budget(config, corpus.train.num_blocks)
+        self.budget = budget.budget(config, corpus.train.num_blocks, corpus.train.num_tokens)
         self.optimizer = optimizer.make_optimizer(config.optimizer, self.num_steps)
         self.learning_rate = optimizer.learning_rate(config.optimizer, self.num_steps)
         eos_id = corpus.tokenizer.eos_id
-        self.clock = Clock()
+        self.clock = Clock(peers.gather)
         accumulate = config.train.accumulate
         self.train_step = self.clock.compiled(
             steps.make_train_step(config.model, self.optimizer, sched, accumulate, eos_id)
@@ -90,17 +103,21 @@ class Trainer:
         self.begin = jax.jit(sched.begin, static_argnums=1, donate_argnums=0)
         self.score_batch = config.train.score_batch or config.train.batch_size // accumulate
         self.checkpoints = Checkpointer(run.path / "checkpoints", config.train.keep_checkpoints)
-        self.metrics = MetricsWriter(run.path)
-        self.probes = Probes(run.path / "scores", corpus.train, config.train.probe_blocks, sched.phases)
-        self.progress = Progress(self.num_steps, quiet=quiet)
+        self.metrics = MetricsWriter(run.folder)
+        self.probes = Probes(
+            run.folder / "scores", corpus.train, config.train.probe_blocks, sched.phases, writes=peers.first
+        )
+        self.progress = Progress(self.num_steps, quiet=quiet or not peers.first)
         self.recorder = Recorder(config.train.log_every)
 
-    def run(self, terminated: Callable[[], bool]) -> Result:
+    def run(self, terminated: Callable[[int], bool]) -> Result:
         with self.clock.paused():
             state = self.restored_or_fresh()
         step = int(state.step)
         if step == self.num_steps:
             return Result(state, self.run_dir.load_summary())
+        if about := self.corpus.train.summary():
+            self.progress.note(about)
         for index, phase in enumerate(self.schedule.phases):
             if step >= phase.stop:
                 continue
@@ -112,7 +129,7 @@ class Trainer:
                 self.record(self.recorder.add(Measured(step, phase.name, batch["ids"], on_device)))
                 if self.due(step, self.config.train.eval_every):
                     self.evaluate(state, step)
-                stop = terminated() and step < self.num_steps
+                stop = terminated(step) and step < self.num_steps
                 if stop or self.due(step, self.config.train.checkpoint_every):
                     self.save(state)
                 if stop:
@@ -127,10 +144,12 @@ class Trainer:
             state = steps.init_state(*parts, self.config.train.seed)
         else:
             state, meta = restored
-            check_fingerprint(meta["fingerprint"], self.corpus.fingerprint, self.config)
+            entry.check_fingerprint(meta["fingerprint"], self.corpus.fingerprint, self.config)
             self.clock.credit(meta["seconds"])
-        self.metrics.rewind(int(state.step))
+        if self.peers.first:
+            self.metrics.rewind(int(state.step))
         self.probes.rewind(int(state.step))
+        self.probes.last, *_ = self.peers.gather(self.probes.last)  # or not all of them would measure next
         return state
 
     def enter(self, state: steps.TrainState, index: int) -> steps.TrainState:
@@ -163,13 +182,16 @@ class Trainer:
 
     def phase_batches(self, state: steps.TrainState, index: int, step: int):
         """The phase's remaining batches. They follow from the state that the phase began with, seed and step alone."""
-        phase, size = self.schedule.phases[index], self.config.train.batch_size
+        phase, blocks, config = self.schedule.phases[index], self.corpus.train, self.config
         rates_N = np.asarray(self.schedule.rates(state.schedule))
+        distributed.agree(self.peers, {f"the digest of the rates of {phase.name}": f"{zlib.crc32(rates_N):08x}"})
         self.announce(phase, rates_N > 0)
         self.probes.enter(phase, rates_N)
-        draws = schedule.plan(rates_N, (phase.stop - phase.start) * size, self.config.train.seed, index)
-        wanted = pipeline.Cut(draws, size)
-        return pipeline.batches(wanted, self.corpus.train, self.mesh, step - phase.start, self.config.data.workers)
+        wanted = curriculum.phase_batches(
+            blocks, rates_N, phase.stop - phase.start, config.train.batch_size, config.data, config.train.seed, index
+        )
+        change = fim.transform(config.data, self.corpus.tokenizer, config.train.seed, index)
+        return pipeline.batches(wanted, blocks, self.mesh, step - phase.start, config.data.workers, change)
 
     def announce(self, phase: schedule.Phase, drawn_N: np.ndarray) -> None:
         """Shows a phase and, where it leaves blocks out, how much of each domain it draws from."""
@@ -199,7 +221,8 @@ class Trainer:
             }
             for (at, numbers), rate in zip(measured, rates)
         ]
-        self.metrics.train(rows)
+        if self.peers.first:
+            self.metrics.train(rows)
         self.progress.update(rows[-1]["step"], rows[-1]["loss"], self.budget.tokens_per_step)
 
     def due(self, step: int, every: int) -> bool:
@@ -216,7 +239,9 @@ class Trainer:
             losses = evaluate.held_out_loss(
                 self.score_step, state.params, blocks, per_domain, self.score_batch, self.mesh, advance=advance
             )
-        self.metrics.evaluate(step, losses)
+        if self.peers.first:
+            self.metrics.evaluate(step, losses)
+            self.run_dir.publish()
         parts = "  ".join(f"{domain} {measured.loss:.3f}" for domain, measured in losses.items())
         self.progress.note(f"step {step}/{self.num_steps}  held-out loss  {parts}")
         return losses
@@ -224,6 +249,7 @@ class Trainer:
     def save(self, state: steps.TrainState) -> None:
         """Starts a checkpoint. What was measured is read first: a non-finite loss or gradient stops it."""
         self.record(self.recorder.read())
+        self.run_dir.publish()
         self.checkpoints.save(state, {"fingerprint": self.corpus.fingerprint, "seconds": self.clock.seconds})
 
     def finish(self, state: steps.TrainState) -> Result:
@@ -240,56 +266,8 @@ class Trainer:
             "mfu": mfu(self.budget.flops(phases, step), self.clock.seconds, device.device_kind, self.mesh.size),
             "held_out_loss": {domain: loss.loss for domain, loss in losses.items()},
         }
-        self.run_dir.write_summary(summary)
+        if self.peers.first:
+            self.run_dir.write_summary(summary)
         self.save(state)
         self.checkpoints.wait()
         return Result(state, summary)
-
-
-def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: int) -> None:
-    """Refuses settings that do not fit together, before anything is compiled or written."""
-    model.abstract(config.model, mesh)
-    optimizer.learning_rate(config.optimizer, num_steps)
-    train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
-    ids = corpus.tokenizer.vocab_size
-    if config.model.vocab_size < ids:
-        raise ValueError(
-            f"model.vocab_size={config.model.vocab_size} is smaller than the tokenizer's {ids}: "
-            f"raise it to {ids} or more"
-        )
-    if config.data.seq_len > config.model.max_len:
-        raise ValueError(
-            f"data.seq_len={config.data.seq_len} is longer than model.max_len={config.model.max_len}: "
-            "raise model.max_len, or cut shorter blocks"
-        )
-    for name, batch, pieces in [
-        ("train.batch_size", train.batch_size, train.accumulate * rows),
-        ("train.score_batch", train.score_batch, rows),
-    ]:
-        if batch % pieces:
-            raise ValueError(
-                f"{name}={batch} is not divisible by {pieces}: the batch is cut into train.accumulate="
-                f"{train.accumulate} micro-batches and over mesh.data × mesh.fsdp = {rows} devices"
-            )
-
-
-def check_fingerprint(of_run: str, of_store: str, config: Config) -> None:
-    if of_run != of_store:
-        raise ValueError(
-            f"the run in {config.run_dir} was trained on another store (fingerprint {of_run[:12]}…) than "
-            f"{config.data.store} (fingerprint {of_store[:12]}…): put that one back, or choose another run_dir"
-        )
-
-
-@contextlib.contextmanager
-def sigterm_noticed():
-    """A function that tells whether SIGTERM has come, in place of dying of it."""
-    came = []
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
-        yield lambda: False
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
-    try:
-        yield lambda: bool(came)
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -6,12 +6,14 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from lfr_jax import checkpoint, decode, model, references, score, steps, tokenizer
 from lfr_jax import evaluate as held_out
 from lfr_jax.config import Config
 from lfr_jax.corpora import Corpus, open_corpus
 from lfr_jax.files import complete_file
+from lfr_jax.paths import as_path
 from lfr_jax.run_dir import RunDir
 from lfr_jax.sharding import make_mesh
 
@@ -47,22 +49,24 @@ def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_o
         )
 
 
-def write_scores(run: Trained, store: str, out: pathlib.Path, seq_len: int = 0) -> str:
+def write_scores(run: Trained, store: str, out: pathlib.Path, **cut: int | str) -> str:
     """Writes block id, domain and loss (mean NLL, nats per token) of every training block as CSV.
 
-    Blocks are `seq_len` tokens long (0: as in the run). The first line, a comment, names the
-    store's fingerprint, the block length and the step, so that `references.read_scores` can
-    refuse scores of other blocks.
+    Blocks are cut as in the run, but for what `cut` says of its `config.data`. The first line, a
+    comment, names the store's fingerprint, how its blocks were cut and the step, so that
+    `references.read_scores` can refuse scores of other blocks.
     """
-    blocks = corpus_for(run, store, seq_len).train
+    blocks = corpus_for(run, store, **cut).train
     with complete_file(out) as file, jax.set_mesh(run.mesh):
         file.write(references.origin(blocks, run.step))
         table = csv.writer(file, lineterminator="\n")
         table.writerow(references.COLUMNS)
         measured = score.losses(score_step(run), run.params, blocks, score_batch(run), run.mesh)
+        loss_N = np.empty(blocks.num_blocks, np.float32)
         for ids_B, nll_B, count_B in score.on_host(measured):
-            domains_B = [blocks.domains[domain] for domain in blocks.domain_N[ids_B]]
-            table.writerows(zip(ids_B, domains_B, nll_B / count_B))
+            loss_N[ids_B] = nll_B / count_B
+        domains = (blocks.domains[domain] for domain in blocks.domain_N)
+        table.writerows(zip(range(blocks.num_blocks), domains, loss_N))
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
 
 
@@ -87,15 +91,15 @@ def generate(
     return run.tokenizer.decode([*prompt_ids[1:], *new_ids])
 
 
-def corpus_for(run: Trained, store: str, seq_len: int = 0) -> Corpus:
-    """The corpus `store`, or the run's own, in blocks of `seq_len` tokens, or of the run's length.
+def corpus_for(run: Trained, store: str, **cut: int | str) -> Corpus:
+    """The corpus `store`, or the run's own, in blocks cut as in the run, or as `cut` says; what is empty or 0 does not.
 
     Raises:
       ValueError: it was made with another tokenizer than the run's, or the blocks are longer than
         the model can read.
     """
-    own = run.config.data
-    data = dataclasses.replace(own, store=store or own.store, seq_len=seq_len or own.seq_len)
+    asked = {name: value for name, value in {"store": store, **cut}.items() if value}
+    data = dataclasses.replace(run.config.data, **asked)
     if data.seq_len > run.config.model.max_len:
         raise ValueError(
             f"found blocks of {data.seq_len} tokens, expected at most {run.config.model.max_len}: model.max_len"
@@ -105,7 +109,7 @@ def corpus_for(run: Trained, store: str, seq_len: int = 0) -> Corpus:
         raise ValueError(
             f"the tokens of {data.store} were made by another tokenizer (sha256 {corpus.tokenizer.digest[:12]}…) than "
             f"the run's ({run.tokenizer.digest[:12]}…): prepare the text again with the run's tokenizer, which is "
-            f"in {pathlib.Path(run.config.run_dir) / 'tokenizer'}"
+            f"in {as_path(run.config.run_dir) / 'tokenizer'}"
         )
     return corpus
 

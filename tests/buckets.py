@@ -39,7 +39,7 @@ class Bucket:
 
 @contextlib.contextmanager
 def emulated() -> Iterator[Bucket]:
-    """Serves a bucket; skips the test without the extra `gcs`."""
+    """Serves a bucket; skips the test without the extra `checks`."""
     # Read when gcsfs is imported, which would otherwise ask Google what kind of bucket this is.
     os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
     pytest.importorskip("gcsfs", reason="needs the extra checks")

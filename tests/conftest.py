@@ -17,6 +17,9 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from buckets import emulated  # noqa: E402
+from cloud import desk as desks  # noqa: E402
+from cloud.trial import Trial  # noqa: E402
 from helpers import SCORED, Scorer, documents, tiny  # noqa: E402
 
 from lfr_jax import model, steps  # noqa: E402
@@ -45,6 +48,13 @@ def finished(tmp_path_factory, corpus_dir):
 
 
 @pytest.fixture(scope="session")
+def bucket():
+    """A bucket of Google Cloud Storage; skips where the extra `checks` is not installed."""
+    with emulated() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
 def short_documents(tmp_path_factory):
     """A prepared corpus of bytes: many short documents, and a domain `d` that is too short for a block."""
     random = np.random.default_rng(0)
@@ -65,3 +75,27 @@ def scorer(short_documents):
     params = jax.tree.map(lambda x: 8 * x, params)  # else every block's loss is about log(264)
     blocks = [Blocks(open_store(short_documents / side), 32) for side in ("train", "valid")]
     return Scorer(steps.make_score_step(SCORED, Bytes.eos_id), params, mesh, *blocks)
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory):
+    """A fake cloud of TPU VMs and a home to reach it from, with the real gcloud; skips where it cannot be."""
+    if why := desks.missing():
+        pytest.skip(why)
+    with desks.desk(tmp_path_factory.mktemp("cloud")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def trial(desk):
+    """A function that makes a `Trial` of these settings: a TPU under `tpu/tpu.py`. It is gone after the test."""
+    made = []
+
+    def make(name, **settings):
+        desk.hurry()
+        made.append(Trial(desk, name, **settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.remove()

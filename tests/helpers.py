@@ -12,6 +12,8 @@ from lfr_jax import score
 from lfr_jax.blocks import Blocks
 from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
 from lfr_jax.corpus import Document
+from lfr_jax.store_writer import write_store
+from lfr_jax.tokenizer import Ids
 
 
 def documents(count: int, seed: int = 0):
@@ -22,6 +24,22 @@ def documents(count: int, seed: int = 0):
         yield Document(f"easy-{i}", f"the cat sat on mat {i}. " * 30, "easy", "made-up")
         yield Document(f"words-{i}", " ".join(rng.choice(words, 120)), "words", "made-up")
         yield Document(f"hard-{i}", "".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz "), 600)), "hard", "made-up")
+
+
+def write_tokens(folder, train, valid, vocab_size=1000):
+    """A folder such as `lfr prepare` writes, of token ids without text.
+
+    Args:
+      train, valid: The documents of each (domain, source), as lists of ids.
+    """
+    words = Ids(vocab_size, vocab_size - 1)
+    for side, sources in (("train", train), ("valid", valid)):
+        with write_store(folder / side, vocab_size, words.eos_id, words.kind, words.digest) as writer:
+            for (domain, name), made in sources.items():
+                writer.source(name, domain)
+                writer.add(np.concatenate(made), np.array([len(document) for document in made]))
+    words.save(folder / "tokenizer")
+    return folder
 
 
 LENGTHS = dict(learn=10, focus=5, review=5, focus2=4, reps=1)  # 24 steps, with edges at 10, 15, 20

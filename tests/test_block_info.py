@@ -41,7 +41,7 @@ def test_the_settings_fill_it_in(tmp_path, asking, blocks):
     np.testing.assert_array_equal(info.cluster, clusters.clusters(blocks, 3, asking.train.seed))
     np.testing.assert_array_equal(info.domain, blocks.domain_N)
     plain = known(tiny(tmp_path / "run", asking.data.store), blocks, tmp_path)
-    assert plain[2:] == (None,) * 4 and plain.num_blocks == blocks.num_blocks
+    assert plain[2:] == (None,) * 5 and plain.num_blocks == blocks.num_blocks
 
 
 def test_a_run_goes_on_as_it_began(tmp_path, asking, blocks):
@@ -66,7 +66,7 @@ def test_only_a_run_without_a_checkpoint_is_told_anew(tmp_path, asking, blocks):
     block_info.keep(run, known(asking, blocks, tmp_path))
     block_info.keep(run, known(plain, blocks, tmp_path))
     (run / "checkpoints" / "4").mkdir(parents=True)
-    assert known(asking, blocks, tmp_path)[2:] == (None,) * 4
+    assert known(asking, blocks, tmp_path)[2:] == (None,) * 5
     block_info.keep(run, known(asking, blocks, tmp_path)._replace(cluster=blocks.domain_N))
     assert known(asking, blocks, tmp_path).cluster is None
 
@@ -78,6 +78,7 @@ def test_only_a_run_without_a_checkpoint_is_told_anew(tmp_path, asking, blocks):
         ("weak_loss", "--schedule.weak-scores FILE"),
         ("strong_loss", "--schedule.strong-scores FILE"),
         ("cluster", "--schedule.clusters 64"),
+        ("length", "--data.packing by_length"),
     ],
 )
 def test_what_a_policy_lacks_comes_with_the_setting(blocks, name, setting):

@@ -27,7 +27,7 @@ def test_sizes_come_from_the_settings():
         train=TrainConfig(batch_size=8, accumulate=2, score_batch=64),
     )
     by_hand = 2 * (3 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 32 + 2 * 32 * 16) + 16 * 264)
-    assert budget.budget(config, num_blocks=100) == budget.Budget(8 * 32, 100 * 32, by_hand)
+    assert budget.budget(config, num_blocks=100, num_tokens=3200) == budget.Budget(8 * 32, 100 * 32, by_hand)
 
 
 @pytest.mark.parametrize("fraction, scored", [(1.0, 100), (0.07, 7), (0.071, 8), (1e-6, 1), (0.999, 100)])
@@ -35,7 +35,14 @@ def test_a_pass_costs_what_it_reads(fraction, scored):
     """Catches: all blocks charged; rounding down; 0.07 · 100 made 8, as the product of the floats exceeds 7."""
     config = Config(data=DataConfig(seq_len=32), schedule=ScheduleConfig("lfr", score_fraction=fraction))
     assert budget.num_scored(config, 100) == scored
-    assert budget.budget(config, 100).tokens_per_scoring == scored * 32
+    assert budget.budget(config, 100, 3200).tokens_per_scoring == scored * 32
+
+
+@pytest.mark.parametrize("fraction, tokens", [(1.0, 1000), (0.5, 1000), (0.25, 800)])
+def test_short_blocks_cost_at_most_what_they_hold(fraction, tokens):
+    """Catches: a pass over blocks of several lengths charged more tokens than there are, or a sample too few."""
+    config = Config(data=DataConfig(seq_len=32), schedule=ScheduleConfig("lfr", score_fraction=fraction))
+    assert budget.budget(config, num_blocks=100, num_tokens=1000).tokens_per_scoring == tokens
 
 
 @pytest.mark.parametrize("step, passes", [(0, 0), (10, 0), (11, 1), (20, 1), (21, 2), (24, 2), (99, 2)])

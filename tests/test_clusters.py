@@ -16,6 +16,9 @@ class Rows:
     def __init__(self, tokens):
         self.tokens, self.num_blocks = np.asarray(tokens, np.int32), len(tokens)
 
+    def by_length(self, ids):
+        return [(LENGTH, slice(None))]
+
     def rows(self, ids):
         return self.tokens[ids]
 
@@ -68,6 +71,14 @@ def test_blocks_of_one_token_among_others():
     blocks.tokens[::10] = 19_999
     cluster_N = clusters.clusters(blocks, 8, seed=0)
     assert np.flatnonzero(cluster_N == cluster_N[0]).tolist() == list(range(0, 200, 10))
+
+
+def test_padding_is_no_word():
+    """Catches: blocks alike because they are filled up alike; counts of few tokens taken for rare words."""
+    blocks, of_N = languages([100, 100])
+    blocks.tokens[::3, 16:] = -1
+    cluster_N = clusters.clusters(blocks, 2, seed=0)
+    assert len({(a, b) for a, b in zip(of_N, cluster_N)}) == 2 == len(set(cluster_N))
 
 
 @pytest.mark.parametrize("num_clusters", [-1, 0, 41])

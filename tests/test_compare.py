@@ -16,8 +16,8 @@ def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps, fraction
     config = tiny("runs/x", corpus_dir, unmeasured="domain")
     config = changed(config, train__steps=steps, schedule__score_fraction=fraction)
     blocks = Blocks(open_store(corpus_dir / "train"), 32).num_blocks
-    runs = compare.equal_flops(config, ["lfr", "uniform", "random_drop"], blocks)
-    cost = budget.budget(config, blocks)
+    cost = budget.budget(config, blocks, blocks * 32)
+    runs = compare.equal_flops(config, ["lfr", "uniform", "random_drop"], cost)
     flops, scoring = {}, {}
     for name, run in runs.items():
         phases = policy.build(run.schedule, run.train.steps).phases

@@ -10,6 +10,7 @@ import tyro
 
 from lfr_jax import data
 from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.packing import PackedBlocks
 from lfr_jax.tokenizer import Bytes
 
 
@@ -37,6 +38,16 @@ def test_info_counts_what_is_there(lfr_data, corpus_dir):
             assert of_source == (source.name, documents, source.count, blocks)
         assert half[-1] == ("all", len(store.doc_starts), len(store.tokens), cut.num_blocks)
     assert "made-up" not in lfr_data("info", corpus_dir / "train")
+
+
+def test_info_counts_packed_blocks_for_training_alone(lfr_data, short_documents):
+    """Catches: concatenated blocks counted; held-out blocks counted as packed, which no run does."""
+    out = lfr_data("info", short_documents, "--seq-len", 32, "--packing", "best_fit")
+    train, valid = (open_store(short_documents / side) for side in ("train", "valid"))
+    packed = PackedBlocks(train, 32)
+    found = [int(row.split()[-1].replace(",", "")) for row in out.splitlines() if row.startswith("all ")]
+    assert found == [packed.num_blocks, Blocks(valid, 32).num_blocks] and found[0] != Blocks(train, 32).num_blocks
+    assert out.count("best-fit packing: ") == 1 and packed.summary() in out
 
 
 def rewritten(store, **changes):

@@ -13,7 +13,8 @@ from lfr_jax import schedule
 
 ROOT = pathlib.Path(__file__).parent.parent
 TOOL = runpy.run_path(str(ROOT / "tools" / "policy_docs.py"))
-PAGES = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OTHERS = [ROOT / "README.md", ROOT / "ARCHITECTURE.md", ROOT / "tpu" / "README.md"]
+PAGES = [*OTHERS, *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_pages_are_those_of_the_docstrings():

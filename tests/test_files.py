@@ -1,13 +1,15 @@
 """Files and folders that are either whole or not there."""
 
+import errno
 import os
 import pathlib
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from lfr_jax.files import complete_file, complete_folder, write_atomically
+from lfr_jax.files import complete_file, complete_folder, save_array, write_atomically
 
 
 class Broken(BaseException):
@@ -102,3 +104,30 @@ def test_what_exists_is_never_overwritten(tmp_path):
             (winner / "file").write_text("winner")
     assert (tmp_path / "raced" / "file").read_text() == "winner"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "link", "raced"]
+
+
+def test_links_are_not_followed(tmp_path, monkeypatch):
+    """Catches: a sync of all that a linked corpus points to, which may be terabytes of somebody else's."""
+    (tmp_path / "theirs").write_text("x")
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
+    with complete_folder(tmp_path / "ours") as folder:
+        (folder / "link").symlink_to(tmp_path / "theirs")
+        (folder / "gone").symlink_to(tmp_path / "nowhere")
+        (folder / "file").write_text("y")
+    assert (tmp_path / "ours/link").read_text() == "x"
+    assert (tmp_path / "ours/file").stat().st_ino in synced and (tmp_path / "theirs").stat().st_ino not in synced
+
+
+def test_an_array_is_saved_or_the_error_says_why(tmp_path):
+    """Catches: NumPy's own error on a full disk, which has no errno; a file that is not NumPy's."""
+    array_5x2 = np.arange(10, dtype=np.uint64).reshape(5, 2)
+    save_array(tmp_path / "a.npy", array_5x2)
+    np.save(tmp_path / "b.npy", array_5x2)
+    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+    if not pathlib.Path("/dev/full").exists():
+        pytest.skip("no /dev/full here, the disk that is always full")
+    with pytest.raises(OSError) as raised:
+        save_array("/dev/full", np.zeros(10**5))
+    assert raised.value.errno == errno.ENOSPC

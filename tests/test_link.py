@@ -14,6 +14,7 @@ from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.config import DataConfig
 from lfr_jax.corpora import open_corpus
 from lfr_jax.link import link, link_paths
+from lfr_jax.prepare import prepare_paths
 from lfr_jax.tokenizer import Bytes, Ids
 from lfr_jax.train import train
 
@@ -241,3 +242,15 @@ def test_the_real_megatron_corpus(tmp_path):
     assert len(train.tokens) + len(valid.tokens) == 1361845 and 0.01 < len(valid.tokens) / 1361845 <= 0.02
     assert train.tokens[-1] == valid.tokens[-1] == 4999
     assert summary.valid[0].domain == "megatron"
+
+
+def test_nothing_is_appended_to_links(tmp_path):
+    """Catches: an error that asks for files which `lfr link` never writes; text of another tokenizer added."""
+    written.nanogpt(tmp_path / "a.bin", flat(tokens(50)))
+    link(tmp_path / "linked", [tmp_path / "a.bin"], Ids(10, EOS))
+    (tmp_path / "new.txt").write_text("new")
+    with pytest.raises(
+        ValueError, match="linked: found links to token files, .*: prepare the new text by itself, and link"
+    ):
+        prepare_paths((str(tmp_path / "new.txt"),), out=str(tmp_path / "out"), append=str(tmp_path / "linked"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "linked", "new.txt"]

@@ -319,7 +319,7 @@ def test_what_is_left_out_is_counted_and_described(tmp_path):
     assert [where.split(":")[0].split("/")[-1] for where in card["described"]] == [
         "x.jsonl, line 53",
         "x.jsonl, line 55",
-        "x.txt",
+        "x.txt, line 1",
     ]
 
 

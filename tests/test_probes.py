@@ -2,6 +2,7 @@
 
 import csv
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import rows
@@ -31,7 +32,8 @@ def measured(ids, loss, size=4):
         ids_B = np.full(size, -1)
         ids_B[: len(ids[start : start + size])] = ids[start : start + size]
         count_B = np.where(ids_B >= 0, np.float32(32), np.float32(0))
-        yield {"ids": ids_B}, (count_B * (loss + ids_B).astype(np.float32), count_B)
+        nll_B = count_B * (loss + ids_B).astype(np.float32)
+        yield {"ids": jnp.asarray(ids_B, jnp.int32)}, (jnp.asarray(nll_B), jnp.asarray(count_B))
 
 
 def never():

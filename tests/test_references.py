@@ -48,7 +48,10 @@ def cut(lines, to):
     "spoil, error",
     [
         (lambda x: ["# store abc123 seq_len 32 step 9\n", *x[1:]], "losses of the store abc123… .* expected those of"),
-        (lambda x: [x[0].replace("seq_len 32", "seq_len 64"), *x[1:]], "in blocks of 64 tokens, .* in blocks of 32;"),
+        (
+            lambda x: [x[0].replace("seq_len 32", "seq_len 64"), *x[1:]],
+            "in blocks of seq_len 64, .* in blocks of seq_len 32;",
+        ),
         (lambda x: x[1:], "does not begin as `lfr score` begins"),
         (lambda x: [x[0], *x[2:]], "does not begin as `lfr score` begins"),
         (lambda x: [], "does not begin as `lfr score` begins"),

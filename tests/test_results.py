@@ -19,7 +19,7 @@ def test_a_run_is_read_back(tmp_path):
     """Catches: blocks and measurements exchanged; the untrained model's losses kept; rates of another phase; FLOPs of
     the step before or after."""
     run = read_results(make_run(tmp_path / "run", store="abc"), "mine")
-    assert (run.name, run.of, run.domains) == ("mine", ("abc", 32), ["code", "prose", "tables"])
+    assert (run.name, run.of, run.domains) == ("mine", ("abc", 32, "concatenate"), ["code", "prose", "tables"])
     assert run.block_N.tolist() == blocks() and run.domain_N.tolist() == [domain_of(block) for block in blocks()]
     assert run.step_M.tolist() == list(STEPS)[1:]
     assert run.loss_NxM.tolist() == [[probe_loss("lfr", block, step) for step in STEPS if step] for block in blocks()]
@@ -39,7 +39,7 @@ def test_a_run_that_is_still_going(tmp_path):
     run = read_results(folder, "lfr")
     assert run.step_M.tolist() == [2, 4, 6, 8, 10, 12, 14] and run.loss_NxM.shape == (12, 7)
     assert [phase.name for phase in run.phases] == ["learn", "focus", "review"]
-    assert run.of == ("", 32)
+    assert run.of == ("", 32, "concatenate")
 
 
 def test_probes_without_losses_are_left_out(tmp_path):
@@ -68,17 +68,18 @@ def test_runs_without_trajectories_say_what_to_set(tmp_path):
 
 
 def test_runs_on_other_blocks_are_refused(tmp_path):
-    """Catches: stores, lengths or blocks not looked at; runs refused of which one has no checkpoint yet."""
+    """Catches: stores, lengths, packings or blocks not looked at; runs refused of which one has no checkpoint yet."""
     run = read_results(make_run(tmp_path / "run", store="abc"), "lfr")
     same_probes([run])
-    same_probes([run, run._replace(of=("", 32), name="early"), run])
+    same_probes([run, run._replace(of=("", 32, "concatenate"), name="early"), run])
     for change in (
-        dict(of=("abd", 32)),
-        dict(of=("abc", 64)),
+        dict(of=("abd", 32, "concatenate")),
+        dict(of=("abc", 64, "concatenate")),
+        dict(of=("abc", 32, "best_fit")),
         dict(block_N=run.block_N + 1),
         dict(block_N=run.block_N[1:]),
     ):
-        with pytest.raises(ValueError, match="lfr 12 blocks of 32 tokens from the store abc; other .*data.seq_len"):
+        with pytest.raises(ValueError, match=r"lfr 12 blocks of 32 tokens \(concatenate\) from the store abc; other "):
             same_probes([run, run._replace(name="other", **change)])
 
 

@@ -49,6 +49,8 @@ def test_clusters_and_what_is_known_of_blocks():
     s = schedule.stratified(by_loss, by="cluster")
     info = schedule.BlockInfo(4, cluster=[1, 0, 1, 0], domain=[0, 0, 0, 0], ref_loss=np.array([1.0, 2.0, 3.0, 6.0]))
     np.testing.assert_allclose(s.rates(s.begin(s.init(info), 1)), [0.5, 0.5, 1.5, 1.5])
+    by_length, lengths = schedule.stratified(by_loss, by="length"), info._replace(length=[3, 0, 0, 3])
+    np.testing.assert_allclose(by_length.rates(by_length.begin(by_length.init(lengths), 1)), [2 / 7, 0.8, 1.2, 12 / 7])
     with pytest.raises(ValueError, match="stratified needs BlockInfo.cluster, one number for each block; found None"):
         s.init(info._replace(cluster=None))
     with pytest.raises(ValueError, match="by is 'source', expected one of 'domain', 'cluster'"):

@@ -151,6 +151,51 @@ def test_masked_documents_score_as_if_alone():
     assert np.all(np.abs(across - nll_B) > 1e-3)
 
 
+# Where end-of-text stands in a row of 25 tokens: nowhere, first, as the last input, as the last target, in a row, ...
+ENDS = [(), (0,), (23,), (24,), (23, 24), (8, 9), (0, 1), (0, 7, 8, 9, 24), (3, 11, 19)]
+
+
+def documents_of_rows():
+    """(rows, alone, starts): a row up to the end of each of its documents, each of these alone, and the number of the
+    first one of each row. −1 fills up what is too short."""
+    rows, alone = [], []
+    for seed, ends in enumerate(ENDS):
+        tokens = batch(rows=1, seed=seed)["tokens"][0]
+        tokens[list(ends)] = EOS
+        for start, stop in zip((0, *np.add(ends, 1)), (*np.add(ends, 1), 25)):
+            rows.append(np.pad(tokens[:stop], (0, 25 - stop), constant_values=-1))
+            alone.append(np.pad(tokens[start:stop], (0, 25 - stop + start), constant_values=-1))
+    starts = np.cumsum([0, *(len(ends) + 1 for ends in ENDS)])
+    return np.array(rows), np.array(alone), starts
+
+
+@pytest.mark.parametrize("config, sizes", [(LLAMA, (1, 1, 1)), (GPT2, (2, 2, 2))], ids=["llama", "gpt2"])
+def test_a_document_in_a_block_is_as_if_alone(config, sizes):
+    """Every document's own NLL, wherever end-of-text stands.
+
+    Catches: positions that go on in the next document, or begin anew one token early or late; a target in another
+    document; an empty document that merges its neighbours.
+    """
+    rows, alone, starts = documents_of_rows()
+    padding = np.full((-len(rows) % 8, 25), -1)
+    rows, alone = np.concatenate([rows, padding]), np.concatenate([alone, padding])
+    masked = dataclasses.replace(config, mask_documents=True)
+    for reset in (False, True):
+        config = dataclasses.replace(masked, reset_positions=reset)
+        (nll_B, count_B), (alone_B, alone_count_B) = score(config, rows, sizes), score(config, alone, sizes)
+        difference = 0.0
+        for first, stop in zip(starts, starts[1:]):
+            np.testing.assert_array_equal(count_B[first:stop], np.cumsum(alone_count_B[first:stop]))
+            difference = max(difference, *np.abs(nll_B[first:stop] - np.cumsum(alone_B[first:stop])))
+        assert difference < 2e-4 if reset or config.positions == "rope" else difference > 1e-2, (reset, difference)
+
+
+def test_resetting_needs_masks():
+    """Catches: two documents that see each other at the same positions."""
+    with pytest.raises(ValueError, match="model.reset_positions needs model.mask_documents"):
+        dataclasses.replace(LLAMA, reset_positions=True)
+
+
 @pytest.mark.parametrize("sizes", MESHES)
 def test_scoring_on_a_mesh_costs_no_more(sizes):
     """FLOPs that XLA counts, over all devices, against one device.

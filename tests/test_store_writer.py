@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lfr_jax import store_writer
 from lfr_jax.blocks import Blocks, Source, open_store
 from lfr_jax.store_writer import write_store
 
@@ -18,9 +19,10 @@ def old(tmp_path):
     return open_store(tmp_path / "old")
 
 
-def test_old_blocks_keep_their_ids(old, tmp_path):
+def test_old_blocks_keep_their_ids(old, tmp_path, monkeypatch):
     """Catches: new documents among the old ones, or joined to an old source, which would move its blocks' ids or give
-    its tail a block; domains in another order."""
+    its tail a block; domains in another order; tokens lost where a part of the copy ends."""
+    monkeypatch.setattr(store_writer, "COPY_TOKENS", 4)
     with write_store(tmp_path / "new", *FACTS, after=old) as writer:
         for name, domain in (("a", "x"), ("a", "a")):
             writer.source(name, domain)
@@ -44,7 +46,7 @@ def test_a_damaged_store_is_not_carried_on(old, tmp_path):
     content[3] ^= 1
     (old.path / "tokens.bin").write_bytes(content)
     with pytest.raises(ValueError, match="old/tokens.bin: its bytes have changed"):
-        with write_store(tmp_path / "new", *FACTS, after=old):
+        with write_store(tmp_path / "new", *FACTS, after=open_store(old.path)):
             raise AssertionError("was entered")
     assert not (tmp_path / "new").exists()
 
@@ -59,3 +61,16 @@ def test_a_document_in_parts_begins_once(tmp_path):
         writer.add(np.array([6]), np.array([1]))
     store = open_store(tmp_path / "s")
     assert store.tokens.tolist() == [1, 2, 3, 256, 4, 5, 6] and store.doc_starts.tolist() == [0, 4, 6]
+
+
+def test_a_source_is_begun_once(tmp_path):
+    """Catches: two sources of one name by mistake, whose blocks nobody can tell apart; none where they are wanted."""
+    with pytest.raises(ValueError, match="source 'a' of domain 'x' was begun before"):
+        with write_store(tmp_path / "s", *FACTS) as writer:
+            writer.source("a", "x")
+            writer.source("a", "x")
+    with write_store(tmp_path / "s", *FACTS) as writer:
+        for _ in range(2):
+            writer.source("a", "x", again=True)
+            writer.add(np.arange(3), np.array([3]))
+    assert open_store(tmp_path / "s").sources == (Source("a", "x", 0, 3), Source("a", "x", 3, 3))

@@ -92,7 +92,7 @@ def test_a_long_text_in_many_chunks(tmp_path, monkeypatch, suffix):
     ("line", "kind", "message"),
     [
         (b'{"text": "x"', "not JSON", "found no valid JSON"),
-        (b'{"text": "\xff"}', "not JSON", "found no valid JSON in UTF-8"),
+        (b'{"text": "\xff"}', "not UTF-8", "found no valid JSON in UTF-8"),
         (b'["text"]', "not JSON", "found a JSON list"),
         (b"[" * 100_000, "not JSON", "found no valid JSON"),
         (b'{"body": "x"}', "no text", "found the fields ['body'], expected 'text'"),
@@ -123,8 +123,8 @@ def test_a_text_file_that_is_not_utf8_is_one_broken_document(tmp_path, monkeypat
     monkeypatch.setattr(corpus, "CHUNK_BYTES", 50)
     monkeypatch.setattr(corpus, "PIECE_CHARS", 20)
     monkeypatch.setattr(text_files, "READ_BYTES", 64)
-    (tmp_path / "x.txt").write_bytes(b"good words\n" * 50 + b"\xff")
+    (tmp_path / "x.txt").write_bytes(b"good words\n" * 50 + b"bad \xff\n")
     *begun, last = read(tmp_path / "x.txt")
     assert begun and all(document.more for document in begun)
-    assert last.problem.kind == "not UTF-8" and "x.txt: found bytes that are not UTF-8" in last.problem.where
+    assert last.problem.kind == "not UTF-8" and "x.txt, line 51: found the byte 0xff" in last.problem.where
     assert (last.text, last.more) == ("", False)

@@ -15,6 +15,7 @@ from helpers import changed, documents, rows, tiny
 from lfr_jax import references, schedule, score, trained
 from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.config import ScheduleConfig
+from lfr_jax.packing import PackedBlocks
 from lfr_jax.recorder import NonFiniteLoss
 from lfr_jax.run_dir import RunDir, RunInUse
 from lfr_jax.train import Trainer, train
@@ -139,6 +140,41 @@ def test_a_sample_is_scored_and_charged_and_the_run_goes_on_with_it(corpus_dir, 
         assert rows(tmp_path / "stopped", name) == rows(tmp_path / "whole", name)
 
 
+def whole_documents(config):
+    """The config with packed documents that do not see one another, half of them rearranged."""
+    config = changed(config, model__mask_documents=True, model__reset_positions=True)
+    return changed(config, data__packing="best_fit", data__fim_rate=0.5)
+
+
+def test_packed_and_rearranged_documents_train_and_go_on(short_documents, tmp_path, monkeypatch):
+    """Stopped within a phase. Catches: another packing, or other rows rearranged, after a stop; a loss that padding
+    makes NaN; steps charged for text without padding."""
+    config = whole_documents(tiny(tmp_path / "whole", short_documents))
+    with pytest.warns(UserWarning, match="valid: 1 of 4 sources"):  # held-out text is concatenated
+        expected = train(config, quiet=True)
+        stopped = changed(config, run_dir=str(tmp_path / "stopped"))
+        stop_after(monkeypatch, stopped, 12)
+        result = train(stopped, quiet=True)
+    jax.tree.map(np.testing.assert_array_equal, result.state, expected.state)
+    for name in ("metrics.csv", "scores/probes.csv", "scores/rates.csv"):
+        assert rows(tmp_path / "stopped", name) == rows(tmp_path / "whole", name)
+    losses = [float(row["loss"]) for row in rows(tmp_path / "whole")]
+    assert np.isfinite(losses).all() and losses[-1] < losses[0] - 0.3
+    blocks = PackedBlocks(open_store(short_documents / "train"), 32)
+    assert expected.summary["scored_tokens"] == 2 * blocks.num_blocks * 32
+    assert expected.summary["trained_tokens"] == 24 * 8 * 32
+
+
+def test_what_is_measured_is_plain_text(finished, corpus_dir, tmp_path):
+    """Catches: probes, scores or held-out text rearranged, or training text that is not."""
+    config = tiny(tmp_path / "run", corpus_dir, learn=1, focus=1, review=1, focus2=1)
+    train(changed(config, train__steps=4, optimizer__warmup=1, data__fim_rate=1.0), quiet=True)
+    first = [row for row in rows(finished[1] / "scores", "probes.csv") if row["step"] == "0"]
+    assert [row for row in rows(tmp_path / "run/scores", "probes.csv") if row["step"] == "0"] == first
+    assert rows(tmp_path / "run")[0]["blocks"] == rows(finished[1])[0]["blocks"]
+    assert rows(tmp_path / "run")[0]["loss"] != rows(finished[1])[0]["loss"]
+
+
 def test_reference_losses_come_from_another_run(finished, corpus_dir, tmp_path, monkeypatch):
     """The file is gone by the time the run goes on. Catches: losses that do not reach the policy, or are read again."""
     file = tmp_path / "scores.csv"
@@ -206,6 +242,7 @@ def test_worker_processes_change_nothing(finished, corpus_dir, tmp_path):
     "changes, error",
     [
         (dict(model__vocab_size=256), r"model\.vocab_size=256 is smaller than the tokenizer's 257"),
+        (dict(data__fim_rate=0.5, model__vocab_size=259), r"no room for the three sentinels .*: raise it to 260"),
         (dict(model__max_len=16), r"data\.seq_len=32 is longer than model\.max_len=16"),
         (dict(train__batch_size=9), r"train\.batch_size=9 is not divisible by 2"),
         (dict(train__accumulate=3), r"train\.batch_size=8 is not divisible by 6"),

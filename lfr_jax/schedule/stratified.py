@@ -11,7 +11,7 @@ from lfr_jax.schedule.groups import groups_of
 from lfr_jax.schedule.relative import relative
 from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
 
-By = Literal["domain", "cluster"]
+By = Literal["domain", "cluster", "length"]
 
 
 class StratifiedState(NamedTuple):
@@ -40,13 +40,13 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
 
     Args:
       schedule: any.
-      by: what makes a group, "domain" or "cluster".
+      by: what makes a group, "domain", "cluster" or "length".
 
     Returns:
       The schedule; its state is a `StratifiedState`. It sees to loss weights group by group too.
 
     Raises:
-      ValueError: `by` is neither. From `init`: `BlockInfo` lacks the groups.
+      ValueError: `by` is none of them. From `init`: `BlockInfo` lacks the groups.
 
     Examples:
       >>> import jax.numpy as jnp
