@@ -50,13 +50,14 @@ SCHEDULES = {name: getattr(schedule, name)(**OPTIONS.get(name, {})) for name in 
 
 
 def block_info(n: int = N) -> schedule.BlockInfo:
-    """All that can be known of n blocks: 3 domains and 4 clusters of unequal size, losses of three models."""
+    """All that can be known of n blocks: 3 domains, 4 clusters, 3 lengths, all unequal; losses of three models."""
     rng = np.random.default_rng(n)
     weak_N = rng.gamma(4, 1, n).astype(np.float32)
     return schedule.BlockInfo(
         num_blocks=n,
         domain=np.minimum(np.arange(n) % 5, 2).astype(np.int32),
         cluster=np.minimum(np.arange(n) % 7, 3).astype(np.int32),
+        length=np.minimum(np.arange(n) % 6, 2).astype(np.int32),
         ref_loss=rng.gamma(4, 1, n).astype(np.float32),
         weak_loss=weak_N,
         strong_loss=weak_N * rng.uniform(0.3, 1.1, n).astype(np.float32),
