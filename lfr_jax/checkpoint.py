@@ -159,7 +159,7 @@ def newest_sound(folder: Path, wanted: dict[str, jax.ShapeDtypeStruct], partial:
     """(step, leaves, meta, damaged: {step: reason}) of the newest sound checkpoint; None if there is none."""
     damaged = {}
     for step in sorted(steps_in(folder), reverse=True):
-        content, reason = attempt(read_meta, folder / str(step))
+        content, reason = attempt_by_all(read_meta, folder / str(step))
         if not reason:
             check_same(content["leaves"], described(wanted), partial, folder / str(step))
             leaves, reason = verified(folder / str(step), wanted, content["digests"])
@@ -177,21 +177,26 @@ def newest_sound(folder: Path, wanted: dict[str, jax.ShapeDtypeStruct], partial:
 
 def verified(path: Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]) -> tuple[Any, str]:
     """(leaves, ""), or (None, why not) with their memory freed for the next try."""
-    leaves, reason = attempt(read_leaves, path, wanted)
+    leaves, reason = attempt_by_all(read_leaves, path, wanted)
     reason = reason or changed(leaves, expected)
     return (None if reason else leaves), reason
 
 
 def attempt(read, path: Path, *args) -> tuple[Any, str]:
-    """(what was read, ""), or (None, why not). All processes agree: if one fails, all have failed.
+    """(what was read, ""), or (None, why not).
 
     Whatever is raised counts as damage: broken files come out of Orbax, TensorStore and JSON as any
     kind of error. That is safe because nothing is moved unless another checkpoint reads well.
     """
     try:
-        result, reason = read(path, *args), ""
+        return read(path, *args), ""
     except Exception as error:
-        result, reason = None, " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return None, " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def attempt_by_all(read, path: Path, *args) -> tuple[Any, str]:
+    """The same where all processes read: if one fails, all have failed."""
+    result, reason = attempt(read, path, *args)
     if jax.process_count() > 1 and not np.all(multihost_utils.process_allgather(np.array(not reason))):
         result, reason = None, reason or "another process could not read it"
     return result, reason

@@ -160,13 +160,13 @@ def test_when_one_is_killed_the_others_say_so_and_the_run_goes_on(corpus_dir, tm
     check_blocks_and_losses(tmp_path / "killed", tmp_path / "whole")
 
 
-def lfr(config_file, process, port, *options, count=2):
-    """The arguments of one process of `lfr train`."""
+def lfr(config_file, process, port, *options, command="train", count=2):
+    """The arguments of one process of `lfr train`, or of another command."""
     cluster = dict(coordinator=f"127.0.0.1:{port}", num_processes=count, process_id=process, start_timeout=60)
     named = [
         word for name, value in cluster.items() for word in (f"--distributed.{name}".replace("_", "-"), str(value))
     ]
-    return ["-m", "lfr_jax.cli", "train", str(config_file), *named, *options]
+    return ["-m", "lfr_jax.cli", command, str(config_file), *named, *options]
 
 
 @pytest.fixture
@@ -180,13 +180,25 @@ def config_file(corpus_dir, tmp_path):
     return file
 
 
+def test_a_comparison_is_made_by_all_and_told_by_one(config_file, tmp_path):
+    """Catches: what process 0 does alone, for the report, that is an operation of all."""
+    port = free_port()
+    short = ("--train.steps", "6", "--train.eval-every", "1", "--policies", "random_drop", "uniform")
+    first, second = ended([lfr(config_file, process, port, *short, command="compare") for process in (0, 1)], [{}, {}])
+    assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+    assert "random_drop − uniform" in first[1] and "random_drop" not in second[1] + second[2]
+    assert (tmp_path / "run" / "report" / "report.html").exists()
+
+
 def test_processes_that_differ_do_not_begin(config_file, tmp_path):
     """Catches: training on two settings at once; a difference that is not named; a trace in the run's folder."""
     port = free_port()
     results = ended([lfr(config_file, 0, port), lfr(config_file, 1, port, "--optimizer.peak-lr", "0.1")], [{}, {}])
-    for process, (code, _, error) in enumerate(results):
-        assert code == 1 and f"lfr train: process {process} of 2: the processes of a run must be started alike" in error
-        assert "process 1 of 2 has optimizer.peak_lr = 0.1, process 0 has 0.003" in error and "Traceback" not in error
+    found = (
+        "the processes of a run must be started alike: process 1 of 2 has optimizer.peak_lr = 0.1, process 0 has 0.003"
+    )
+    for process, (code, _, error) in enumerate(results):  # one that is slow may hear it from the other first
+        assert code == 1 and f"process {process} of 2: " in error and found in error and "Traceback" not in error
     assert not (tmp_path / "run").exists()
 
 
