@@ -4,6 +4,7 @@ All axes are Explicit: an array's type carries its sharding, and a mistake raise
 instead of costing silent communication. One device is the mesh (1, 1, 1), not a special case.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -74,6 +75,7 @@ class Shards(NamedTuple):
         return (length * np.array(self.mine)[:, None] + np.arange(length)).ravel()
 
 
+@functools.lru_cache  # asked for at every step
 def shards_of(mesh: Mesh) -> Shards:
     """What this process holds. Processes that share the rows of a 'tensor' group hold the same ones."""
     of = mesh.shape["data"] * mesh.shape["fsdp"]

@@ -1,7 +1,8 @@
 """How fast batches reach the training step: our pipeline, Grain's own shuffle and batch, nanoGPT's loader.
 
     python tools/bench_data.py --tokens 2e9                          # the loaders, side by side; warm, then cold
-    python tools/bench_data.py --config configs/smoke.py             # the share of a run's time spent waiting for data
+    python tools/bench_data.py --config configs/smoke.py             # the share of a step spent waiting for data
+    python tools/bench_data.py --config configs/smoke.py --data.seq-len 1024 --model.max-len 1024
 
 The first makes random tokens in --folder, once, in each loader's own format, about 4.5 bytes a token in all. In
 each round every loader delivers --batches batches of 64 blocks of 1,024 tokens, in an order of its own, each on the
@@ -25,11 +26,13 @@ import grain
 import jax
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
+from jax.sharding import NamedSharding
 
 from lfr_jax import cli, optimizer, pipeline, policy, schedule, steps
 from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.config import Config
 from lfr_jax.corpora import open_corpus
-from lfr_jax.sharding import make_mesh
+from lfr_jax.sharding import BATCH, make_mesh
 from lfr_jax.store_writer import write_store
 
 T, B, VOCAB = 1024, 64, 50257
@@ -140,11 +143,16 @@ def drop(folder: pathlib.Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def place(batch: dict) -> dict[str, jax.Array]:
+    """Puts a batch on the device: ours, which may hold a part of the rows, by its own function."""
+    return pipeline.place(batch, MESH) if "ids" in batch else jax.device_put(batch, NamedSharding(MESH, BATCH))
+
+
 def measure(loader, folder: pathlib.Path, count: int, seed: int) -> tuple[float, float]:
     """Tokens a second delivered to the device, and the milliseconds of CPU time (all threads) that a batch cost."""
     start, cpu, delivered = time.perf_counter(), time.process_time(), 0
     for batch in loader(folder, count, seed):
-        jax.block_until_ready(pipeline.place(batch, MESH))
+        jax.block_until_ready(place(batch))
         delivered += B * T
     assert delivered == count * B * T
     return delivered / (time.perf_counter() - start), 1e3 * (time.process_time() - cpu) / count
@@ -206,14 +214,13 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=300, help="in a warm round; a cold one has a fifth")
     parser.add_argument("--loaders", nargs="+", choices=LOADERS, default=list(LOADERS))
-    parser.add_argument("--config", help="measure the waiting of this configuration's training loop instead")
-    parser.add_argument("--store", help="the prepared text, in place of the configuration's")
+    parser.add_argument("--config", help="measure the waiting of this one's training loop; settings may follow")
     parser.add_argument("--steps", type=int, default=200)
-    asked = parser.parse_args()
+    asked, settings = parser.parse_known_args()
     if asked.config:
-        config = cli.read(asked.config)
-        store = asked.store or config.data.store
-        waiting(dataclasses.replace(config, data=dataclasses.replace(config.data, store=store)), asked.steps)
+        waiting(cli.configured(Config, [asked.config, *settings], parser.prog), asked.steps)
+    elif settings:
+        parser.error(f"found {' '.join(settings)}, which goes with --config alone")
     else:
         make_store(asked.folder, int(asked.tokens))
         if "grain" in asked.loaders or "grain_4_threads" in asked.loaders:
