@@ -3,7 +3,8 @@
 The folder $STUB holds `cloud.json` (queued resources and nodes, as the API shows them), `calls`, and a home for each
 worker. A TPU that is asked for is ACTIVE at once, with two workers. Faults: the controller is killed before the call
 that $DIE_BEFORE counts, or at the call that has $DIE_WITHIN in it, when that has reached the last worker only. Where a
-trainer left a file `preempt`, the TPU is gone with all that ran on it.
+trainer left a file `preempt`, the TPU is gone with all that ran on it; where somebody left a file `away`, the next call
+that has its text in it fails.
 """
 
 import fcntl
@@ -42,7 +43,8 @@ def preempt(cloud: dict) -> None:
 def create(cloud: dict, name: str, given: dict[str, str]) -> None:
     cloud["made"] += 1
     created = f"2025-01-01T00:00:{cloud['made']:02}Z"
-    spec = {"node": {"acceleratorType": given["accelerator-type"]}}
+    labels = dict(label.split("=") for label in given["labels"].split(","))
+    spec = {"node": {"acceleratorType": given["accelerator-type"], "labels": labels}}
     cloud["queued"][name] = dict(name=f"p/queuedResources/{name}", createTime=created, tpu={"nodeSpec": [spec]})
     cloud["queued"][name]["state"] = {"state": "ACTIVE"}
     count = int(given.get("node-count", 1))
@@ -63,6 +65,11 @@ def main(words: list[str]) -> int:
         count = len((STUB / "calls").read_text().splitlines())
         if count == int(os.environ.get("DIE_BEFORE", 0)):
             os.kill(os.getppid(), signal.SIGKILL)
+            return 1
+        away = STUB / "away"
+        if away.exists() and away.read_text().strip() in shlex.join(words):
+            away.unlink()
+            print("ERROR: (gcloud) not now", file=sys.stderr)
             return 1
         cloud = json.loads((STUB / "cloud.json").read_text())
         if (STUB / "preempt").exists():

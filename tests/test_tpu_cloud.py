@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from cloud.clusters import JOIN
-from cloud.machines import wait_for
+from cloud.machines import Machine, wait_for
 from cloud.tpus import STOCK_OUT, Fate
 
 NODE = "--accelerator-type=v4-16", "--version=tpu-ubuntu2204-base"  # two VMs
@@ -87,6 +87,7 @@ def test_preempted(quick):
     run = "setsid sleep 1000 > /dev/null 2>&1 < /dev/null &"
     for machine in machines:
         quick.run("ssh", f"me@{machine.address}", "--", run)
+        wait_for(lambda: list(machine.processes().values()) == ["sleep 1000"])
     quick.cloud.preempt("p-1")
     assert [sorted(machine.processes().values()) for machine in machines] == [["sleep 1000"]] * 2 + [[]] * 2
     assert "terminal state" in quick.gcloud("tpu-vm", "ssh", "p-1", "--command=true", code=1)
@@ -109,11 +110,20 @@ def test_machine(desk):
 def test_connection(desk):
     """Catches: output that is lost, an exit code that is not the command's, a detached process that holds the line."""
     assert on(desk, 0, "echo out; echo err >&2; exit 7", code=7).splitlines() in (["out", "err"], ["err", "out"])
-    on(desk, 0, "setsid sleep 1000 > /dev/null 2>&1 < /dev/null &", seconds=5)
+    on(desk, 0, "setsid sleep 1000 > /dev/null 2>&1 < /dev/null &", seconds=60)
     machine = desk.cloud.machines["there"][0]
-    assert list(machine.processes().values()) == ["sleep 1000"]
+    wait_for(lambda: list(machine.processes().values()) == ["sleep 1000"])
     machine.terminate()
     wait_for(lambda: not machine.processes())
+
+
+def test_a_machine_that_is_gone(desk):
+    """Catches: a machine that is taken for a later one, whose namespace was given its number."""
+    made = []
+    for number in range(1, 7):
+        made.append(Machine(desk.network, f"127.200.0.{number}", "h", 1, "0x0063", {}))
+        made[-1].kill()
+    assert len({machine.namespace for machine in made}) == len(made)
 
 
 def test_damaged_copy(quick):

@@ -4,8 +4,8 @@ from cloud.tpus import STOCK_OUT, Fate
 
 
 def test_dry_run(trial):
-    """Catches: a command whose dry run calls the API, or shows nothing, or leaves out the zone."""
-    one = trial("none")
+    """Catches: a command whose dry run calls the API, or shows nothing, or leaves out the zone, or gcloud's project."""
+    one = trial("none", project="")
     for command in ("up", "push", "setup", "launch", "status", "logs", "stop", "run", "ssh", "down"):
         shown = [line for line in one.tpu(command, "--dry-run").splitlines() if line.startswith("gcloud compute")]
         assert shown and all("--project=a-project --zone=us-central2-b" in line for line in shown)

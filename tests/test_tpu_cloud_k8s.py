@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 
-import yaml
+import pytest
 from cloud.clusters import JOIN, free_port
 
 from lfr_jax.preemption import PREEMPTED
 
+yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: pip install 'lfr_jax[checks]'")
 FILE = pathlib.Path(__file__).parent.parent / "tpu" / "k8s" / "jobset.yaml"
 GIVEN = dict(
     NAME="lfr",

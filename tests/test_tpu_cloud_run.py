@@ -97,6 +97,27 @@ def test_worker_fails_without_progress(trial):
     assert one.starts() == {"g-w-0": 2, "g-w-1": 2}
 
 
+def test_stalls(trial):
+    """A host is done and the other waits for it; then both wait for ever. Catches: a run that costs money and comes to
+    no end; hosts that are left at work; the silence of all not told from that of one."""
+    one = trial("l", grace_s=1.0, stall_s=8.0)
+    one.limit(2)
+    run = one.start("run")
+    one.reaches(2)
+    one.order("l-w-1", 0)
+    wait_for(lambda: one.starts() == {"l-w-0": 2, "l-w-1": 2}, 100)
+    one.limit(4)
+    one.reaches(4)
+    one.order("l-w-1", "hang")
+    one.order("l-w-0", "hang")
+    wait_for(lambda: one.starts() == {"l-w-0": 3, "l-w-1": 3}, 100)
+    one.limit(20)
+    said = ended(run)
+    assert "worker 0/1 exited with 0, worker 0/0 still runs" in said
+    assert "no line in any log and no checkpoint for" in said and "; last heard: " in said
+    assert "0 preemptions, 2 failures" in said and one.creations() == 1
+
+
 def test_creation_fails_for_good(trial):
     """Catches: TPUs that are asked for without end; a run that ends well without one."""
     one = trial("h", max_creations=1)

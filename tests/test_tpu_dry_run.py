@@ -39,6 +39,7 @@ def tpu(tmp_path):
             file,
             "--zone",
             "us-central2-b",
+            "--owner=Me.2",
             *where,
             *words,
         ]
@@ -56,7 +57,7 @@ def tpu(tmp_path):
 def test_changes_nothing(tpu, topology):
     """Catches: a dry run that calls gcloud, writes a file, or shows a line that a shell would not take as it is."""
     for command in COMMANDS:
-        shown = tpu(command, topology, "--run-dir", "gs://b/r", "--dry-run").splitlines()
+        shown = tpu(command, topology, "--run-dir", "gs://b/r", "--command", "true", "--dry-run").splitlines()
         assert shown and not tpu.called()
         for line in shown:
             words = shlex.split(line)
@@ -71,18 +72,20 @@ def test_changes_nothing(tpu, topology):
         (
             "v5litepod-8",
             [],
-            "lfr-v5e-8 --accelerator-type=v5litepod-8 --runtime-version=v2-alpha-tpuv5-lite --node-id=lfr-v5e-8 --spot",
+            "lfr-v5e-8 --accelerator-type=v5litepod-8 --runtime-version=v2-alpha-tpuv5-lite --node-id=lfr-v5e-8 --spot "
+            "--labels=lfr-owner=me-2",
         ),
         (
             "v5p-64",
             ["--provisioning", "reserved", "--name", "a"],
-            "a --accelerator-type=v5p-64 --runtime-version=v2-alpha-tpuv5 --node-id=a --reserved",
+            "a --accelerator-type=v5p-64 --runtime-version=v2-alpha-tpuv5 --node-id=a --reserved "
+            "--labels=lfr-owner=me-2",
         ),
         (
             "v6e-256x2",
             ["--provisioning", "on-demand", "--create-flag=--internal-ips", "--create-flag=--labels=a=b"],
             "lfr-v6e-256x2 --accelerator-type=v6e-256 --runtime-version=v2-alpha-tpuv6e --node-count=2 "
-            "--node-prefix=lfr-v6e-256x2 --internal-ips --labels=a=b",
+            "--node-prefix=lfr-v6e-256x2 --labels=lfr-owner=me-2,a=b --internal-ips",
         ),
     ],
 )
@@ -116,11 +119,17 @@ def test_push_and_launch_reach_every_worker(tpu):
     assert agent[6] == 'echo "it\'s" $RUN_DIR' and "A=b c" in agent and "JAX_COORDINATOR_PORT=8476" in agent
 
 
+def test_starts_as_the_pages_have_it():
+    """Catches: a file that the shell will not run."""
+    assert os.access(ROOT / "tpu" / "tpu.py", os.X_OK)
+
+
 def test_mistakes_are_one_or_two_lines(tpu, tmp_path):
     """Catches: a traceback; a project that is guessed; an error that does not say what to do."""
     assert tpu("run", "v4-32", code=1).splitlines() == [
         "tpu.py: run_dir: found none; pass --run-dir gs://BUCKET/FOLDER (see the file's own comment)"
     ]
+    assert "command: found none" in tpu("run", "v4-32", "--run-dir", "gs://b/r", code=1) and not tpu.called()
     assert "v4-32.toml" in tpu("up", "v4", code=1)
     assert tpu("up", "v4-32", where=(), code=1) == "tpu.py: gcloud failed and said nothing\n" and tpu.called()
     assert "which only ssh takes" in tpu("up", "v4-32", "--", "ls", code=2)

@@ -12,6 +12,11 @@ import time
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+sys.path.append(str(ROOT / "tpu"))
+
+from fleet import Fleet  # noqa: E402
+from runner import delete_all  # noqa: E402
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are Linux machines")
 # Every start of it is noted. The first one of worker 0 has the TPU preempted after its first checkpoint.
 TRAINER = """
@@ -56,7 +61,7 @@ class Desk:
     def tpu(self, command: str, *words: str, code: int = 0, **env: str) -> str:
         """What `tpu.py COMMAND` printed; it must end with `code`."""
         process = self.start(command, *words, **env)
-        said, _ = process.communicate(timeout=50)
+        said, _ = process.communicate(timeout=100)
         assert process.returncode == code, said
         return said
 
@@ -73,7 +78,7 @@ class Desk:
         return json.loads((self.home / ".lfr_tpu" / "p.us-central2-b.t.json").read_text())
 
 
-def wait_for(condition, seconds: float = 20.0) -> None:
+def wait_for(condition, seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"nothing after {seconds} s"
@@ -142,7 +147,7 @@ def test_killed_at_any_moment(desk):
 def test_killed_within_a_launch(desk):
     """Catches: a trainer that is started again because others were not reached; one that waits for them for ever."""
     desk.tpu("run", DIE_WITHIN="agent.sh launch", code=-9)
-    wait_for((desk.stub / "starts").exists)
+    wait_for(lambda: (desk.stub / "starts").exists() and desk.starts())
     assert desk.starts() == ["0/1 first"]
     assert "done: 0 preemptions, 0 failures" in desk.tpu("run")
     assert desk.starts() == ["0/0 first", "0/1 first"]
@@ -173,10 +178,12 @@ def test_stop_ends_the_run_and_run_begins_again(desk):
 def test_stop_reaches_a_run_that_waits(desk):
     """Catches: `stop` before there is anything to stop, after which `run` launches all the same."""
     desk.tpu("up")
-    watcher = desk.start("run", "--command", "sleep 100", "--setup", 'touch "$STUB/setup"; sleep 2')
+    told = desk.home / ".lfr_tpu" / "p.us-central2-b.t.stop"
+    setup = f'touch "$STUB/setup"; while [ ! -e {told} ]; do sleep 0.05; done'
+    watcher = desk.start("run", "--command", "sleep 100", "--setup", setup)
     wait_for((desk.stub / "setup").exists)
     desk.tpu("stop")
-    said = watcher.communicate(timeout=40)[0]
+    said = watcher.communicate(timeout=100)[0]
     assert watcher.returncode == 1 and "stopped: somebody stopped the run" in said
     assert not any("sleep 100" in line for line in (desk.stub / "calls").read_text().splitlines())
 
@@ -189,7 +196,7 @@ def test_another_run_is_not_overwritten(desk):
     assert "found another run at work, 'true'" in desk.tpu("run", "--command", "false", code=1)
     lock = ["flock", file.with_suffix(".lock"), "sleep", "100"]
     with subprocess.Popen(lock, start_new_session=True) as holder:
-        subprocess.run(["bash", "-c", f"while flock -n {lock[1]} true; do sleep 0.05; done"], timeout=10)
+        subprocess.run(["bash", "-c", f"while flock -n {lock[1]} true; do sleep 0.05; done"], timeout=60)
         assert "is at work on this TPU" in desk.tpu("down", code=1)
         assert "READY" in desk.tpu("status")
         os.killpg(holder.pid, signal.SIGKILL)
@@ -209,3 +216,81 @@ def test_a_launch_is_of_all_workers_or_none(desk):
     said = desk.tpu("launch", "--command", "sleep 100", code=1)
     assert "launch was not done everywhere; slice/worker 0/1: " in said
     assert [file.read_text() for file in first.glob("runs/*/exit_code")] == ["143\n"]
+
+
+def test_gcloud_fails_once_at_the_worst_moment(desk):
+    """Catches: a controller that leaves when a look fails after a worker refused; a TPU that outlives `delete_at_end`
+    because one call failed; an error, or a run that was done before, after which nobody hears of costs."""
+    (desk.stub / "away").write_text("resources create")
+    said = desk.tpu("up", code=1)
+    assert "not now" in said and "a TPU that was made may be there, and costs money" in said
+    once = '[ -e "$STUB/once" ] || { touch "$STUB/once"; echo "queued-resources list" > "$STUB/away"; exit 4; }'
+    (desk.source / "new.py").touch()
+    words = "--setup", once, "--command", 'echo "resources delete" > "$STUB/away"'
+    said = desk.tpu("run", *words, "--delete-at-end")
+    assert "not tracked by git, and so not sent: new.py" in said and "done: 0 preemptions, 0 failures" in said
+    assert "not deleted yet: ERROR: (gcloud) not now" in said and desk.cloud() == dict(made=1, queued={}, nodes={})
+    desk.tpu("up")
+    said = desk.tpu("run", *words)
+    assert "done before" in said and "costs money" in said
+    desk.tpu("run", *words, "--delete-at-end")
+    assert desk.cloud() == dict(made=2, queued={}, nodes={})
+
+
+def test_a_bucket_that_cannot_be_read_costs_nothing(desk):
+    """Catches: a typing error in the bucket's name that shows when the TPU is there, and then at each look for ever."""
+    (desk.stub / "away").write_text("storage ls gs://b/r")
+    assert "not now" in desk.tpu("run", "--run-dir", "gs://b/r", code=1)
+    assert desk.cloud()["made"] == 0
+
+
+def test_code_that_was_pushed_between(desk):
+    """Catches: a run that cannot go on, as what is to be pushed is no longer what its digest says."""
+    command = 'echo "$(cat message)" >> "$STUB/starts"'
+    (desk.source / "message").write_text("first")
+    subprocess.run(["git", "-C", desk.source, "add", "."], check=True)
+    desk.tpu("run", "--command", command)
+    (desk.source / "message").write_text("second")
+    desk.tpu("push")
+    file = desk.home / ".lfr_tpu" / "p.us-central2-b.t.json"
+    file.write_text(json.dumps(desk.memory() | dict(outcome="", launch="")))
+    shutil.rmtree(next(desk.stub.glob("t.1/0/lfr_tpu")))  # as on a new machine
+    assert "done: 0 preemptions, 0 failures" in desk.tpu("run", "--command", command)
+    assert desk.starts() == ["first"] * 2 + ["second"] * 2
+
+
+def test_what_somebody_else_made_is_left_alone(desk):
+    """Catches: a colleague's TPU from the same shipped file that is launched on, stopped or deleted; a node of this
+    name, made by hand, that `down` deletes or does not tell of."""
+    desk.tpu("up")
+    for command in ("up", "run", "push", "stop", "down"):
+        assert "choose another --name" in desk.tpu(command, "--owner", "somebody else", code=1)
+    assert list(desk.cloud()["nodes"]) == ["t"] and "nothing called t is left" in desk.tpu("down")
+    node = dict(name="p/nodes/t", state="READY", health="HEALTHY", networkEndpoints=[{}], createTime="")
+    (desk.stub / "cloud.json").write_text(json.dumps(desk.cloud() | dict(nodes=dict(t=node))))
+    assert "found nodes t, which no queued resource made" in desk.tpu("run", code=1)
+    assert "node t: no queued resource made it" in desk.tpu("status")
+    assert "gcloud compute tpus tpu-vm delete t" in desk.tpu("down", code=1)
+    assert list(desk.cloud()["nodes"]) == ["t"] and desk.cloud()["made"] == 1
+
+
+class Shows:
+    """A backend that shows one fleet after another, and notes what it is to delete."""
+
+    def __init__(self, *fleets: Fleet):
+        self.fleets, self.deleted = list(fleets), []
+
+    def look(self) -> Fleet:
+        return self.fleets.pop(0)
+
+    def delete(self, fleet: Fleet) -> None:
+        self.deleted.append(fleet.created)
+
+
+def test_a_tpu_that_came_while_we_deleted_is_not_deleted():
+    """Catches: somebody's new TPU, on another machine, that a loop takes for the rest of the old one; an end before all
+    is gone."""
+    old, new = Fleet("ACTIVE", created="one"), Fleet("ACCEPTED", created="two")
+    for shown in ([old, Fleet()], [old._replace(state="DELETING"), new]):
+        backend = Shows(*shown)
+        assert delete_all(backend, old, 0) == shown[-1] and backend.deleted == ["one", "one"]

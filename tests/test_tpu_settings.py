@@ -2,6 +2,7 @@
 
 import argparse
 import pathlib
+import re
 import sys
 
 import pytest
@@ -31,7 +32,13 @@ def test_shipped_files(path):
     generation = found.accelerator_type.partition("-")[0]
     runtimes = {"v4": "tpu-ubuntu2204-base", "v5litepod": "v2-alpha-tpuv5-lite", "v5p": "v2-alpha-tpuv5"}
     assert found.runtime_version == runtimes.get(generation, "v2-alpha-tpuv6e")
-    assert (ROOT / found.command.split()[2]).exists() and "$RUN_DIR" in found.command
+    if fleet.hosts(found.accelerator_type) == 1:
+        prepare, train = re.fullmatch(r"\[ -d data/smoke \] \|\| lfr (.+) && lfr (.+)", found.command).groups()
+        assert (
+            prepare in (ROOT / "tools" / "smoke").read_text() and train == 'train configs/smoke.py --run-dir "$RUN_DIR"'
+        )
+    else:
+        assert found.command == ""  # no data of ours is there for it
     assert ("HUGEPAGES=0" in found.setup) == (generation == "v4")
     assert (ROOT / "tpu" / "worker" / "setup.sh").exists() and "tpu/worker/setup.sh" in found.setup
 
@@ -68,6 +75,8 @@ def test_chips_and_hosts(kind, chips, hosts):
         ("poll_s = -1", "poll_s: found -1, expected a number"),
         ("slices = '2'", "slices: found '2', expected int"),
         ("slices = 0", "expected at least 1"),
+        ("stall_s = 0", "stall_s: found 0"),
+        ("stall_s = nan", "stall_s: found nan"),
         ("provisioning = 'cheap'", "expected spot or on-demand or reserved"),
         ("create_flags = ['internal-ips']", "create_flags: found 'internal-ips'"),
         ("run_dir = 'runs/mine'", "expected gs://BUCKET/FOLDER or an absolute path"),

@@ -11,6 +11,7 @@ sys.path.append(str(pathlib.Path(__file__).parent.parent / "tpu"))
 import watch  # noqa: E402
 from fleet import Fleet, Node, Worker  # noqa: E402
 from settings import Settings  # noqa: E402
+from store import Store  # noqa: E402
 from watch import Memory, Seen  # noqa: E402
 
 LIMITS = Settings(
@@ -27,9 +28,11 @@ LIMITS = Settings(
     max_failures=3,
     max_preemptions=4,
     max_creations=2,
+    stall_s=3000,
 )
 READY = Fleet("ACTIVE", created="then", nodes=(Node("t", "READY", "HEALTHY", hosts=2),))
 LAUNCHED = Memory(launch="a")
+NOW = 1e9  # Unix seconds
 
 
 def fleet(state: str = "ACTIVE", node: str = "READY", health: str = "HEALTHY", error: str = "") -> Fleet:
@@ -48,8 +51,8 @@ def workers(*ends: str, run: str = "a", stopped: bool = False) -> tuple[Worker, 
 
 def decided(memory: Memory, seen: Seen, late: float = 0) -> watch.Action:
     """The decision when all has been as it is for `late` seconds."""
-    memory = watch.note(dataclasses.replace(memory, trouble="", since=0.0), seen, 1000)
-    return watch.decide(memory, seen, LIMITS, 1000 + late)
+    memory = watch.note(dataclasses.replace(memory, trouble="", since=0.0), seen, NOW)
+    return watch.decide(memory, seen, LIMITS, NOW + late)
 
 
 @pytest.mark.parametrize("state", ["ACCEPTED", "WAITING_FOR_RESOURCES", "PROVISIONING", "CREATING", "SUSPENDING"])
@@ -100,7 +103,8 @@ def test_an_unhealthy_node_that_trains_is_left_in_peace():
     [
         (("running", "running"), 1e6, "wait", ""),
         (("0", "0"), 0, "done", ""),
-        (("0", "running"), 1e6, "wait", ""),  # not every worker
+        (("0", "running"), 99, "wait", ""),  # not every worker
+        (("0", "running"), 100, "restart", "failure"),  # one that waits for those that are done
         (("75", "75"), 0, "recreate", "preemption"),
         (("75", "0"), 0, "recreate", "preemption"),
         (("75", "1"), 0, "recreate", "preemption"),  # it lost its peer
@@ -117,10 +121,55 @@ def test_an_unhealthy_node_that_trains_is_left_in_peace():
     ],
 )
 def test_workers(ends, late, kind, cause):
-    """Catches: done before every worker exited with 0; 75 that counts as a failure; a verdict before its time; a
-    process without an exit code that counts as the program's fault."""
+    """Catches: done before every worker exited with 0; an eternal wait for the rest; 75 that counts as a failure; a
+    verdict before its time; a process without an exit code that counts as the program's fault."""
     action = decided(LAUNCHED, Seen(READY, workers(*ends)), late)
     assert (action.kind, action.cause) == (kind, cause)
+
+
+def speaking(*silences: float | None, step: int = -1) -> Seen:
+    """Workers at work, by the seconds since each wrote a line."""
+    lines = [Worker(0, index, "running", "a", silence=silence, line="x") for index, silence in enumerate(silences)]
+    return Seen(READY, tuple(lines), step)
+
+
+def test_a_run_that_shows_no_life_is_a_failure():
+    """Catches: an eternal wait; a verdict while one worker writes, or before its time; a worker that cannot tell taken
+    for a silent one; a message that does not say who was heard last; `inf` that ends."""
+    assert decided(LAUNCHED, speaking(2999, 1e6)).kind == "wait"
+    assert decided(LAUNCHED, speaking(1e6, 0)).kind == "wait"
+    assert decided(LAUNCHED, speaking(None, 1e6)).kind == "wait"
+    dead = decided(LAUNCHED, speaking(1e6, 3000))
+    assert (dead.kind, dead.cause) == (
+        "restart",
+        "failure",
+    ) and "for 3000 s; last heard: worker 0/1, with 'x'" in dead.reason
+    assert decided(dataclasses.replace(LAUNCHED, failed_step=-1), speaking(1e6, 3000)).kind == "give up"
+    patient = dataclasses.replace(LIMITS, stall_s=float("inf"))
+    assert watch.decide(watch.note(LAUNCHED, speaking(1e6), NOW), speaking(1e6), patient, 2 * NOW).kind == "wait"
+
+
+def test_checkpoints_are_signs_of_life_too():
+    """Catches: a run whose log goes elsewhere, ended while it writes checkpoints; an old checkpoint that counts anew; a
+    sign of life of the attempt before."""
+    memory = watch.note(LAUNCHED, speaking(9000, step=3), 10_000)
+    assert (memory.heard, memory.heard_from) == (10_000, "checkpoint 3")
+    memory = watch.note(memory, speaking(11_999, step=3), 12_999)
+    assert memory.heard == 10_000 and watch.decide(memory, speaking(11_999), LIMITS, 12_999).kind == "wait"
+    dead = watch.decide(memory, speaking(11_999), LIMITS, 13_000)
+    assert dead.kind == "restart" and "last heard: checkpoint 3" in dead.reason
+    before = Seen(READY, (Worker(0, 0, "running", "0", silence=0),))
+    assert watch.note(memory, before, 14_000).heard == 10_000
+    assert after(memory, "restart", "failure", step=3).heard == 0
+
+
+def test_a_later_launch_is_the_one_to_watch():
+    """Catches: a run that `launch` started after ours, which is launched over and over without effect; a leftover of
+    before, or one that a part of the workers is at, taken for it."""
+    for runs, expected in [("bb", "b"), ("00", "a"), ("ab", "a"), ("b", "b"), ("", "a")]:
+        found = tuple(Worker(0, index, "running", run) for index, run in enumerate(runs))
+        assert watch.note(LAUNCHED, Seen(READY, found), 0).launch == expected
+        assert watch.note(Memory(), Seen(READY, found), 0).launch == ""
 
 
 def test_a_run_that_somebody_stopped_is_not_resumed():
@@ -131,7 +180,7 @@ def test_a_run_that_somebody_stopped_is_not_resumed():
 
 def test_another_run_on_the_workers_is_not_ours():
     """Catches: an earlier run's exit codes that are taken for this one's."""
-    assert decided(LAUNCHED, Seen(READY, workers("0", "0", run="before"))).kind == "launch"
+    assert decided(LAUNCHED, Seen(READY, workers("0", "0", run="0"))).kind == "launch"
     assert decided(Memory(), Seen(READY, workers("1", "1", run="before"))).kind == "launch"
 
 
@@ -203,3 +252,15 @@ def test_trouble_has_a_clock_of_its_own():
     passed = watch.note(memory, fine, 60)
     assert passed.trouble == "" and watch.note(passed, broken, 70).since == 70
     assert watch.note(memory, Seen(fleet(node="REPAIRING")), 80).since == 80
+
+
+def test_what_an_older_version_wrote_down_is_read(tmp_path):
+    """Catches: a run that an upgrade of this program begins anew, or takes for dead as it never heard of it."""
+    store = Store(tmp_path / "t")
+    store.file.write_text(
+        '{"launch": "a", "step": 3, "failures": 1, "trouble": "ended", "since": 5.0, "deleting": null}'
+    )
+    memory = store.load()
+    assert memory == Memory(launch="a", step=3, failures=1, trouble="ended", since=5.0)
+    seen = speaking(30, 1e6, step=3)
+    assert watch.decide(watch.note(memory, seen, NOW), seen, LIMITS, NOW).kind == "wait"

@@ -40,7 +40,7 @@ class Agent:
         """The fields that the agent answers with, and `line` and `rest`."""
         script = self.home / "code" / "tpu" / "worker" / "agent.sh"
         # A command that holds the connection open would end in the timeout.
-        done = subprocess.run(["bash", script, *map(str, words)], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["bash", script, *map(str, words)], capture_output=True, text=True, timeout=60)
         assert done.returncode == code, done
         reply = replies([Answer(0, done.stdout, "")], words[0] if words[0] != "stop" else "status")[0, 3]
         return reply.fields | dict(line=reply.line, rest=reply.rest)
@@ -56,7 +56,7 @@ class Agent:
         wait_for(lambda: self("status")["line"] == text)
 
 
-def wait_for(condition, seconds: float = 10.0):
+def wait_for(condition, seconds: float = 60.0):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"nothing after {seconds} s"
@@ -100,6 +100,9 @@ def test_launched_again_after_its_end_stays_ended(agent):
     agent.ended()
     agent.launch("a", "echo x >> ../starts; exit 3")
     assert agent("status")["code"] == "3" and (agent.home / "starts").read_text() == "x\n"
+    agent.launch("b", "exit 4")
+    agent.ended()
+    assert agent.launch("a", "exit 3", code=1)["line"] == "run b was launched after it"  # and not: started
 
 
 @pytest.mark.parametrize("command, code", [("true", 0), ("exit 75", 75), ("kill -9 $$", 137), ("no-such-command", 127)])
@@ -174,6 +177,15 @@ def test_the_supervisor_outlives_a_signal(agent):
     assert agent.ended()["code"] == "75"
 
 
+def test_a_command_of_several_ends_as_its_last_one(agent):
+    """Catches: a shell that dies of the SIGTERM that its trainer saves after, so that 75 is never seen."""
+    script = "trap 'sleep 0.5; exit 75' TERM; echo ready; while :; do sleep 0.1; done"
+    pid = int(agent.launch("a", f"bash -c {shlex.quote(script)} && true")["pid"])
+    agent.wait_line("ready")
+    os.killpg(pid, signal.SIGTERM)
+    assert agent.ended()["code"] == "75"
+
+
 def test_a_run_whose_supervisor_is_gone(agent):
     """Catches: a trainer at work that is called lost, or one that ended without a trace called running."""
     pid = int(agent.launch("a", "sleep 100")["pid"])
@@ -222,6 +234,20 @@ def test_status_shows_how_far_it_is(agent):
     agent.ended()
     seen = agent("status")
     assert (seen["step"], seen["line"], seen["run"], seen["digest"]) == ("10", "step 2", "a", "code-0")
+
+
+def test_status_tells_how_long_the_trainer_has_been_silent(agent):
+    """Catches: a run that hangs and looks as one that writes; the age of something else; an age below 0."""
+    agent.launch("a", "echo first; while [ ! -e ../more ]; do sleep 0.05; done; echo more; sleep 100")
+    agent.wait_line("first")
+    log = agent.home / "runs" / "a" / "log"
+    for age, least, most in ((500, 500, 530), (-500, 0, 0)):
+        os.utime(log, (time.time() - age,) * 2)
+        assert least <= int(agent("status")["silence"]) <= most
+    os.utime(log, (1, 1))
+    (agent.home / "more").touch()
+    agent.wait_line("more")
+    assert int(agent("status")["silence"]) < 30
 
 
 def test_logs_in_parts(agent):

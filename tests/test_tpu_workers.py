@@ -48,7 +48,7 @@ def workers(*answers: Answer, slices: int = 1) -> Workers:
     return Workers(Says(*answers), dataclasses.replace(ASKED, parallel=1), nodes)
 
 
-RUNNING = "state=running run=a pid=7 code= stopped=0 step=30 digest=code-1"
+RUNNING = "state=running run=a pid=7 code= stopped=0 step=30 silence=4 digest=code-1"
 
 
 def test_status_of_every_worker():
@@ -58,7 +58,7 @@ def test_status_of_every_worker():
         "Using ssh batch size of 1.", f"@lfr 0/1 status {RUNNING} line=a = b", f"@lfr 0/0 status {RUNNING} line="
     )
     first, second = workers(fine).status()
-    assert first == Worker(0, 0, "running", "a", None, False, "7", 30, "code-1", "")
+    assert first == Worker(0, 0, "running", "a", None, False, "7", 30, "code-1", "", 4.0)
     assert second == first._replace(index=1, line="a = b")
     assert [worker.state for worker in workers(answer(f"@lfr 0/1 status {RUNNING} line=")).status()] == [
         "unreachable",
@@ -111,9 +111,29 @@ def test_fleet():
     found = queued.fleet_of(ASKED, [dict(name="x/queuedResources/t2"), resource], nodes)
     assert found[:4] == ("FAILED", "no capacity", "then", "v4-16")
     assert found.nodes == (Node("t-0", "READY", "HEALTHY", 3, "later"), Node("t-1", "", "", 2, ""))
-    assert found.strays == ("t-2", "u")
-    assert queued.fleet_of(ASKED, [], [node("t-1", state="READY")]).nodes[1].state == "READY"
+    assert found.strays == ("t-2", "u") and not found.others
+    assert queued.fleet_of(ASKED, [resource], [node("t-1", state="READY")]).nodes[1].state == "READY"
+    assert (
+        queued.fleet_of(ASKED, [], [node("t-1", "t", state="READY")]).nodes[1].state == "READY"
+    )  # it outlived its resource
     assert queued.fleet_of(ASKED, [], [node("t-3")]).empty()
+
+
+def test_what_somebody_else_made():
+    """Catches: a colleague's node of our name, made by hand, that `down` would delete, or pass over in silence; another
+    one's TPU, from the same shipped file, that is taken for ours."""
+    foreign = queued.fleet_of(ASKED, [], [node("t-1", state="READY"), node("t-0", state="DELETING")])
+    assert foreign.empty() and foreign.others == ("t-1",)
+    with pytest.raises(ValueError, match="found nodes t-1, which no queued resource made"):
+        queued.check_same(ASKED, foreign)
+    labels = {queued.OWNER: "ann-b"}
+    for label in (dict(tpu=dict(nodeSpec=[dict(node=dict(labels=labels))])), {}):
+        resource = dict(name="x/queuedResources/t", **label)
+        made = queued.fleet_of(ASKED, [resource], [node("t-0", "t", labels=labels)])
+        queued.check_same(dataclasses.replace(ASKED, owner="Ann.B"), made)
+        with pytest.raises(ValueError, match="that ann-b made, expected one of me;"):
+            queued.check_same(dataclasses.replace(ASKED, owner="me"), made)
+    queued.check_same(ASKED, Fleet("ACTIVE"))  # made by hand: nobody's
 
 
 def test_what_is_not_what_was_asked_for_is_left_alone():

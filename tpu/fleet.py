@@ -32,6 +32,8 @@ class Fleet(NamedTuple):
     accelerator_type: str = ""
     nodes: tuple[Node, ...] = ()
     strays: tuple[str, ...] = ()  # further nodes that belong to this resource, or to one of its name
+    others: tuple[str, ...] = ()  # nodes of our names that no queued resource made: somebody else's
+    owner: str = ""  # who made it, if that was with tpu.py
 
     def ready(self) -> bool:
         return self.state == "ACTIVE" and all(node.state == "READY" for node in self.nodes)
@@ -58,6 +60,7 @@ class Worker(NamedTuple):
     step: int = -1  # newest checkpoint below a local run_dir
     digest: str = ""  # of the code that was pushed
     line: str = ""  # last line of its log
+    silence: float | None = None  # seconds since it was written, by the worker's own clock; None: not told
 
     def __str__(self) -> str:
         return f"{self.slice}/{self.index}"

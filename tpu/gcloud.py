@@ -17,6 +17,7 @@ HINTS = {  # what gcloud's message has in it -> the command that mends it
     "has not been used in project": "gcloud services enable tpu.googleapis.com",
     "SERVICE_DISABLED": "gcloud services enable tpu.googleapis.com",
 }
+CALL_S = 900.0  # seconds for one call of the API; a deletion is waited for, and takes minutes
 TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection reset", "Connection aborted", "timed out", "502", "503")
 
 
@@ -61,7 +62,7 @@ class Gcloud:
         Raises:
           GcloudError: it failed.
         """
-        return checked(self.call(*args)).out
+        return checked(self.call(*args, timeout=CALL_S)).out
 
     def read(self, *args: str, attempts: int = 3) -> list[dict[str, Any]]:
         """A list that gcloud gives as JSON. Tries again where the trouble is known to pass.
@@ -70,11 +71,14 @@ class Gcloud:
           GcloudError: it failed.
         """
         for attempt in range(attempts):
-            answer = self.call(*args, "--format=json")
+            answer = self.call(*args, "--format=json", timeout=CALL_S)
             if answer.code == 0 or not any(word in answer.err for word in TRANSIENT):
                 break
             time.sleep(2**attempt)
-        return json.loads(checked(answer).out or "[]")
+        try:
+            return json.loads(checked(answer).out or "[]")
+        except json.JSONDecodeError:
+            raise GcloudError(f"gcloud {shlex.join(args)}: found {answer.out[:200]!r}, expected JSON") from None
 
     def storage_list(self, folder: str) -> list[str]:
         """Names below a folder of a bucket; none if there is no such folder.
@@ -82,7 +86,8 @@ class Gcloud:
         Raises:
           GcloudError: no permission, no bucket, no network.
         """
-        answer = self.execute(["gcloud", "storage", "ls", f"{folder}/", f"--project={self.project}", "--quiet"])
+        line = ["gcloud", "storage", "ls", f"{folder}/", f"--project={self.project}", "--quiet"]
+        answer = self.execute(line, CALL_S)
         if answer.code and "matched no objects" in answer.err:
             return []
         return [line.rstrip("/").rpartition("/")[2] for line in checked(answer).out.splitlines()]
@@ -120,6 +125,8 @@ def kill(process: subprocess.Popen) -> None:
 
 
 def checked(answer: Answer) -> Answer:
+    if answer.code is None:
+        raise GcloudError("gcloud was ended, because it took too long")
     if answer.code != 0:
         raise GcloudError(explained(answer.err))
     return answer

@@ -12,6 +12,8 @@ from settings import Settings
 
 QUEUED = ("compute", "tpus", "queued-resources")
 NODES = ("compute", "tpus", "tpu-vm")
+OWNER = "lfr-owner"  # a label
+LABELS = "--labels="
 TIERS = {"spot": ["--spot"], "reserved": ["--reserved"], "on-demand": []}
 
 
@@ -45,11 +47,14 @@ class QueuedResources:
         settings = self.settings
         many = [f"--node-count={settings.slices}", f"--node-prefix={settings.name}"]
         which = many if settings.slices > 1 else [f"--node-id={settings.name}"]
+        labels = [f"{OWNER}={settings.owner_label()}"]  # gcloud takes the last --labels alone
+        labels += [flag.removeprefix(LABELS) for flag in settings.create_flags if flag.startswith(LABELS)]
+        others = [flag for flag in settings.create_flags if not flag.startswith(LABELS)]
         self.gcloud.text(
             *(*QUEUED, "create", settings.name),
             f"--accelerator-type={settings.accelerator_type}",
             f"--runtime-version={settings.runtime_version}",
-            *(*which, *TIERS[settings.provisioning], *settings.create_flags),
+            *(*which, *TIERS[settings.provisioning], LABELS + ",".join(labels), *others),
         )
 
     def delete(self, fleet: Fleet) -> None:
@@ -63,10 +68,17 @@ class QueuedResources:
 def fleet_of(settings: Settings, resources: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> Fleet:
     """The fleet of these settings, among all queued resources and nodes of a zone.
 
-    A node that belongs to another queued resource is none of ours, whatever its name.
+    A node that belongs to another queued resource is none of ours, whatever its name; nor is one that belongs to none,
+    as long as no resource of ours is there that could have made it.
     """
     resource = next((found for found in resources if short(found["name"]) == settings.name), {})
-    mine = {short(node["name"]): node for node in nodes if is_mine(settings, node)}
+    mine = {short(node["name"]): node for node in nodes if short(node.get("queuedResource", "")) == settings.name}
+    unowned = {short(node["name"]): node for node in nodes if not node.get("queuedResource")}
+    unowned = {name: node for name, node in unowned.items() if name in settings.node_names()}
+    if resource:
+        mine, unowned = unowned | mine, {}
+    spec = (resource.get("tpu", {}).get("nodeSpec") or [{}])[0].get("node", {})
+    owners = [made.get("labels", {}).get(OWNER, "") for made in (spec, *mine.values())]
     seen = []
     for name in settings.node_names():
         node = mine.pop(name, None)
@@ -82,22 +94,17 @@ def fleet_of(settings: Settings, resources: list[dict[str, Any]], nodes: list[di
             )
         )
     state = resource.get("state", {})
-    spec = resource.get("tpu", {}).get("nodeSpec", [{}])[0]
     error = state.get("failedData", {}).get("error", {})
     return Fleet(
         state=state.get("state", "STATE_UNSPECIFIED") if resource else "",
         error=error.get("message", str(error or "")),
         created=resource.get("createTime", ""),
-        accelerator_type=spec.get("node", {}).get("acceleratorType", ""),
+        accelerator_type=spec.get("acceleratorType", ""),
         nodes=tuple(seen),
         strays=tuple(sorted(mine)),
+        others=tuple(sorted(name for name, node in unowned.items() if node.get("state") != "DELETING")),
+        owner=max(owners),
     )
-
-
-def is_mine(settings: Settings, node: dict[str, Any]) -> bool:
-    if owner := node.get("queuedResource"):
-        return short(owner) == settings.name
-    return short(node["name"]) in settings.node_names()
 
 
 def short(name: str) -> str:
@@ -106,10 +113,25 @@ def short(name: str) -> str:
 
 def check_same(settings: Settings, fleet: Fleet) -> None:
     """Raises ValueError: something of this name is there, and it is not what the settings describe."""
+    check_owner(settings, fleet)
+    if fleet.others:
+        raise ValueError(
+            f"{settings.name}: found nodes {', '.join(fleet.others)}, which no queued resource made, "
+            "expected none of this name; choose another --name"
+        )
     other_type = fleet.state and fleet.accelerator_type not in ("", settings.accelerator_type)
     if other_type or fleet.strays:
         found = fleet.accelerator_type if other_type else f"further nodes {', '.join(fleet.strays)}"
         raise ValueError(
             f"{settings.name}: found {found} under this name, expected {settings.slices} x "
             f"{settings.accelerator_type}; choose another --name, or delete it: tpu/tpu.py down"
+        )
+
+
+def check_owner(settings: Settings, fleet: Fleet) -> None:
+    """Raises ValueError: what is there is somebody else's."""
+    if fleet.owner not in ("", settings.owner_label()):
+        raise ValueError(
+            f"{settings.name}: found a TPU of this name that {fleet.owner} made, expected one of "
+            f"{settings.owner_label()}; choose another --name, or, if you may, pass --owner {fleet.owner}"
         )

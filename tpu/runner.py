@@ -14,8 +14,9 @@ import bundle
 import watch
 from fleet import Fleet, Worker
 from gcloud import Gcloud, GcloudError
-from queued import Backend, check_same
+from queued import Backend, check_owner, check_same
 from settings import Settings
+from show import describe
 from store import Store
 from watch import Action, Memory, Seen
 from workers import WorkerError, Workers
@@ -32,22 +33,25 @@ def new_launch() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
 
 
-def delete_all(backend: Backend, poll_s: float) -> Fleet:
-    """Deletes all that is there, and returns when the lists show none of it: that which was there before.
+def delete_all(backend: Backend, before: Fleet, poll_s: float) -> Fleet:
+    """Deletes all that `before` holds, and returns when the lists show none of it: what they show then.
+
+    A resource of the same name that somebody makes meanwhile is another one, and stays.
 
     Raises:
       GcloudError: the first deletion failed.
     """
-    before = fleet = backend.look()
-    if not fleet.empty():
-        backend.delete(fleet)
-    while not (fleet := backend.look()).empty():
+    if before.empty():
+        return before
+    backend.delete(before)
+    while not (fleet := backend.look()).empty() and fleet.created in ("", before.created):
+        say(f"deleting: {describe(fleet)}")
         time.sleep(poll_s)
         try:
             backend.delete(fleet)  # nodes that outlived their resource
         except GcloudError as error:
             say(f"deleting, again: {error}")
-    return before
+    return fleet
 
 
 def checkpoint_steps(gcloud: Gcloud, run_dir: str) -> list[int]:
@@ -89,8 +93,14 @@ class Runner:
         self.remember(Memory(run_dir=settings.run_dir, command=settings.command))
 
     def watch(self) -> Action:
-        """Looks and acts until there is no more to do; the last action."""
+        """Looks and acts until there is no more to do; the last action.
+
+        Raises:
+          GcloudError: the first look failed, or the first creation, or the bucket cannot be read.
+        """
         first = True
+        if self.store:
+            self.newest()  # where it cannot be read, better before there is a TPU
         while True:
             try:
                 if self.memory.deleting is not None:
@@ -99,7 +109,7 @@ class Runner:
             except GcloudError as error:
                 if first:
                     raise
-                self.tell(f"{error}")  # the run itself does not need us
+                self.tell(f"cannot look, and so cannot help; what runs goes on: {error}")
                 time.sleep(self.settings.poll_s)
                 continue
             first = False
@@ -134,10 +144,12 @@ class Runner:
         workers = tuple(Workers(self.gcloud, self.settings, fleet.reachable()).status())
         if first:
             self.adopt(workers)
-        steps = [worker.step for worker in workers]
-        if self.settings.run_dir.startswith("gs://"):
-            steps += checkpoint_steps(self.gcloud, self.settings.run_dir)
-        return Seen(fleet, workers, max(steps, default=-1))
+        return Seen(fleet, workers, max(self.newest(), *(worker.step for worker in workers)))
+
+    def newest(self) -> int:
+        """The newest checkpoint in the bucket, if it is one; -1: none. Raises GcloudError."""
+        run_dir = self.settings.run_dir
+        return max(checkpoint_steps(self.gcloud, run_dir), default=-1) if run_dir.startswith("gs://") else -1
 
     def adopt(self, workers: tuple[Worker, ...]) -> None:
         """Watches a run that `launch` started: all workers are at it, and we have started none yet."""
@@ -177,9 +189,8 @@ class Runner:
     def launch(self, seen: Seen) -> Action | None:
         """Push, setup, launch. Where a worker fails, a look tells whether its node is still there."""
         workers = Workers(self.gcloud, self.settings, seen.fleet.reachable())
-        digest = self.memory.digest
-        if not digest or not self.store.tarball.exists():
-            digest = bundle.make(pathlib.Path(self.settings.source), self.store.tarball)
+        source, tarball = pathlib.Path(self.settings.source), self.store.tarball
+        digest = self.pushed() if self.memory.digest else bundle.make(source, tarball)
         run = self.memory.launch or new_launch()
         self.remember(dataclasses.replace(self.memory, launch=run, digest=digest, creations=0))
         try:
@@ -194,9 +205,15 @@ class Runner:
         except WorkerError as error:
             self.tell(str(error))
             time.sleep(self.settings.settle_s)
-            if self.backend.look().ready():
+            if self.still_ready():
                 return watch.failure(self.memory, self.settings, str(error))
         return None
+
+    def still_ready(self) -> bool:
+        try:
+            return self.backend.look().ready()
+        except GcloudError:  # the next look will tell
+            return False
 
     def stop(self, fleet: Fleet) -> None:
         """Ends what runs on nodes that are still there, as well as that can be done."""
@@ -207,8 +224,18 @@ class Runner:
         """Deletes the resource that was given up, and no later one of the same name."""
         fleet = self.backend.look()
         if fleet.created == self.memory.deleting:
-            delete_all(self.backend, self.settings.poll_s)
+            delete_all(self.backend, fleet, self.settings.poll_s)
         self.remember(dataclasses.replace(self.memory, deleting=None))
+
+    def delete(self) -> tuple[Fleet, Fleet]:
+        """Deletes the TPU at the end, however often gcloud fails: nobody else would. What was there, what is left."""
+        while True:
+            try:
+                check_owner(self.settings, before := self.backend.look())
+                return before, delete_all(self.backend, before, self.settings.poll_s)
+            except GcloudError as error:
+                self.tell(f"not deleted yet: {error}")
+                time.sleep(self.settings.poll_s)
 
     def tell(self, text: str) -> None:
         """Says what is not what was said last."""

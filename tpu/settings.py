@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import difflib
+import getpass
 import os
 import pathlib
 import re
@@ -14,6 +15,13 @@ import fleet
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NAME = re.compile(r"[a-z]([-a-z0-9]{0,40}[a-z0-9])?")
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def own_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has only a number
+        return str(os.getuid())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Settings:
     slices: int = 1  # more than one: a multislice run
     provisioning: Literal["spot", "on-demand", "reserved"] = "spot"
     create_flags: tuple[str, ...] = ()  # further flags of `gcloud compute tpus queued-resources create`
+    owner: str = dataclasses.field(default_factory=own_name)  # a label of the TPU, which others' commands refuse
     dollars_per_chip_hour: float = 0.0  # 0: costs are shown in chip-hours only
 
     # The run
@@ -45,6 +54,7 @@ class Settings:
     grace_s: float = 120.0  # between SIGTERM and SIGKILL
     unready_s: float = 900.0  # for a node that is there but not READY and healthy
     unreachable_s: float = 600.0  # for a worker that does not answer
+    stall_s: float = 3600.0  # for a run that shows no life: no line in any log, no checkpoint; inf: for ever
     ssh_timeout_s: float = 120.0  # of one short command on the workers
     setup_timeout_s: float = 1800.0  # of a push to one worker, and of the setup
     backoff_s: float = 15.0  # before the first attempt after trouble; doubles until a checkpoint is written
@@ -61,6 +71,10 @@ class Settings:
 
     def node_names(self) -> list[str]:
         return [self.name] if self.slices == 1 else [f"{self.name}-{index}" for index in range(self.slices)]
+
+    def owner_label(self) -> str:
+        """The owner in the letters that Google Cloud allows a label."""
+        return re.sub(r"[^-_a-z0-9]", "-", self.owner.lower())[:63]
 
     def run_env(self) -> dict[str, str]:
         """What the trainer's environment has beyond a login's; the agent adds a local compilation cache."""
@@ -96,6 +110,8 @@ def check(settings: Settings) -> None:
         raise ValueError(
             "runtime_version: found none; `gcloud compute tpus tpu-vm versions list --zone=...` lists them"
         )
+    if settings.stall_s == 0:
+        raise ValueError("stall_s: found 0, expected a time after which a run that shows no life is dead, or inf")
     if settings.slices < 1:
         raise ValueError(f"slices: found {settings.slices}, expected at least 1")
     for flag in settings.create_flags:
@@ -128,7 +144,10 @@ def check_run(settings: Settings) -> None:
     if not settings.run_dir:
         raise ValueError("run_dir: found none; pass --run-dir gs://BUCKET/FOLDER (see the file's own comment)")
     if not settings.command:
-        raise ValueError("command: found none; pass --command 'lfr train CONFIG --run-dir \"$RUN_DIR\"'")
+        raise ValueError(
+            "command: found none; pass "
+            "--command 'lfr train CONFIG --data.store gs://BUCKET/DATA --run-dir \"$RUN_DIR\"'"
+        )
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -12,271 +12,23 @@ A TPU costs money until `down`, whether anything runs on it or not. See README.m
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
-import pathlib
 import shlex
 import sys
-import time
 
-import bundle
-import fleet
 import gcloud
-import runner
 import settings
-from fleet import Fleet
-from gcloud import Gcloud
-from queued import QueuedResources, check_same
-from runner import Runner, say
-from settings import Settings
-from show import cost, describe, table, whole_lines
-from store import Busy, Store
-from workers import WorkerError, Workers
+from commands import COMMANDS, Session
 
-
-class Session:
-    """What every command works with."""
-
-    def __init__(self, asked: Settings, args: argparse.Namespace):
-        self.settings, self.args = asked, args
-        self.gcloud = Gcloud(asked.project, asked.zone, args.dry_run)
-        self.backend = QueuedResources(self.gcloud, asked)
-        self.store = Store(asked.state_path())
-
-    def workers(self) -> Workers:
-        """The workers of a TPU that is ready. In a dry run: those that it would have.
-
-        Raises:
-          WorkerError: it is not ready.
-        """
-        found = self.backend.look()
-        if not self.args.dry_run:
-            check_same(self.settings, found)
-            if not found.ready():
-                raise WorkerError(f"found {describe(found)}; expected it ACTIVE and READY: tpu/tpu.py up")
-        return self.workers_of(dict(enumerate(found.nodes)))
-
-    def workers_of(self, nodes: dict[int, fleet.Node]) -> Workers:
-        return Workers(self.gcloud, self.settings, nodes)
-
-
-def up(session: Session) -> int:
-    if session.args.dry_run:
-        session.backend.look()
-        session.backend.create()
-        return 0
-    last = Runner(session.settings, session.gcloud, session.backend, None).watch()
-    return 0 if last.kind == "launch" else 1
-
-
-def push(session: Session) -> int:
-    source = pathlib.Path(session.settings.source)
-    missed = bundle.untracked(source)
-    if missed:
-        print(f"not tracked by git, and so not sent: {', '.join(missed)}", file=sys.stderr)
-    workers = session.workers()
-    tarball = session.store.tarball
-    digest = "SHA256" if session.args.dry_run else bundle.make(source, tarball)
-    workers.push(tarball, digest)
-    if not session.args.dry_run:
-        say(f"{len(workers.places())} of {len(workers.places())} workers have {bundle.folder(digest)}")
-    return 0
-
-
-def setup(session: Session) -> int:
-    workers = session.workers()
-    workers.setup()
-    if not session.args.dry_run:
-        say(f"installed on {len(workers.places())} workers")
-    return 0
-
-
-def launch(session: Session) -> int:
-    settings.check_run(session.settings)
-    warn_local(session.settings)
-    workers = session.workers()
-    if session.args.dry_run:
-        workers.launch("ID")
-        return 0
-    seen = workers.status()
-    if len({worker.digest for worker in seen}) > 1 or not seen[0].digest:
-        raise WorkerError("the workers have different code, or none; expected the same: tpu/tpu.py push, then setup")
-    at_work = {worker.run for worker in seen if worker.state == "running"}
-    if at_work and all(worker.state == "running" for worker in seen) and len(at_work) == 1:
-        say(f"{at_work.pop()} is running on all {len(seen)} workers; nothing was launched")
-        return 0
-    if at_work and any(worker.state in ("exited", "lost") and worker.run in at_work for worker in seen):
-        raise WorkerError("a part of the last run is still at work; end it first: tpu/tpu.py stop")
-    run = max(at_work, default=runner.new_launch())  # one that did not reach every worker is completed
-    try:
-        workers.launch(run)
-    except WorkerError:
-        workers.stop(by="user")  # a part of the workers would wait for the others, and cost money
-        raise
-    say(f"launched {run} on {len(seen)} workers: tpu/tpu.py logs --follow, or run")
-    return 0
-
-
-def warn_local(asked: Settings) -> None:
-    if not asked.run_dir.startswith("gs://"):
-        print(
-            f"run_dir {asked.run_dir} is no bucket: every host must see the same folder there, and on the TPU's own "
-            "disk it is lost with the TPU",
-            file=sys.stderr,
-        )
-
-
-def run(session: Session) -> int:
-    settings.check_run(session.settings)
-    warn_local(session.settings)
-    if session.args.dry_run:
-        return max(step(session) for step in (up, push, setup, launch, status))
-    watcher = Runner(session.settings, session.gcloud, session.backend, session.store)
-    watcher.begin()
-    if watcher.memory.outcome == "done":
-        say(f"done before; to train again choose another --run-dir, or delete {session.store.file}")
-        return 0
-    last = watcher.watch()
-    done = watcher.memory
-    newest = done.step if done.step >= 0 else "none"
-    say(f"{done.outcome}: {done.preemptions} preemptions, {done.failures} failures, newest checkpoint {newest}")
-    if session.settings.delete_at_end and last.kind != "stopped":
-        delete(session)
-    else:
-        say(f"the TPU is still there, and costs money: {session.args.prog} down {session.args.file}")
-    return 0 if last.kind == "done" else 1
-
-
-def status(session: Session) -> int:
-    found = session.backend.look()
-    if session.args.dry_run:
-        session.workers_of(dict(enumerate(found.nodes))).status()
-        if session.settings.run_dir.startswith("gs://"):
-            runner.checkpoint_steps(session.gcloud, session.settings.run_dir)
-        return 0
-    print(f"queued resource {session.settings.name}: {found.state or 'absent'} {found.error}".rstrip())
-    for stray in found.strays:
-        print(f"further node {stray}: not among those of the settings")
-    workers = session.workers_of(found.reachable()).status()
-    steps = [worker.step for worker in workers]
-    if session.settings.run_dir.startswith("gs://"):
-        steps += runner.checkpoint_steps(session.gcloud, session.settings.run_dir)
-    print(table(found, workers))
-    newest = max(steps, default=-1)
-    print(f"newest checkpoint: {newest if newest >= 0 else 'none'}")
-    if not found.empty():
-        print(cost(session.settings, found))
-    return 0
-
-
-def logs(session: Session) -> int:
-    workers = session.workers()
-    places = [(number, index) for number, index in workers.places() if chosen(session.args, number, index)]
-    words = dict.fromkeys(places, f"last {session.args.lines}")
-    if session.args.dry_run:
-        for place in places:
-            workers.log(place, words[place])
-        return 0
-    while True:
-        with concurrent.futures.ThreadPoolExecutor(workers.parallel) as pool:
-            replies = dict(zip(places, pool.map(lambda place: workers.log(place, words[place]), places)))
-        for (number, index), reply in replies.items():
-            if not reply:
-                print(f"{number}/{index} | (no answer)", file=sys.stderr)
-                continue
-            text, unfinished = whole_lines(reply.rest, session.args.follow)
-            for line in text:
-                print(f"{number}/{index} | {line}", flush=True)
-            words[number, index] = f"from {int(reply.fields['next']) - unfinished}"
-        if not session.args.follow:
-            return 0
-        if all(worker.state in ("exited", "lost", "none") for worker in workers.status()):
-            return 0
-        time.sleep(session.settings.poll_s)
-
-
-def chosen(args: argparse.Namespace, number: int, index: int) -> bool:
-    return args.slice in (None, number) and args.worker in (None, index)
-
-
-def stop(session: Session) -> int:
-    if session.args.dry_run:
-        session.workers().stop(by="user")
-        return 0
-    watched = tell_watcher(session)
-    found = session.backend.look()
-    if not found.ready() and watched:
-        say("the run at work was told to end; no TPU is ready yet")
-        return 0
-    ended = session.workers().stop(by="user")
-    for worker in ended:
-        code = f" {worker.code}" if worker.code is not None else ""
-        print(f"worker {worker}: {worker.state}{code}")
-    if any(worker.state in ("running", "unreachable") for worker in ended):
-        raise WorkerError("not every worker has ended; run it again")
-    say("stopped; the TPU is still there, and costs money until: tpu/tpu.py down")
-    return 0
-
-
-def tell_watcher(session: Session) -> bool:
-    """Has a `run` at work end, or else writes down for the next one that there is nothing to resume."""
-    try:
-        with session.store.lock("stop"):
-            memory = session.store.load()
-            session.store.save(dataclasses.replace(memory, launch="", outcome=memory.outcome or "stopped"))
-            return False
-    except Busy:
-        session.store.stop_file.touch()
-        return True
-
-
-def ssh(session: Session) -> int:
-    workers = session.workers()
-    node, index = session.args.slice or 0, session.args.worker or 0
-    if (node, index) not in workers.places():
-        raise WorkerError(f"found no worker {node}/{index}; expected one of {len(workers.places())}, see status")
-    line = workers.ssh_line(node, index, shlex.join(session.args.words))
-    if session.args.dry_run:
-        print(shlex.join(line))
-        return 0
-    return gcloud.interactive(line)
-
-
-def down(session: Session) -> int:
-    if session.args.dry_run:
-        session.backend.look()
-        everything = Fleet("ACTIVE", nodes=tuple(fleet.Node(name) for name in session.settings.node_names()))
-        session.backend.delete(everything)
-        session.backend.look()
-        return 0
-    return delete(session)
-
-
-def delete(session: Session) -> int:
-    before = runner.delete_all(session.backend, min(session.settings.poll_s, 10))
-    memory = session.store.load()
-    if memory.outcome != "done":  # what was done stays done; the rest begins again
-        session.store.file.unlink(missing_ok=True)
-    name, zone = session.settings.name, session.settings.zone
-    if before.empty():
-        say(f"there was nothing called {name} in {zone}: no queued resource, no node")
-        return 0
-    say(f"deleted {describe(before)}; nothing called {name} is left in {zone}")
-    say(cost(session.settings, before))
-    return 0
-
-
-COMMANDS = dict(
-    up=up, push=push, setup=setup, launch=launch, status=status, logs=logs, stop=stop, run=run, ssh=ssh, down=down
-)
 ALONE = {"up", "push", "setup", "launch", "run", "down"}  # one of these at a time
+COSTLY = {"up", "launch", "run", "down"}  # after an error of these a TPU may cost money, and nobody looks
 
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = top.add_subparsers(dest="command_name", metavar="COMMAND", required=True)
+    several = top.add_subparsers(dest="command_name", metavar="COMMAND", required=True)
     for name in COMMANDS:
-        command = commands.add_parser(name)
+        command = several.add_parser(name)
         command.add_argument("file", metavar="SETTINGS.toml")
         command.add_argument("--dry-run", action="store_true", help="print the lines, change nothing")
         if name in ("logs", "ssh"):
@@ -300,18 +52,27 @@ def main(words: list[str]) -> int:
         asked = settings.load(args.file, vars(args))
         if not asked.project:
             asked = dataclasses.replace(asked, project=gcloud.own_project())
-        session = Session(asked, args)
-        act = COMMANDS[args.command_name]
-        if args.command_name in ALONE and not args.dry_run:
-            with session.store.lock(args.command_name):
-                return act(session)
-        return act(session)
+        return do(args.command_name, Session(asked, args))
     except (OSError, ValueError) as error:
         print(f"tpu.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\ntpu.py: stopped looking; what runs on the TPU goes on, and costs money until down", file=sys.stderr)
         return 130
+
+
+def do(name: str, session: Session) -> int:
+    """One command, alone if it must be."""
+    if session.args.dry_run or name not in ALONE:
+        return COMMANDS[name](session)
+    with session.store.lock(name):
+        try:
+            return COMMANDS[name](session)
+        except OSError:
+            if name in COSTLY:
+                words = f"{session.args.prog} status {session.args.file}, then down"
+                print(f"tpu.py: a TPU that was made may be there, and costs money: {words}", file=sys.stderr)
+            raise
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -16,7 +16,7 @@ RESUME = 75  # the trainer's exit code after SIGTERM: everything is saved
 
 Kind = Literal["wait", "create", "recreate", "launch", "restart", "done", "stopped", "give up"]
 Cause = Literal["", "preemption", "failure", "creation"]
-Trouble = Literal["", "unready", "unreachable", "ended"]
+Trouble = Literal["", "unready", "unreachable", "ended", "parted"]  # parted: some are done, others are not
 
 
 class Seen(NamedTuple):
@@ -45,6 +45,8 @@ class Memory:
     not_before: float = 0.0  # next attempt; Unix seconds
     trouble: Trouble = ""  # what has been wrong ...
     since: float = 0.0  # ... since when
+    heard: float = 0.0  # last sign of life of what was launched; Unix seconds; 0: none yet
+    heard_from: str = ""  # what gave it
     deleting: str | None = None  # creation time of the resource that is being deleted
     outcome: Literal["", "done", "stopped", "gave up"] = ""
 
@@ -56,10 +58,38 @@ class Action(NamedTuple):
 
 
 def note(memory: Memory, seen: Seen, now: float) -> Memory:
-    """Remembers the newest checkpoint, and since when something has been wrong."""
+    """Remembers the newest checkpoint, the last sign of life, and since when something has been wrong.
+
+    If somebody has launched a later run on every worker since, it is the one to watch.
+    """
+    memory = dataclasses.replace(memory, launch=latest(memory, seen.workers))
     trouble = trouble_of(memory, seen)
     since = memory.since if trouble == memory.trouble else now
-    return dataclasses.replace(memory, step=max(memory.step, seen.step), trouble=trouble, since=since)
+    heard, heard_from = last_heard(memory, seen, now)
+    step = max(memory.step, seen.step)
+    return dataclasses.replace(memory, step=step, trouble=trouble, since=since, heard=heard, heard_from=heard_from)
+
+
+def latest(memory: Memory, workers: tuple[Worker, ...]) -> str:
+    """The launch to watch. Ids begin with their time, so they tell a later one from a leftover."""
+    runs = {worker.run for worker in workers}
+    return max(memory.launch, *runs) if memory.launch and len(runs) == 1 else memory.launch
+
+
+def last_heard(memory: Memory, seen: Seen, now: float) -> tuple[float, str]:
+    """When the run last showed that it lives, and by what: a line in a worker's log, or a new checkpoint."""
+    signs = [(memory.heard, memory.heard_from)]
+    for worker in launched(memory, seen.workers):
+        if worker.silence is not None:
+            signs.append((now - worker.silence, f"worker {worker}, with {worker.line!r}"))
+    if seen.step > memory.step:
+        signs.append((now, f"checkpoint {seen.step}"))
+    return max(signs, key=lambda sign: sign[0])
+
+
+def launched(memory: Memory, workers: tuple[Worker, ...]) -> list[Worker]:
+    """Workers that are at our launch, or were."""
+    return [worker for worker in workers if memory.launch and worker.run == memory.launch]
 
 
 def trouble_of(memory: Memory, seen: Seen) -> Trouble:
@@ -69,10 +99,10 @@ def trouble_of(memory: Memory, seen: Seen) -> Trouble:
         return "unready"
     if any(worker.state == "unreachable" for worker in seen.workers):
         return "unreachable"
-    ours = [worker for worker in seen.workers if memory.launch and worker.run == memory.launch]
+    ours = launched(memory, seen.workers)
     if any(worker.state in ("exited", "lost") and worker.code != 0 for worker in ours):
         return "ended"
-    return ""
+    return "parted" if any(worker.code == 0 for worker in ours) else ""
 
 
 def unready(node: Node, launch: str) -> bool:
@@ -142,6 +172,14 @@ def decide_workers(memory: Memory, workers: tuple[Worker, ...], limits: Settings
         return again(memory, limits, "recreate", ends(lost), "preemption")
     if failed:
         return failure(memory, limits, ends(failed))
+    done = [worker for worker in workers if worker.code == 0]
+    if done:
+        reason = f"{named(done)} exited with 0, {named(running)} still runs"
+        return failure(memory, limits, reason) if late >= limits.grace_s else Action("wait", reason)
+    quiet = now - memory.heard
+    if quiet >= limits.stall_s and all(worker.silence is not None for worker in running):
+        reason = f"no line in any log and no checkpoint for {quiet:.0f} s; last heard: {memory.heard_from}"
+        return failure(memory, limits, reason)
     return Action("wait", f"{named(running)} running, newest checkpoint {memory.step if memory.step >= 0 else 'none'}")
 
 
@@ -188,6 +226,8 @@ def remember(memory: Memory, action: Action, seen: Seen, limits: Settings, now: 
     return dataclasses.replace(
         memory,
         launch="",
+        heard=0.0,
+        heard_from="",
         failed_step=memory.step if action.cause == "failure" else memory.failed_step,
         event_step=memory.step,
         streak=streak,

@@ -211,6 +211,7 @@ def as_worker(place: Place, reply: Reply) -> Worker:
         step=int(fields.get("step") or -1),
         digest=fields.get("digest", ""),
         line=reply.line,
+        silence=float(fields["silence"]) if fields.get("silence") else None,
     )
 
 

@@ -80,6 +80,7 @@ class Network:
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
         self.machines: dict[str, Machine] = {}  # by address
+        self.held: list[int] = []  # open files that keep numbers of namespaces from being given away
         self.programs = folder / "bin"
         self.programs.mkdir(parents=True)
         for name in ("ssh", "scp"):
@@ -109,6 +110,8 @@ class Network:
     def close(self) -> None:
         for machine in self.machines.values():
             machine.kill()
+        for file in self.held:
+            os.close(file)
         self.listener.close()
         self.end.close()
         self.holder.wait()
@@ -131,6 +134,7 @@ class Machine:
             raise OSError(f"machine {address} did not start; its boot script says why above")
         first = pathlib.Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         self.namespace = os.readlink(f"/proc/{int(first)}/ns/pid")
+        network.held.append(os.open(f"/proc/{int(first)}/ns/pid", os.O_RDONLY))
         self.first = int(first)
         (self.folder / "pid").write_text(str(self.first))
         network.machines[address] = self
@@ -167,7 +171,7 @@ class Machine:
             file.writelines(json.dumps({"kind": kind, "match": match}) + "\n" for _ in range(times))
 
 
-def wait_for(condition, seconds: float = 10.0):
+def wait_for(condition, seconds: float = 60.0):
     """What `condition()` returns as soon as it is true; TimeoutError if it never is."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

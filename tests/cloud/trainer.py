@@ -2,7 +2,7 @@
 
 The first worker counts steps as folders of $RUN_DIR/checkpoints, up to what $RUN_DIR/limit says if it is there; all
 exit with 0 when STEPS is reached, and with 75 on SIGTERM. A file $RUN_DIR/orders/HOST has a code with which that host
-exits, once. Every start is a line of $RUN_DIR/starts.
+exits, once, or `hang`. Every start is a line of $RUN_DIR/starts.
 """
 
 import os
@@ -25,9 +25,11 @@ while (step := max((int(folder.name) for folder in checkpoints.iterdir()), defau
     if terminated:
         sys.exit(75)
     if order.exists():
-        code = int(order.read_text())
+        what = order.read_text()
         order.unlink()
-        sys.exit(code)
+        while what == "hang":
+            time.sleep(100)
+        sys.exit(int(what))
     most = int(limit.read_text() or 0) if limit.exists() else steps
     if host.endswith("-w-0") and not host.endswith("-1-w-0") and step < most:
         (checkpoints / str(step + 1)).mkdir()

@@ -22,11 +22,13 @@ class Trial:
     def __init__(self, desk: Desk, name: str, command: str = f"{sys.executable} -SE trainer.py 20", **settings):
         self.desk, self.cloud, self.name = desk, desk.cloud, name
         self.started: list[subprocess.Popen] = []
+        self.hosts = 2 * settings.get("slices", 1)
         self.run_dir = desk.network.shared / name
         (self.run_dir / "orders").mkdir(parents=True)
         self.file = desk.home / f"{name}.toml"
         env = settings.pop("env", {})
         known = dict(name=name, zone=ZONE, accelerator_type="v4-16", runtime_version="tpu-ubuntu2204-base")
+        known["project"] = "a-project"  # gcloud knows it too, but would be asked anew by every command
         known |= dict(run_dir=str(self.run_dir), command=command, source=str(source(desk.home / "source")))
         lines = [f"{key} = {json.dumps(value)}" for key, value in (known | HURRY | settings).items()]
         lines += ["[env]", *(f"{key} = {json.dumps(value)}" for key, value in env.items())]
@@ -42,7 +44,7 @@ class Trial:
         return self.started[-1]
 
     def line(self, command: str, *flags: str) -> list[str]:
-        return [sys.executable, str(TPU / "tpu.py"), command, str(self.file), *flags]
+        return [sys.executable, "-SE", str(TPU / "tpu.py"), command, str(self.file), *flags]
 
     @property
     def nodes(self) -> list[str]:
@@ -67,8 +69,10 @@ class Trial:
         """The trainer goes so far and waits."""
         (self.run_dir / "limit").write_text(str(step))
 
-    def order(self, host: str, code: int) -> None:
-        (self.run_dir / "orders" / f"t1v-{host}").write_text(str(code))
+    def order(self, host: str, what: int | str) -> None:
+        order = self.run_dir / "orders" / f"t1v-{host}"
+        order.with_suffix(".new").write_text(str(what))
+        order.with_suffix(".new").rename(order)  # the trainer reads no half of it
 
     def starts(self) -> dict[str, int]:
         """How often the trainer was started on each host."""
@@ -85,7 +89,7 @@ class Trial:
 
     def reaches(self, step: int) -> None:
         """Waits until the trainer is at work on all hosts, and has written this checkpoint."""
-        wait_for(lambda: len(self.starts()) == len(self.machines), 100)
+        wait_for(lambda: len(self.starts()) == self.hosts, 100)
         wait_for(lambda: self.step() >= step, 100)
 
     def remove(self) -> None:

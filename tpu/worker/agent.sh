@@ -2,8 +2,9 @@
 # Keeps one trainer on one worker. Each command may be repeated, and may lose its connection at any moment: gcloud
 # reruns a command up to ten times when ssh ends with 255.
 #   agent.sh setup COMMAND                    installs the code, unless that was done
-#   agent.sh launch ID RUN_DIR GRACE COMMAND [NAME=VALUE ...]    starts a run, unless ID was started before
-#   agent.sh status                           one line: state, pid, exit code, newest checkpoint, last line of the log
+#   agent.sh launch ID RUN_DIR GRACE COMMAND [NAME=VALUE ...]    starts a run, unless ID was started before;
+#                                             not if another one was started since
+#   agent.sh status                           one line: state, pid, exit code, newest checkpoint, age and end of the log
 #   agent.sh stop GRACE BY                    SIGTERM to the run's process group, SIGKILL after GRACE seconds
 #   agent.sh log last LINES | from OFFSET     a part of the current run's log
 #
@@ -86,8 +87,12 @@ launch() {
   local id=$1 run_dir=$2 grace=$3 command=$4 folder=$home/runs/$1 before
   shift 4
   exec 9>"$home/launch.lock" && flock 9
+  before=$(current)
+  if [ -e "$folder/pid" ] && [ "$before" != "$id" ]; then
+    say "launch id=$id started=0 line=run $before was launched after it"
+    return 1
+  fi
   if [ ! -e "$folder/pid" ]; then
-    before=$(current)
     [ -z "$before" ] || end "$home/runs/$before" "$grace"
     if ! await_free "$@"; then
       say "launch id=$id started=0 line=the accelerator is in use by $(holders "$@" | paste -sd ' ')"
@@ -119,7 +124,9 @@ supervise() { # the run of folder $1, with the variables that follow; lives as l
   cd "$home/code"
   export JAX_COMPILATION_CACHE_DIR=$home/jax_cache PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV PYTHONUNBUFFERED=1
   for variable in "$@"; do export "${variable?}"; done
-  setsid bash -c "$(cat "$folder/command")" >>"$folder/log" 2>&1 </dev/null 8>&- &
+  # With a trap of its own, a shell that runs several commands outlives the SIGTERM that its trainer saves after.
+  setsid bash -c "trap : TERM
+$(cat "$folder/command")" >>"$folder/log" 2>&1 </dev/null 8>&- &
   pid=$!
   echo "$pid $(started_at "$pid" || echo 0) $(boot_id)" | write "$folder/pid"
   while [ -n "$interrupted" ]; do
@@ -188,6 +195,12 @@ newest_step() { # the largest number that is a folder's name in $1/checkpoints
   { ls -1 "$1/checkpoints" 2>/dev/null || true; } | { grep -xE '[0-9]+' || true; } | sort -n | tail -n 1
 }
 
+silence() { # seconds since something was written to file $1
+  local written
+  written=$(stat -c %Y "$1" 2>/dev/null) || return 0
+  echo $((EPOCHSECONDS > written ? EPOCHSECONDS - written : 0))
+}
+
 status() {
   local id folder now pid code step stopped=0
   id=$(current)
@@ -202,7 +215,7 @@ status() {
   now=$(state "$folder")
   code=$(cat "$folder/exit_code" 2>/dev/null || true)
   say "status state=$now run=$id pid=$pid code=$code stopped=$stopped step=$step" \
-    "digest=$(readlink "$home/code") line=$(last_line "$folder/log")"
+    "silence=$(silence "$folder/log") digest=$(readlink "$home/code") line=$(last_line "$folder/log")"
 }
 
 log() {
