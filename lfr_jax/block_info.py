@@ -12,7 +12,7 @@ from lfr_jax.clusters import clusters
 from lfr_jax.config import Config
 from lfr_jax.files import complete_file
 from lfr_jax.references import read_scores
-from lfr_jax.remote_files import read_bytes
+from lfr_jax.remote_files import exists, read_bytes
 from lfr_jax.schedule import BlockInfo, Schedule
 from lfr_jax.schedule.types import MissingInfo
 
@@ -34,7 +34,7 @@ def known(folder: pathlib.Path, config: Config, blocks: Blocks) -> BlockInfo:
     Raises:
       FileNotFoundError, ValueError: of `read_scores` and `clusters`.
     """
-    if latest_step(folder / "checkpoints") is not None and (folder / FILE).exists():
+    if latest_step(folder / "checkpoints") is not None and exists(folder / FILE):
         return kept(folder, blocks)
     return info_of(blocks, **worked_out(config, blocks))
 

@@ -2,15 +2,17 @@
 
 Orbax restores a flipped bit without a word. So each leaf of the state gets a digest, computed on
 the devices, stored beside the state, and compared after reading; a checkpoint that fails is set
-aside and the one before it is read. Leaves are stored flat, by name (`params.embed`, ...), so that
-a reader needs none of our classes and may ask for the parameters alone.
+aside and the one before it is read. One that cannot be reached is left where it is, as `damage` says.
+Leaves are stored flat, by name (`params.embed`, ...), so that a reader needs none of our classes
+and may ask for the parameters alone.
 """
 
+import contextlib
 import functools
 import json
 import os
 import warnings
-import zlib
+from collections.abc import Container, Iterator
 from typing import Any
 
 import jax
@@ -20,7 +22,10 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from lfr_jax.paths import Path, absolute, as_path
+from lfr_jax.damage import Damaged, attempt_by_all, told
+from lfr_jax.digests import changed, described, digests, named, sealed, unsealed
+from lfr_jax.paths import Path, absolute, as_path, is_remote
+from lfr_jax.remote_files import exists, explained, read_bytes
 
 
 class DamagedCheckpoint(OSError):
@@ -54,7 +59,8 @@ class Checkpointer:
         step that is saved already is left as it is.
 
         Raises:
-          ValueError: a later step is there. An earlier save that failed raises here or in `wait`.
+          ValueError: a later step is there.
+          OSError: it cannot be written, nor could the one before, perhaps; what was finished is there still.
         """
         step = int(state.step)
         leaves = named(state)
@@ -63,14 +69,13 @@ class Checkpointer:
             "digests": digests(leaves),
             "meta": json.loads(json.dumps(meta)),
         }
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.PyTreeSave(nonempty(leaves)),
-                meta=ocp.args.JsonSave({"content": content, "crc32": crc32(content)}),
-            ),
+        args = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(nonempty(leaves)),
+            meta=ocp.args.JsonSave(sealed(content)),
         )
-        if not saved and step not in self._manager.all_steps():
+        with self._failure_explained():
+            there = self._manager.save(step, args=args) or step in self._manager.all_steps()
+        if not there:
             raise ValueError(
                 f"step {step} cannot be saved: {self.folder} holds step {self.latest_good} already; "
                 "continue from there, or choose another folder"
@@ -88,32 +93,45 @@ class Checkpointer:
         Raises:
           ValueError: the checkpoint is of another state: a leaf's name, shape or type differs.
           DamagedCheckpoint: there are checkpoints, but none is sound. Nothing was renamed.
+          Unreadable: one cannot be reached. Nothing was renamed.
         """
         found = newest_sound(self.folder, named(abstract_state), partial=False)
         if found is None:
             return None
         _, leaves, meta, damaged = found
         for step, reason in damaged.items():
-            path, aside = self.folder / str(step), self._set_aside(step)
-            warnings.warn(f"checkpoint {path} is damaged ({reason}); moved to {aside}", stacklevel=2)
+            self._set_aside(step, reason)
         if damaged:
             self._manager.reload()  # it remembers the steps that it saw; those set aside will be saved again
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values()), meta
 
-    def _set_aside(self, step: int) -> Path:
-        names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
-        aside = next(path for path in map(self.folder.joinpath, names) if not path.exists())
+    def _set_aside(self, step: int, reason: str) -> None:
         if jax.process_index() == 0:
-            (self.folder / str(step)).rename(aside)
+            path = self.folder / str(step)
+            names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
+            with explained(path):
+                aside = next(free for free in map(self.folder.joinpath, names) if not free.exists())
+                path.rename(aside)
+            warnings.warn(f"checkpoint {path} is damaged ({reason}); moved to {aside}", stacklevel=3)
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices(f"set aside {step}")
-        return aside
 
     def wait(self) -> None:
-        """Blocks until all that was saved is on disk; raises what went wrong in the background."""
+        """Blocks until all that was saved is on disk; raises OSError for what could not be written."""
         if "_manager" in self.__dict__:
-            self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            with self._failure_explained():
+                self._manager.wait_until_finished()
+                self._manager.check_for_errors()
+
+    @contextlib.contextmanager
+    def _failure_explained(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise OSError(
+                f"{self.folder}: a checkpoint could not be written ({told(error)}). Those finished before are there "
+                "still. Once there are room, rights and a network for it, the same command goes on from the newest"
+            ) from error
 
     def close(self) -> None:
         """Waits, and ends the background threads."""
@@ -129,6 +147,7 @@ def restore_params(folder: str | os.PathLike, abstract_params: Any) -> tuple[Any
       FileNotFoundError: no checkpoint is there.
       ValueError: the parameters are of another model.
       DamagedCheckpoint: there are checkpoints, but none is sound.
+      Unreadable: one cannot be reached.
     """
     wanted = {f"params.{name}": leaf for name, leaf in named(abstract_params).items()}
     found = newest_sound(absolute(folder), wanted, partial=True)
@@ -150,21 +169,41 @@ def steps_in(folder: Path) -> list[int]:
 
     On a disk a save works under a temporary name, and renames at its end. In an object store nothing
     can be renamed, and it writes a file `commit_success.txt` at its end.
+
+    Raises:
+      OSError: it cannot be told, which is not the same as none.
     """
-    saves = [path for path in folder.glob("*") if path.name.isdecimal()]
-    return [int(path.name) for path in saves if ocp.utils.is_checkpoint_finalized(path)]
+    with explained(folder):
+        try:
+            saves = [path for path in folder.iterdir() if path.name.isdecimal()]
+        except FileNotFoundError:
+            return []
+    finished = [path for path in saves if (exists(path / "commit_success.txt") if is_remote(path) else path.is_dir())]
+    return [int(path.name) for path in finished]
+
+
+def newest_in(folder: Path, tried: Container[int]) -> int | None:
+    """The newest step not among those `tried`, as process 0 sees it: a network file system may show others less."""
+    newest = -1
+    if jax.process_index() == 0:
+        newest = max((step for step in steps_in(folder) if step not in tried), default=-1)
+    if jax.process_count() > 1:
+        newest = int(multihost_utils.broadcast_one_to_all(np.int32(newest)))
+    return newest if newest >= 0 else None
 
 
 def newest_sound(folder: Path, wanted: dict[str, jax.ShapeDtypeStruct], partial: bool):
     """(step, leaves, meta, damaged: {step: reason}) of the newest sound checkpoint; None if there is none."""
-    damaged = {}
-    for step in sorted(steps_in(folder), reverse=True):
+    damaged: dict[int, str] = {}
+    # Looked for each time: a trainer that works there deletes old ones and writes new ones while they are read.
+    while (step := newest_in(folder, tried=damaged)) is not None:
         content, reason = attempt_by_all(read_meta, folder / str(step))
         if not reason:
             check_same(content["leaves"], described(wanted), partial, folder / str(step))
             leaves, reason = verified(folder / str(step), wanted, content["digests"])
             if not reason:
-                return step, leaves, content["meta"], damaged
+                there = steps_in(folder) if damaged else []
+                return step, leaves, content["meta"], {bad: damaged[bad] for bad in damaged if bad in there}
         damaged[step] = reason
     if damaged:
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
@@ -182,32 +221,14 @@ def verified(path: Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict
     return (None if reason else leaves), reason
 
 
-def attempt(read, path: Path, *args) -> tuple[Any, str]:
-    """(what was read, ""), or (None, why not).
-
-    Whatever is raised counts as damage: broken files come out of Orbax, TensorStore and JSON as any
-    kind of error. That is safe because nothing is moved unless another checkpoint reads well.
-    """
-    try:
-        return read(path, *args), ""
-    except Exception as error:
-        return None, " ".join(f"{type(error).__name__}: {error}".split())[:300]
-
-
-def attempt_by_all(read, path: Path, *args) -> tuple[Any, str]:
-    """The same where all processes read: if one fails, all have failed."""
-    result, reason = attempt(read, path, *args)
-    if jax.process_count() > 1 and not np.all(multihost_utils.process_allgather(np.array(not reason))):
-        result, reason = None, reason or "another process could not read it"
-    return result, reason
-
-
 def read_meta(path: Path) -> dict[str, Any]:
     """The checkpoint's own description: leaves, digests, meta."""
-    sealed = json.loads((path / "meta" / "metadata").read_text())  # where Orbax's JsonSave puts it
-    if crc32(sealed["content"]) != sealed["crc32"]:
-        raise ValueError("its description was changed after it was written")
-    return sealed["content"]
+    file = path / "meta" / "metadata"  # where Orbax's JsonSave puts it
+    text = read_bytes(file)
+    try:
+        return unsealed(text)
+    except ValueError as error:
+        raise Damaged(f"{file} {error}") from None
 
 
 def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
@@ -224,16 +245,12 @@ def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str
     )
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), multiprocessing_options=alone)
     restored = reader.restore(path / "state", args=args)
+    # Where its own list of the leaves lacks one, Orbax gives back what was asked with.
+    for name in stored:
+        if not isinstance(restored.get(name), jax.Array):
+            raise Damaged(f"{path / 'state'} lacks {name}")
     empty = {name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in wanted.items() if x.size == 0}
     return {name: (restored | empty)[name] for name in wanted}
-
-
-def changed(leaves: dict[str, jax.Array], expected: dict[str, str]) -> str:
-    """Which leaf is not as it was when its digest was taken, in words; nothing if all are."""
-    for name, found in digests(leaves).items():
-        if found != expected[name]:
-            return f"{name} has digest {found}, and had {expected[name]} when it was saved"
-    return ""
 
 
 def check_same(found: dict[str, str], expected: dict[str, str], partial: bool, path: Path) -> None:
@@ -248,57 +265,6 @@ def check_same(found: dict[str, str], expected: dict[str, str], partial: bool, p
             )
 
 
-def named(tree: Any) -> dict[str, Any]:
-    """The leaves by name, in the tree's order.
-
-    >>> named({"a": [1, 2], "b": 3})
-    {'a.0': 1, 'a.1': 2, 'b': 3}
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
-
-
 def nonempty(leaves: dict[str, Any]) -> dict[str, Any]:
     """Without the arrays of size 0, which Orbax refuses."""
     return {name: leaf for name, leaf in leaves.items() if leaf.size}
-
-
-def described(leaves: dict[str, Any]) -> dict[str, str]:
-    """Each leaf's type and shape as text, such as float32[3,4]."""
-    return {name: f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]" for name, leaf in leaves.items()}
-
-
-def crc32(content: Any) -> int:
-    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
-
-
-def digests(leaves: dict[str, jax.Array]) -> dict[str, str]:
-    """The digest of each leaf, 8 hexadecimal digits: the same on any mesh, in any sharding."""
-    values = np.asarray(_digests(list(leaves.values())))
-    return {name: f"{digest:08x}" for name, digest in zip(leaves, values)}
-
-
-@jax.jit
-def _digests(leaves: list[jax.Array]) -> jax.Array:
-    return jnp.stack([digest(leaf) for leaf in leaves])
-
-
-def digest(x: jax.Array) -> jax.Array:
-    """u32[]: sum, modulo 2^32, of a hash of each element's bits and position.
-
-    Integer sums may be taken in any order, so shards are summed where they lie. The hash
-    (MurmurHash3's finaliser, Appleby 2011) is a bijection: a change of one element is always seen,
-    any other change but for one chance in 2^32.
-    """
-    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
-        x = jax.random.key_data(x)
-    unsigned = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[x.dtype.itemsize]
-    bits = x.astype(unsigned) if x.dtype == bool else jax.lax.bitcast_convert_type(x, unsigned)
-    position = jnp.zeros_like(bits, jnp.uint32)
-    for axis, size in enumerate(x.shape):
-        along = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
-        position = position * jnp.uint32(size % 2**32) + along
-    h = bits.astype(jnp.uint32) + position * jnp.uint32(0x9E3779B9)
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)

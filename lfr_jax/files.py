@@ -1,6 +1,7 @@
 """Files and folders that are either whole or not there."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -30,6 +31,17 @@ def complete_file(path: str | os.PathLike) -> Iterator[TextIO]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
+    """Says where, in the system's word of a full disk, which does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
+            error.filename = os.fspath(folder)
+        raise
 
 
 def write_atomically(path: str | os.PathLike, text: str) -> None:

@@ -8,6 +8,8 @@ import re
 import numpy as np
 
 from lfr_jax.blocks import Blocks
+from lfr_jax.paths import as_path
+from lfr_jax.remote_files import copied_here, exists
 
 COLUMNS = ["block", "domain", "loss"]
 ORIGIN = re.compile(r"# store (\w+) (seq_len \d+.*) step \d+\n")
@@ -25,24 +27,27 @@ def cut_of(blocks: Blocks) -> str:
 def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
     """The losses in a file that `lfr score` wrote, if it is about these blocks, all of them, in order.
 
-    A loss that is NaN or infinite counts as not measured. Memory is 4 bytes a block, time about 1 µs.
+    `path` may be a URL. A loss that is NaN or infinite counts as not measured. Memory is 4 bytes a block, time
+    about 1 µs.
 
     Returns:
       f32[N], nats per token; NaN = not measured.
 
     Raises:
       FileNotFoundError: no such file.
+      OSError: it cannot be reached.
       ValueError: other blocks, or more or fewer; a line that is cut off or no number; or no block was measured.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     store = blocks.store.path.parent
-    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in blocks.cut.items())
+    cut = {"packing": "concatenate"} | blocks.cut  # RUN may have another packing
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in cut.items())
     remedy = f"write it with `lfr score RUN --store {store} {options} --out {path}`"
-    if not path.is_file():
+    if not exists(path):
         raise FileNotFoundError(
             f"found no file of scores {str(path)!r}; {remedy}, RUN being a run of the reference model"
         )
-    with open(path, newline="", errors="replace") as file:
+    with copied_here(path) as here, open(here, newline="", errors="replace") as file:
         first = ORIGIN.fullmatch(file.readline())
         rows = csv.reader(file)
         if first is None or next(rows, None) != COLUMNS:
@@ -56,6 +61,7 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
                 f"{path}: found losses of the store {fingerprint[:12]}… in blocks of {cut}, expected "
                 f"those of {store} ({blocks.store.fingerprint[:12]}…) in blocks of {cut_of(blocks)}; {remedy}"
             )
+        ended = ends_with_newline(here)
         loss_N = np.empty(blocks.num_blocks, np.float32)
         block = -1
         for block, row in enumerate(rows):
@@ -70,7 +76,7 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
                     f"{blocks.num_blocks}, its domain, and its loss; {remedy}"
                 ) from None
     # A number that was cut off is still a number, but its line has no end.
-    if block + 1 != blocks.num_blocks or not ends_with_newline(path):
+    if block + 1 != blocks.num_blocks or not ended:
         raise ValueError(f"{path}: is cut off after block {block} of {blocks.num_blocks}; {remedy}")
     loss_N[np.isinf(loss_N)] = np.nan
     if np.isnan(loss_N).all():

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import pathlib
+import tempfile
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -46,6 +47,15 @@ def stamp_of(path: Path) -> Stamp | Version:
         return Version(found["size"], str(found.get("generation") or system.ukey(name)))
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or object; raises OSError where that cannot be told, as `stamp_of` does."""
+    try:
+        stamp_of(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def read_bytes(path: Path) -> bytes:
     """The whole of a small file or object; raises what `stamp_of` raises."""
     if not is_remote(path):
@@ -56,13 +66,29 @@ def read_bytes(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def explained(path: epath.Path) -> Iterator[None]:
-    """Turns the errors of many libraries into an OSError that says what to look at."""
+def copied_here(path: Path) -> Iterator[pathlib.Path]:
+    """The file; or a copy of the object on this machine, which is then removed. Raises what `stamp_of` raises."""
+    if not is_remote(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="lfr-") as folder:
+        copy = pathlib.Path(folder) / path.name
+        system, name = fsspec.core.url_to_fs(os.fspath(path))
+        with explained(path):
+            system.get_file(name, str(copy))
+        yield copy
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns the errors of many libraries, where `path` is a URL, into an OSError that says what to look at."""
     try:
         yield
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path}: is not there") from error
     except Exception as error:
+        if not is_remote(path):
+            raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise OSError(
             f"{path}: the object store does not answer as it should ({reason}). Check the name of the bucket, your "

@@ -3,7 +3,8 @@
 An object cannot be appended to: it appears, whole, in place of the one before. So the tables and
 events of a run grow here, and are copied when a checkpoint begins, *before* it: whichever checkpoint
 is the newest that is whole, the tables there hold every row up to its step. What they hold beyond
-that is cut off when the run goes on, as it is on a disk, and done again to the same result.
+that is cut off when the run goes on, as it is on a disk, and done again to the same result. They are
+fetched *after* the checkpoint is read that the run goes on from: an older trainer may add one until then.
 
 Nothing locks an object for a process that lives, and unlocks it when the process dies. So the newest
 trainer has the run: it writes its name into the object `lock`, and one that finds another's name
@@ -19,10 +20,12 @@ import tempfile
 import warnings
 import weakref
 from collections.abc import Iterator
+from typing import TextIO
 
 import fsspec
 from etils import epath
 
+from lfr_jax.files import complete_file
 from lfr_jax.paths import Path, is_remote
 from lfr_jax.remote_files import explained
 from lfr_jax.token_files import Stamp, stamp
@@ -55,7 +58,9 @@ class Mirror:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Takes the run and fetches its files; at the end, however that comes, copies them there and lets it go.
+        """Takes the run; at the end, however that comes, copies there what was written and lets it go.
+
+        An error stays what it is where that fails too, and is told of it.
 
         Raises:
           RunInUse: at the end, or out of `publish`: another trainer has taken the run meanwhile.
@@ -68,12 +73,21 @@ class Mirror:
             )
         with explained(self.url):
             self.system.pipe_file(str(self.url / LOCK), self.name.encode())
-            self.fetch()
         try:
             yield
-        finally:
-            self.publish()
-            self.system.rm_file(str(self.url / LOCK))
+        except BaseException as error:
+            try:
+                self.let_go()
+            except OSError as another:
+                error.add_note(f"The run's newest files were not copied either: {another}")
+            raise
+        self.let_go()
+
+    def let_go(self) -> None:
+        self.publish()
+        if self.holder() == self.name:  # another may have come while files were copied
+            with explained(self.url):
+                self.system.rm_file(str(self.url / LOCK))
 
     def holder(self) -> str:
         """What the trainer calls itself that has the run; '' if none has."""
@@ -84,12 +98,15 @@ class Mirror:
             return ""
 
     def fetch(self) -> None:
-        for inner in CONTINUED:
-            with contextlib.suppress(FileNotFoundError):
-                found = self.system.ls(str(self.url / inner), detail=True)
-                names = [
-                    pathlib.PurePath(inner, pathlib.PurePath(file["name"]).name) for file in found if is_file(file)
-                ]
+        """Copies here what a run goes on from."""
+        with explained(self.url):
+            for inner in CONTINUED:
+                try:
+                    found = self.system.ls(str(self.url / inner), detail=True)
+                except FileNotFoundError:
+                    continue
+                files = [pathlib.PurePath(file["name"]).name for file in found if is_file(file)]
+                names = [pathlib.PurePath(inner, file) for file in files]
                 (self.folder / inner).mkdir(exist_ok=True)
                 self.system.get([str(self.url / n) for n in names], [str(self.folder / n) for n in names])
         self.sent = self.stamps()
@@ -119,14 +136,34 @@ def is_file(found: dict) -> bool:
 
 @contextlib.contextmanager
 def written_here(target: Path) -> Iterator[pathlib.Path]:
-    """A folder on this machine to write in: `target` itself, or one that is copied there once all is well."""
+    """A folder on this machine to write in: `target` itself, or one that is copied there once all is well.
+
+    Raises:
+      OSError: it cannot be copied, and is left where the message says.
+    """
     if not is_remote(target):
         target.mkdir(parents=True, exist_ok=True)
         yield target
         return
-    with tempfile.TemporaryDirectory(prefix="lfr-") as folder:
-        yield pathlib.Path(folder)
-        copy(pathlib.Path(folder), files_in(pathlib.Path(folder)), target)
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="lfr-"))
+    try:
+        yield folder
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    try:
+        copy(folder, files_in(folder), target)
+    except OSError as error:
+        raise OSError(f"{error}. What was to be copied is in {folder}") from error
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def complete_file_at(path: Path) -> Iterator[TextIO]:
+    """As `files.complete_file`, wherever `path` leads; raises what `written_here` raises."""
+    place = written_here(path.parent) if is_remote(path) else contextlib.nullcontext(path.parent)
+    with place as folder, complete_file(folder / path.name) as file:
+        yield file
 
 
 def files_in(folder: pathlib.Path) -> list[pathlib.Path]:

@@ -15,9 +15,9 @@ from typing import Any
 
 from lfr_jax.checkpoint import latest_step
 from lfr_jax.config import Config, DistributedConfig
-from lfr_jax.files import write_atomically
+from lfr_jax.files import full_disk_named, write_atomically
 from lfr_jax.paths import Path, as_path, is_remote
-from lfr_jax.remote_files import read_bytes
+from lfr_jax.remote_files import exists, read_bytes
 from lfr_jax.remote_run import Mirror, RunInUse, scratch
 from lfr_jax.text import nearest
 
@@ -69,13 +69,13 @@ class RunDir:
     @property
     def exists(self) -> bool:
         """Whether a run has begun here."""
-        return (self.path / "config.json").exists()
+        return exists(self.path / "config.json")
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
         """Creates the folder and holds it alone. The kernel frees it when the process ends, however it ends.
 
-        In an object store the newest trainer has it, as `remote_run` says; what stands there is fetched.
+        In an object store the newest trainer has it, as `remote_run` says.
 
         Raises:
           RunInUse: naming the process that holds it.
@@ -83,11 +83,11 @@ class RunDir:
         name = f"pid {os.getpid()}, host {socket.gethostname()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
         if is_remote(self.path):
             self.mirror = Mirror(self.path, self.folder, f"{name}, {uuid.uuid4().hex[:8]}")
-            with self.mirror.held():
+            with self.mirror.held(), full_disk_named(self.folder):
                 yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with open(self.path / "lock", "a+") as file:
+        with full_disk_named(self.path), open(self.path / "lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -99,6 +99,11 @@ class RunDir:
             file.write(name)
             file.flush()
             yield
+
+    def fetch(self) -> None:
+        """Copies the tables from `path` to `folder`, where they are two, and this process holds the lock."""
+        if self.mirror:
+            self.mirror.fetch()
 
     def publish(self) -> None:
         """Copies what was written in `folder` to `path`, where they are two, and this process holds the lock.

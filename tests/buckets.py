@@ -4,7 +4,9 @@ import contextlib
 import logging
 import os
 import pathlib
+import socket
 import threading
+import types
 from collections.abc import Iterator
 from functools import partial
 from http.server import HTTPServer
@@ -22,6 +24,7 @@ class Bucket:
     def __init__(self):
         self.requests: list[str] = []  # "GET /download/storage/v1/b/bucket/o/..."
         self.forbidden = False  # whether every request is refused
+        self.trouble: tuple[str, int] | None = None  # part of a question, and the status that answers it; 0: none does
 
     @property
     def files(self) -> fsspec.AbstractFileSystem:
@@ -35,6 +38,19 @@ class Bucket:
     def reads(self, name: str = "tokens.bin") -> int:
         """How often the content of a file of this name was asked for, in whole or in part."""
         return sum(request.startswith("GET /download/") and f"{name}?" in request for request in self.requests)
+
+
+def impatient(patch: pytest.MonkeyPatch) -> None:
+    """Lets gcsfs and TensorStore, which go on asking for minutes, give up at once."""
+    import gcsfs.retry
+    from orbax.checkpoint._src.serialization import tensorstore_utils
+
+    async def sleep(seconds):
+        pass
+
+    patch.setattr(gcsfs.retry, "asyncio", types.SimpleNamespace(sleep=sleep))
+    once = {"max_retries": 1, "initial_delay": "1ms", "max_delay": "1ms"}
+    patch.setitem(tensorstore_utils._DEFAULT_OCDBT_TS_CONTEXT, "gcs_request_retries", once)
 
 
 @contextlib.contextmanager
@@ -53,11 +69,25 @@ def emulated() -> Iterator[Bucket]:
 
     class Handler(emulator.RequestHandler):
         def do_GET(self):
-            self.send_error(403, "you may not") if bucket.forbidden else super().do_GET()
+            if bucket.forbidden:
+                self.send_error(403, "you may not")
+            elif not self.in_trouble():
+                super().do_GET()
 
         def do_POST(self):
-            # gcsfs would ask again and again for what is not implemented; so it copies and deletes.
-            self.send_error(400) if "/moveTo/" in self.path else super().do_POST()
+            if "/moveTo/" in self.path:
+                self.send_error(400)  # gcsfs would ask again and again for what is not implemented; so it copies
+            elif not self.in_trouble():
+                super().do_POST()
+
+        def in_trouble(self) -> bool:
+            part, status = bucket.trouble or (None, 0)
+            found = part is not None and part in unquote(self.path)
+            if found and status:
+                self.send_error(status, "invalid" if status == 400 else "you may not")
+            elif found:
+                self.connection.shutdown(socket.SHUT_RDWR)
+            return found
 
         def end_headers(self):
             # TensorStore wants to know which generation it has read.

@@ -84,7 +84,7 @@ def test_each_chunk_crosses_the_network_once(bucket, local, url):
 def test_threads_do_not_fetch_what_others_fetch(bucket, local, url):
     """Catches: a batch's chunks fetched by each thread that misses them."""
     before, remote = bucket.reads(), Blocks(open_store(url), 100)
-    plan = pipeline.Cut(pipeline.InOrder(np.tile(np.arange(remote.num_blocks), 3)), 16)
+    plan = pipeline.Cut(np.tile(np.arange(remote.num_blocks), 3), 16)
     for batch in pipeline.batches(plan, remote, make_mesh(1, 1, 1)):
         np.testing.assert_array_equal(batch["tokens"], local.rows(batch["ids"]))
     assert bucket.reads() - before == -(-2 * TOKENS // CHUNK)
@@ -115,7 +115,7 @@ def test_worker_processes_share_the_cache(bucket, local, url, monkeypatch):
     monkeypatch.setattr(remote_files, "CHUNK", 1 << 20)  # as the worker has it, which knows nothing of this test
     remote = Blocks(open_store(url), 100)
     order = np.random.default_rng(0).permutation(remote.num_blocks)
-    found = list(pipeline.batches(pipeline.Cut(pipeline.InOrder(order), 100), remote, make_mesh(1, 1, 1), workers=1))
+    found = list(pipeline.batches(pipeline.Cut(order, 100), remote, make_mesh(1, 1, 1), workers=1))
     assert len(found) == 3
     for batch in found:
         np.testing.assert_array_equal(batch["tokens"], local.rows(batch["ids"]))

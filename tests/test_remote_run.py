@@ -7,6 +7,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 from typing import NamedTuple
 
 import jax
@@ -17,10 +18,12 @@ from buckets import URL
 from helpers import changed, rows, tiny
 from test_resume import launch
 
-from lfr_jax import block_info, cli, model
+from lfr_jax import block_info, cli, model, references, remote_run
 from lfr_jax.checkpoint import Checkpointer, latest_step, restore_params
-from lfr_jax.config import DataConfig
+from lfr_jax.config import DataConfig, ScheduleConfig
 from lfr_jax.corpora import open_corpus
+from lfr_jax.paths import as_path
+from lfr_jax.remote_run import written_here
 from lfr_jax.run_dir import RunDir, RunInUse
 from lfr_jax.sharding import make_mesh
 from lfr_jax.train import Trainer, train
@@ -106,13 +109,45 @@ def test_the_command_line_uses_it(bucket, remote, finished, tmp_path, monkeypatc
     lfr(monkeypatch, capsys, "score", remote.run_dir, "--out", tmp_path / "there.csv")
     lfr(monkeypatch, capsys, "score", finished[1], "--out", tmp_path / "here.csv")
     assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
-    with pytest.raises(SystemExit, match="found gs://bucket/x.csv, expected a path on this machine"):
-        lfr(monkeypatch, capsys, "score", remote.run_dir, "--out", f"{URL}/x.csv")
     assert f"report: {remote.run_dir}/report/report.html" in lfr(monkeypatch, capsys, "report", remote.run_dir)
     assert b"What became of the blocks" in bucket.files.cat_file(f"{remote.run_dir}/report/report.html")
     assert bucket.files.exists(f"{remote.run_dir}/report/losses.png")
     with pytest.raises(SystemExit, match="no run in gs://bucket/none"):
         lfr(monkeypatch, capsys, "evaluate", f"{URL}/none")
+
+
+def test_scored_here_and_trained_there(bucket, corpus_dir, finished, tmp_path, url, monkeypatch, capsys):
+    """Catches: losses that cannot leave the machine, or that another cannot read; a URL taken for a path, and its
+    slashes lost; a file of scores refused in a bucket without the command that writes it there."""
+    here, there = tmp_path / "scores.csv", f"{url}/new/scores.csv"
+    for out in (here, there):
+        assert f"scored at step 24: {out}" in lfr(monkeypatch, capsys, "score", finished[1], "--out", out)
+    assert bucket.files.cat_file(there) == here.read_bytes()
+    rounds = ScheduleConfig("reducible", dict(first=4, later=2, rounds=1, keep=0.25), ref_scores=there)
+    config = changed(tiny(tmp_path / "run", corpus_dir), schedule=rounds, train__steps=6, train__probe_blocks=0)
+    train(config, quiet=True)
+    blocks = open_corpus(config.data).train
+    np.testing.assert_array_equal(
+        block_info.kept(tmp_path / "run", blocks).ref_loss, references.read_scores(here, blocks)
+    )
+    with pytest.raises(FileNotFoundError, match=rf"no file of scores '{url}/none.csv'; .* --out {url}/none.csv`"):
+        references.read_scores(f"{url}/none.csv", blocks)
+    monkeypatch.setattr(bucket, "trouble", ("scores.csv", 403))
+    with pytest.raises(OSError, match=f"{there}: the object store does not answer as it should .OSError: Forbidden"):
+        references.read_scores(there, blocks)
+
+
+def test_what_cannot_be_copied_is_kept(bucket, finished, tmp_path, url, monkeypatch, capsys):
+    """Catches: hours of scoring thrown away because a bucket's name is misspelt, or rights to it are lacking."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(bucket, "trouble", ("/upload/", 403))
+    with pytest.raises(SystemExit, match="you may not.*What was to be copied is in ") as refused:
+        lfr(monkeypatch, capsys, "score", finished[1], "--out", f"{url}/scores.csv")
+    (kept,) = pathlib.Path(str(refused.value).rpartition("copied is in ")[2]).iterdir()
+    assert kept.name == "scores.csv" and kept.read_text().startswith("# store ")
+    with pytest.raises(KeyError), written_here(as_path(url)) as folder:
+        raise KeyError
+    assert not folder.exists()
 
 
 def test_killed_and_resumed_equals_uninterrupted(bucket, corpus_dir, finished, tmp_path, url, monkeypatch):
@@ -191,6 +226,53 @@ def test_block_info_is_kept(bucket, corpus_dir, url, tmp_path):
     np.testing.assert_array_equal(block_info.kept(run.path, blocks).cluster, info.cluster)
 
 
+def test_rows_of_the_last_checkpoint_of_an_older_trainer_are_kept(bucket, remote, corpus_dir, finished, url):
+    """It comes between the moment at which the run is taken and that at which checkpoints are looked for. Catches:
+    tables that were fetched before it, and are put in place of those that reach up to it."""
+    real = Checkpointer.restore
+
+    def restore(self, shapes):
+        bucket.files.copy(f"{remote[0].run_dir}/", f"{url}/", recursive=True)
+        return real(self, shapes)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpointer, "restore", restore)
+        assert int(train(tiny(url, corpus_dir), quiet=True).state.step) == 24
+    same_as(bucket, url, finished[1])
+
+
+def test_a_table_that_cannot_be_fetched_is_not_empty(bucket, remote, finished, monkeypatch):
+    """Catches: rows lost because one object was not to be had when the run went on."""
+    monkeypatch.setattr(bucket, "trouble", ("eval.csv?alt=media", 404))
+    with pytest.raises(FileNotFoundError, match=f"{remote[0].run_dir}: is not there"):
+        train(remote[0], quiet=True)
+    monkeypatch.setattr(bucket, "trouble", None)
+    same_as(bucket, remote[0].run_dir, finished[1])
+
+
+def test_an_error_is_not_hidden_by_the_copying_after_it(bucket, url, monkeypatch):
+    """Catches: a run that diverged, or was preempted, and ends with what is wrong with the network."""
+    with pytest.raises(ArithmeticError, match="diverged") as ended:
+        with (run := RunDir(url)).lock():
+            (run.folder / "metrics.csv").write_text("step\n1\n")
+            monkeypatch.setattr(bucket, "trouble", ("/upload/", 403))
+            raise ArithmeticError("diverged")
+    assert f"were not copied either: {url}: the object store does not answer" in ended.value.__notes__[0]
+
+
+def test_a_trainer_lets_go_of_what_it_holds_alone(bucket, url, monkeypatch):
+    """Catches: the lock of the newer trainer, that came while the older one copied its last files, taken away."""
+    real = remote_run.copy
+
+    def copy(*args):
+        real(*args)
+        bucket.files.pipe_file(f"{url}/lock", b"another")
+
+    with RunDir(url).lock():
+        monkeypatch.setattr(remote_run, "copy", copy)
+    assert bucket.files.cat_file(f"{url}/lock") == b"another"
+
+
 class State(NamedTuple):
     step: jax.Array
     w: jax.Array
@@ -227,6 +309,20 @@ def test_damaged_checkpoints_are_set_aside(bucket, url):
         restored, meta = Checkpointer(url, keep=3).restore(shapes)
     assert restored.step == 1 and meta == {"seconds": 1}
     assert bucket.files.exists(f"{url}/2.damaged/meta/metadata") and not bucket.files.exists(f"{url}/2")
+
+
+def test_a_checkpoint_that_cannot_be_written(bucket, url, monkeypatch):
+    """Catches: an error of TensorStore's in place of what to do; the newest one deleted for it, or not gone on from."""
+    shapes = saved(url, [1])
+    monkeypatch.setattr(bucket, "trouble", ("/2/state/d/", 403))
+    with pytest.raises(
+        OSError, match=rf"{url}: a checkpoint could not be written .*PERMISSION_DENIED.* are there still"
+    ):
+        saved(url, [2])
+    monkeypatch.setattr(bucket, "trouble", None)
+    assert Checkpointer(url, keep=3).restore(shapes)[0].step == 1
+    saved(url, [2])
+    assert Checkpointer(url, keep=3).restore(shapes)[0].step == 2
 
 
 HOLD = "import sys; from lfr_jax.run_dir import RunDir\nwith RunDir(sys.argv[1]).lock(): pass"

@@ -126,6 +126,14 @@ def test_settings_may_change_freely_until_the_first_checkpoint(tmp_path):
     assert (run.load_config().train.seed, run.load_config().train.log_every) == (4, 99)
 
 
+def test_a_full_disk_is_named(tmp_path):
+    """Catches: `No space left on device`, nobody knows on which disk; a name put in place of another."""
+    for given, found in [((28, "full"), tmp_path), ((28, "full", "a"), "a"), ((5, "broken"), None), (("other",), None)]:
+        with pytest.raises(OSError) as error, RunDir(tmp_path).lock():
+            raise OSError(*given)
+        assert error.value.filename == (found and str(found))
+
+
 def test_summary(tmp_path):
     """Catches: writing the summary elsewhere."""
     RunDir(tmp_path).write_summary({"steps": 3})
