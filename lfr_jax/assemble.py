@@ -120,7 +120,10 @@ def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[Piece]]:
 
 
 def whole_documents(pieces: list[Piece]) -> tuple[Documents, Texts, int, int]:
-    """The usable documents of a source, and their texts; how many there are in all, and how many blank ones."""
+    """The usable documents of a source, and their texts; how many there are in all, and how many blank ones.
+
+    Blank is also what a tokenizer gives no token for, such as a zero-width space: its end-of-text would stand alone.
+    """
 
     def column(name: str) -> np.ndarray:
         return np.concatenate([piece.rows[name] for piece in pieces])
@@ -129,7 +132,8 @@ def whole_documents(pieces: list[Piece]) -> tuple[Documents, Texts, int, int]:
     (start_D,) = np.nonzero(is_start(flags_R))
     stop_D = np.append(start_D[1:], len(flags_R))
     broken_D = np.bitwise_or.reduceat(flags_R, start_D) & BROKEN > 0
-    blank_D = (np.bitwise_and.reduceat(flags_R & BLANK, start_D) > 0) & ~broken_D
+    tokens_D = np.add.reduceat(column("tokens"), start_D, dtype=np.int64)
+    blank_D = ((np.bitwise_and.reduceat(flags_R & BLANK, start_D) > 0) | (tokens_D <= 1)) & ~broken_D
     (number_U,) = np.nonzero(~broken_D & ~blank_D)
     start_U, stop_U = start_D[number_U], stop_D[number_U]
     text_Rx2 = column("text")
@@ -137,7 +141,6 @@ def whole_documents(pieces: list[Piece]) -> tuple[Documents, Texts, int, int]:
     for i in np.flatnonzero(stop_U - start_U > 1):  # the digest of a long text is that of its pieces' digests
         text_Ux2[i] = segments.digest(text_Rx2[start_U[i] : stop_U[i]].tobytes())
     position_R = np.concatenate([piece.rows["number"] + np.int64(piece.position) for piece in pieces])
-    tokens_D = np.add.reduceat(column("tokens"), start_D, dtype=np.int64)
     usable = Documents(number_U, tokens_D[number_U], column("hash")[start_U])
     return usable, Texts(text_Ux2, position_R[start_U]), len(start_D), int(blank_D.sum())
 

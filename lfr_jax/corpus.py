@@ -50,6 +50,7 @@ class Input(NamedTuple):
     stamp: str  # equal for as long as the chunks are; '' if they are to be compared themselves
     size: int  # bytes, the sum over the chunks; 0 if unknown
     chunks: Callable[[], Iterator[Chunk]]
+    origin: str = ""  # of a data set: which one, and which version of it
 
 
 def documents(inputs: Iterable[Input]) -> Iterator[Document]:

@@ -7,14 +7,15 @@ from typing import NamedTuple
 
 from lfr_jax import corpus, parquet, text_files
 from lfr_jax.corpus import Chunk, Document, Fields, Input
+from lfr_jax.folders import files_below
 from lfr_jax.text_files import File
 
 
 def of_paths(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> list[Input]:
     """The inputs that files and folders are, in the order given; a folder's files sorted, hidden ones left out.
 
-    A `.jsonl` file holds a JSON object a line, a `.parquet` file a document a row. Any other file is
-    one document. All but `.parquet` may end in `.gz` or `.zst`.
+    A `.jsonl`, `.ndjson` or `.json` file holds a JSON object a line, a `.parquet` file a document a row. Any
+    other file is one document. All but `.parquet` may end in `.gz` or `.zst`. Symbolic links are followed.
 
     A folder is laid out as `domain/source`. A file's domain is the folder below the given one that it
     lies in, or else the given one; its source is the next folder, or else the file itself (its name up to
@@ -23,7 +24,8 @@ def of_paths(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> l
     says of itself comes before all that.
 
     Raises:
-      FileNotFoundError: no such path, or a folder without files.
+      FileNotFoundError: no such path, a folder without files, or a symbolic link that leads nowhere.
+      PermissionError: a folder must not be read.
     """
     return [group_input(group) for group in groups(list(files(map(pathlib.Path, paths), fields)))]
 
@@ -31,9 +33,7 @@ def of_paths(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> l
 def files(paths: Iterable[pathlib.Path], fields: Fields) -> Iterator[File]:
     for path in paths:
         if path.is_dir():
-            found = (file for file in path.rglob("*") if file.is_file())
-            inner = sorted(file.relative_to(path) for file in found)
-            inner = [name for name in inner if not any(part.startswith(".") for part in name.parts)]
+            inner = files_below(path)
             if not inner:
                 raise FileNotFoundError(f"{path}: found no files in it; expected text, .jsonl or .parquet files")
             for name in inner:
@@ -61,11 +61,15 @@ def stem(path: pathlib.PurePath) -> str:
 
 
 def holds_many(path: pathlib.PurePath) -> bool:
-    return path.suffix == ".parquet" or text_files.is_lines(path)
+    return is_parquet(path) or text_files.is_lines(path)
+
+
+def is_parquet(path: pathlib.PurePath) -> bool:
+    return path.suffix.lower() == ".parquet"
 
 
 def chunks_of(file: File) -> Iterator[Chunk]:
-    return parquet.chunks(file) if file.path.suffix == ".parquet" else text_files.chunks(file)
+    return parquet.chunks(file) if is_parquet(file.path) else text_files.chunks(file)
 
 
 def groups(found: list[File]) -> Iterator[list[File]]:

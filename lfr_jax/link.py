@@ -14,6 +14,7 @@ import tyro
 from lfr_jax import tokenizer
 from lfr_jax.blocks import FORMAT, VERSION, Source, check_ids, file_sha256, fingerprint, token_dtype
 from lfr_jax.files import complete_folder, refuse_existing, save_array
+from lfr_jax.folders import files_below
 from lfr_jax.token_files import Part
 from lfr_jax.token_formats import Layout, layout
 
@@ -143,12 +144,11 @@ def link(
 
 
 def listed(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, str, str]]:
-    """The token files at `paths` and in folders there, names and domains; a folder's sorted, hidden ones left out."""
+    """The token files at `paths` and in folders there, names and domains; of folders as `files_below` finds them."""
     files = []
     for path in map(pathlib.Path, paths):
         if path.is_dir():
-            inner = sorted(file.relative_to(path) for end in ("bin", "npy") for file in path.rglob(f"*.{end}"))
-            seen = [name for name in inner if not any(part.startswith(".") for part in name.parts)]
+            seen = [name for name in files_below(path) if name.suffix in (".bin", ".npy")]
             if not seen:
                 raise FileNotFoundError(f"{path}: found no .bin and no .npy in it; expected files of tokens")
             for name in seen:

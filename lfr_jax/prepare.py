@@ -21,7 +21,7 @@ from lfr_jax.corpus import Document, Fields, Input
 from lfr_jax.files import complete_folder, save_array
 from lfr_jax.paths import on_this_machine
 from lfr_jax.segments import share
-from lfr_jax.spool import Spool, work_folder
+from lfr_jax.spool import Spool, kept_work_named, work_folder
 from lfr_jax.store_writer import write_store
 from lfr_jax.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, train_sentencepiece
 
@@ -34,7 +34,7 @@ class Summary(NamedTuple):
     train: dict[str, Count]
     valid: dict[str, Count]
     duplicates: int  # documents left out because an earlier one had the same text
-    blank: int  # left out because there is nothing but white space in them
+    blank: int  # left out because there is nothing but white space in them, or nothing that gives a token
     broken: dict[str, int]  # left out because they cannot be read, by what is wrong with them
     vocab_size: int
 
@@ -83,8 +83,8 @@ def prepare_paths(
     Killed and run again, the same command goes on with what is encoded, and ends with the same bytes.
 
     Args:
-      paths: Text files, .jsonl and .parquet files (fields text, id, domain, source), folders of them laid out
-        as domain/source; .gz and .zst too.
+      paths: Text files, JSON lines (.jsonl, .ndjson, .json) and .parquet files (fields text, id, domain, source),
+        folders of them laid out as domain/source; .gz and .zst too.
       out: Folder to write. It must not exist.
       append: Begin with all that this prepared folder holds, under its tokenizer and split; old blocks keep their ids.
       embedded: Add the text that every Python carries (about 12 MB; no network).
@@ -127,31 +127,53 @@ def prepare_paths(
         raise ValueError(f"found --vocab-size {vocab_size} with {chosen[0]}; it goes with --train-tokenizer")
     if not (paths or embedded or tfds or hf):
         raise ValueError("found no text; expected files or folders, --embedded, --tfds NAME, or --hf NAME")
-    if not 0 < sample <= 1:
-        raise ValueError(f"found --sample {sample}, expected a share: more than 0, at most 1")
+    refuse_bad_settings(valid_fraction, sample, tolerate, workers, vocab_size)
 
-    with work_folder(out) as folder, full_disk_explained(out):
+    with work_folder(out) as folder:
         fields = Fields(text_field, domain=domain_field, source=source_field)
         found = inputs.of_paths(paths, fields)
         found += [tfds_text.of_name(name, split, text_field, tfds_dir) for name in tfds]
         found += [hf_text.of_name(name, split, hf_config, fields) for name in hf]
         found += [embedded_text.as_input()] if embedded else []
         before = open_prepared(append) if append is not None else None
-        if train_tokenizer:
-            words = trained_tokenizer(found, vocab_size or 4096, sample, folder)
-        elif sentencepiece is not None:
-            words = SentencePiece(sentencepiece)
-        elif gpt2 is not None:
-            words = Gpt2Bpe(pathlib.Path(gpt2) / "encoder.json", pathlib.Path(gpt2) / "vocab.bpe")
-        else:
-            words = before.words if before else Bytes()
+        words = None if train_tokenizer else before.words if before else opened_tokenizer(sentencepiece, gpt2)
         if left := len(list(folder.glob("*.index"))):
             print(f"An earlier run left {left:,} encoded chunks; those of this text are used.", file=sys.stderr)
         total = sum(place.size for place in found) if all(place.size for place in found) else None
-        with tqdm.tqdm(desc="encoding", total=total, unit="B", unit_scale=True, disable=None) as bar:
-            spool = Spool(folder, words, sample, bar.update)
-            fraction = before.valid_fraction if before else valid_fraction
-            return write(out, found, spool, fraction, tolerate, workers or cores(), before)
+        fraction = before.valid_fraction if before else valid_fraction
+        with kept_work_named(folder), full_disk_explained(out):
+            if train_tokenizer:
+                words = trained_tokenizer(found, vocab_size or 4096, sample, folder)
+            with tqdm.tqdm(desc="encoding", total=total, unit="B", unit_scale=True, disable=None) as bar:
+                spool = Spool(folder, words, sample, bar.update)
+                return write(out, found, spool, fraction, tolerate, workers or cores(), before)
+
+
+def refuse_bad_settings(
+    valid_fraction: float, sample: float = 1.0, tolerate: float = 0.0, workers: int = 1, vocab_size: int | None = None
+) -> None:
+    """Before any work is done.
+
+    Raises:
+      ValueError: a number is not what it should be.
+    """
+    for name, value, is_right, expected in (
+        ("valid_fraction", valid_fraction, 0 < valid_fraction < 1, "more than 0 and less than 1"),
+        ("sample", sample, 0 < sample <= 1, "more than 0, at most 1"),
+        ("tolerate", tolerate, 0 <= tolerate <= 1, "a share: at least 0, at most 1"),
+        ("workers", workers, workers >= 0, "a number of processes, or 0 for as many as there are cores"),
+        ("vocab_size", vocab_size, vocab_size is None or vocab_size > 0, "a number of pieces"),
+    ):
+        if not is_right:
+            raise ValueError(f"found {name}={value}, expected {expected}")
+
+
+def opened_tokenizer(sentencepiece: str | None, gpt2: str | None) -> Tokenizer:
+    if sentencepiece is not None:
+        return SentencePiece(sentencepiece)
+    if gpt2 is not None:
+        return Gpt2Bpe(pathlib.Path(gpt2) / "encoder.json", pathlib.Path(gpt2) / "vocab.bpe")
+    return Bytes()
 
 
 def cores() -> int:
@@ -185,7 +207,7 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
     """Opens what `prepare` wrote.
 
     Raises:
-      FileNotFoundError: nothing was prepared there, or not by `lfr prepare`, or by an older release.
+      FileNotFoundError: nothing was prepared there, or by an older release, or noise was added to it.
       ValueError: it was linked.
     """
     folder = on_this_machine(folder)
@@ -197,8 +219,9 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
         )
     if not (folder / "prepared.json").is_file() or not (folder / "seen.npy").is_file():
         raise FileNotFoundError(
-            f"{folder}: found no prepared.json and seen.npy, without which nothing can be appended, and which "
-            "`lfr prepare` alone writes; append to what it wrote, or prepare the text again"
+            f"{folder}: found no prepared.json and seen.npy, without which nothing can be appended: `lfr prepare` "
+            "writes them, `lfr data clean` carries them over, and `lfr data noise` does not; append to the folder that "
+            "this one was made of, or prepare the text again"
         )
     fraction = json.loads((folder / "prepared.json").read_text())["valid_fraction"]
     return Prepared(*stores, tokenizer.load(folder / "tokenizer"), fraction, np.load(folder / "seen.npy"))
@@ -220,7 +243,8 @@ def prepare(
       FileExistsError: `out` exists.
       ValueError: no documents, a broken one, a bad `valid_fraction`, or a token id outside the vocabulary.
     """
-    with work_folder(out) as folder, full_disk_explained(out):
+    refuse_bad_settings(valid_fraction)
+    with work_folder(out) as folder, kept_work_named(folder), full_disk_explained(out):
         return write(out, [corpus.given(lambda: documents)], Spool(folder, words, 1.0, advance), valid_fraction)
 
 
@@ -233,8 +257,6 @@ def write(
     workers: int = 1,
     before: Prepared | None = None,
 ) -> Summary:
-    if not 0 < valid_fraction < 1:
-        raise ValueError(f"found valid_fraction={valid_fraction}, expected more than 0 and less than 1")
     words = spool.words
     with complete_folder(out) as folder:
         encoded = spool.encode(found, workers, tolerate)
@@ -256,7 +278,8 @@ def write(
         sides = {
             side: {domain: n._asdict() for domain, n in getattr(done, side).items()} for side in ("train", "valid")
         }
-        told = {"valid_fraction": valid_fraction, "described": spool.described[:DESCRIBED]}
+        origins = [place.origin for place in found if place.origin]
+        told = {"valid_fraction": valid_fraction, "origins": origins, "described": spool.described[:DESCRIBED]}
         card = summary._asdict() | sides | told
         (folder / "prepared.json").write_text(json.dumps(card, indent=1) + "\n")
     return summary

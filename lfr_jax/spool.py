@@ -36,7 +36,7 @@ PATIENCE = 1000  # broken documents, before it is said while still encoding that
 def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
     """A hidden folder beside `out` for the segments, held by this process alone.
 
-    It goes when `out` is there, or when nothing was encoded. Otherwise it stays, for the same command to go on.
+    It goes when `out` is there, or when nothing in it is of use. Otherwise it stays, for the same command to go on.
 
     Raises:
       BlockingIOError: another process is at work on `out`.
@@ -58,16 +58,33 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
         try:
             refuse_existing(out)
             yield folder
-        except BaseException as error:
-            if any(folder.glob("*.index")) and not out.exists():
-                error.add_note(f"What was encoded is kept in {folder}: the same command goes on from there.")
-            else:
+        except BaseException:
+            if not is_of_use(folder) or out.exists():
                 shutil.rmtree(folder)
                 with contextlib.suppress(OSError):  # another process may use them by now
                     for parent in new_parents:
                         parent.rmdir()
             raise
         shutil.rmtree(folder)
+
+
+def is_of_use(folder: pathlib.Path) -> bool:
+    """Whether a tokenizer was trained, or anything encoded: under a wrong name of a field, all chunks are empty."""
+    tokens = (index.with_suffix(".tokens") for index in folder.glob("*.index"))
+    return any(folder.glob("trained-*")) or any(path.is_file() and path.stat().st_size for path in tokens)
+
+
+@contextlib.contextmanager
+def kept_work_named(folder: pathlib.Path) -> Iterator[None]:
+    """Adds to an error what stays in spite of it."""
+    try:
+        yield
+    except Exception as error:
+        if is_of_use(folder):
+            error.add_note(
+                f"What is done is kept in {folder}: once this is mended, the same command goes on from there."
+            )
+        raise
 
 
 class Task(NamedTuple):

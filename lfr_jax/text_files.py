@@ -1,4 +1,4 @@
-"""Files of text: `.jsonl` and plain text, packed with gzip or zstd or not, read in bounded memory."""
+"""Files of text: JSON lines and plain text, packed with gzip or zstd or not, read in bounded memory."""
 
 import codecs
 import gzip
@@ -14,6 +14,7 @@ from lfr_jax import corpus
 from lfr_jax.corpus import Chunk, Document, Fields, Given
 
 READ_BYTES = 1 << 20
+JSON_LINES = (".jsonl", ".ndjson", ".json")  # `.json`: as data sets on the Hub name their JSON lines
 
 
 class File(NamedTuple):
@@ -31,7 +32,7 @@ class File(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """A chunk of a `.jsonl` file: whole lines."""
+    """A chunk of a file of JSON lines: whole ones."""
 
     file: File
     first: int  # the number of the first line, from 1
@@ -39,13 +40,14 @@ class Lines(NamedTuple):
     size: int
 
     def documents(self) -> Iterator[Document]:
-        for number, line in enumerate(self.raw.split(b"\n"), start=self.first):
+        raw = self.raw.removeprefix(codecs.BOM_UTF8) if self.first == 1 else self.raw
+        for number, line in enumerate(raw.split(b"\n"), start=self.first):
             if line.strip():
                 yield parse(line, self.file, number)
 
 
 def parse(line: bytes, file: File, number: int) -> Document:
-    """One line of a `.jsonl` file."""
+    """One line of a file of JSON lines."""
     where, default = f"{file.path}, line {number}", file.document._replace(id=f"{file.name}:{number}")
     try:
         fields = json.loads(line.decode())
@@ -59,9 +61,15 @@ def parse(line: bytes, file: File, number: int) -> Document:
 
 
 def line_chunks(file: File) -> Iterator[Lines]:
-    """The lines of a file in chunks of about `corpus.CHUNK_BYTES`; a longer line is held in memory whole."""
+    """The lines of a file in chunks of about `corpus.CHUNK_BYTES`; a longer line is held in memory whole.
+
+    Raises:
+      ValueError: the file is no JSON lines but one JSON value.
+    """
     first, raw, read = 1, bytearray(), 0
     for piece, consumed in unpacked(file.path):
+        if first == 1 and not raw:
+            refuse_one_value(file.path, piece)
         raw += piece
         read += consumed
         if len(raw) >= corpus.CHUNK_BYTES and b"\n" in piece:
@@ -71,6 +79,37 @@ def line_chunks(file: File) -> Iterator[Lines]:
             del raw[:end]
     if raw or read:
         yield Lines(file, first, bytes(raw), read)
+
+
+def refuse_one_value(path: pathlib.Path, head: bytes) -> None:
+    """Refuses a file that is a JSON array, or an object over several lines, by how it begins."""
+    line, _, rest = head.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")
+    if line.startswith(b"["):
+        found, program = "a JSON array", ".[]"
+    elif is_begun(line) and rest.lstrip()[:1] not in (b"{", b""):
+        found, program = "a JSON object over several lines", "."
+    else:
+        return
+    raise ValueError(
+        f"{path}: found {found}, expected JSON lines, an object on each; convert it (unpacked: "
+        f"jq -c '{program}' OLD > NEW.jsonl) or take it away"
+    )
+
+
+def is_begun(line: bytes) -> bool:
+    """Whether a line is the beginning of a JSON object, without its end.
+
+    >>> is_begun(b'{"text":'), is_begun(b'{"text": "x"}'), is_begun(b'{"text": x')
+    (True, False, False)
+    """
+    text = line.decode(errors="replace").rstrip()
+    try:
+        json.loads(text)
+    except json.JSONDecodeError as error:
+        return text.startswith("{") and error.pos >= len(text)
+    except RecursionError:
+        pass
+    return False
 
 
 def text_chunks(file: File) -> Iterator[Given]:
@@ -117,7 +156,7 @@ def unpacked(path: pathlib.Path) -> Iterator[tuple[bytes, int]]:
     Raises:
       ValueError: the stream was cut off, or is none.
     """
-    unpack = {".gz": unpack_gzip, ".zst": unpack_zstd}.get(path.suffix, unpack_nothing)
+    unpack = PACKED.get(path.suffix.lower(), unpack_nothing)
     before = 0
     with open(path, "rb") as file:
         try:
@@ -151,9 +190,18 @@ def unpack_zstd(file: BinaryIO) -> Iterator[bytes]:
         raise EOFError("the last frame is not complete")
 
 
+PACKED = {".gz": unpack_gzip, ".zst": unpack_zstd}
+
+
 def chunks(file: File) -> Iterator[Chunk]:
     return line_chunks(file) if is_lines(file.path) else text_chunks(file)
 
 
 def is_lines(path: pathlib.PurePath) -> bool:
-    return ".jsonl" in path.suffixes[-2:]
+    """Whether the name says that a file holds JSON lines, packed or not.
+
+    >>> is_lines(pathlib.PurePath("c4-train.00000-of-01024.json.gz")), is_lines(pathlib.PurePath("lines.jsonl.txt"))
+    (True, False)
+    """
+    inner = path.with_suffix("") if path.suffix.lower() in PACKED else path
+    return inner.suffix.lower() in JSON_LINES

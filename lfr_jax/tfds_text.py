@@ -1,5 +1,6 @@
 """Text of TFDS data sets that lie on disk in a random-access format. TensorFlow is not needed."""
 
+import contextlib
 import functools
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,7 +21,8 @@ def of_name(name: str, split: str = "train", text_feature: str = "text", data_di
       data_dir: the folder of the data sets; TFDS's own default if None.
 
     Raises:
-      ValueError: no such data set or split.
+      FileNotFoundError: the data set is not on disk.
+      ValueError: no such data set or split, or its format is read from the beginning alone.
     """
     builder, data = opened(name, split, data_dir)
     size = builder.info.splits[split].num_bytes or 0
@@ -31,7 +33,7 @@ def of_name(name: str, split: str = "train", text_feature: str = "text", data_di
         for start, share in zip(starts, corpus.spread(size, max(len(starts), 1))):
             yield Examples(name, split, text_feature, data_dir, start, min(start + PER_CHUNK, len(data)), share)
 
-    return Input(stamp, size, chunks)
+    return Input(stamp, size, chunks, f"tfds:{builder.info.full_name}")
 
 
 class Examples(NamedTuple):
@@ -64,13 +66,25 @@ def opened(name: str, split: str, data_dir: str | None):
     """The builder of a data set, and its examples."""
     import tensorflow_datasets as tfds  # here, for those who read files alone
 
-    try:
+    where = data_dir or tfds.core.constants.DATA_DIR
+    with explained(f"TFDS data set {name!r}, in {where}"):
         if name.split("/")[0] == "c4":
             from tensorflow_datasets.text.c4 import C4  # noqa: F401  its import makes the name known
         builder = tfds.builder(name, data_dir=data_dir)
+    if not builder.is_prepared():
+        raise FileNotFoundError(
+            f"TFDS data set {name!r}: found nothing in {builder.data_path}; prepare it, with `tfds build {name} "
+            f"--file_format=array_record --data_dir={where}`, or name the folder that it lies in with --tfds-dir"
+        )
+    with explained(f"TFDS data set {name!r}, split {split!r}, in {builder.data_path}"):
         return builder, builder.as_data_source(split=split)
+
+
+@contextlib.contextmanager
+def explained(what: str) -> Iterator[None]:
+    """The first line of the library's errors."""
+    try:
+        yield
     except (AssertionError, NotImplementedError, OSError, ValueError) as error:
-        raise ValueError(
-            f"TFDS data set {name!r}, split {split!r}, in {data_dir or 'the default folder'}: "
-            f"{str(error).splitlines()[0]} Expected one prepared with file_format='array_record'."
-        ) from error
+        detail = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(f"{what}: {detail}. Expected one prepared with file_format='array_record'.") from error

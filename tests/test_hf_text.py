@@ -1,11 +1,14 @@
 """Hugging Face data sets as text; the Hub itself is not asked."""
 
 import json
+import pickle
 import sys
+import types
+from typing import NamedTuple
 
 import pytest
 
-from lfr_jax import corpus, hf_text
+from lfr_jax import corpus, hf_text, prepare
 from lfr_jax.corpus import Fields
 
 
@@ -54,6 +57,65 @@ def test_what_is_not_there(library, folder):
     """Catches: a traceback of the library for a misspelt split."""
     with pytest.raises(ValueError, match="split 'tran'"):
         hf_text.of_name(str(folder), "tran")
+
+
+class Streamed(NamedTuple):
+    """What `datasets` gives for a data set that is streamed."""
+
+    texts: list[str]
+    num_shards: int = 2
+    info: types.SimpleNamespace = types.SimpleNamespace(version="0.0.0")
+
+    def shard(self, num_shards: int, index: int) -> list[dict]:
+        return [{"text": text} for text in self.texts[index::num_shards]]
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """The commits of a data set on the Hub, newest last; in place of the network, at the edge of both libraries."""
+    api = pytest.importorskip("huggingface_hub").HfApi
+    commits = {"c0ffee": ["one", "two"]}
+    monkeypatch.setattr(api, "dataset_info", lambda self, repo_id: types.SimpleNamespace(sha=[*commits][-1]))
+
+    def load_dataset(name, config, *, split, revision, streaming):
+        assert (name, streaming) == ("some/set", True)
+        return Streamed(commits[revision])
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    hf_text.opened.cache_clear()
+    yield commits
+    hf_text.opened.cache_clear()
+
+
+def test_one_commit_is_read_to_the_end(hub, tmp_path):
+    """Catches: two commits of a data set mixed, by workers or by a run that goes on; one that nobody can name later."""
+    place = hf_text.of_name("some/set")
+    chunks = pickle.loads(pickle.dumps(list(place.chunks())))
+    hub["decade"] = ["other", "text"]
+    hf_text.opened.cache_clear()  # as in another process
+    assert [document.text for chunk in chunks for document in chunk.documents()] == ["one", "two"]
+    later = hf_text.of_name("some/set")
+    assert [document.text for document in corpus.documents([later])] == ["other", "text"]
+    assert place.stamp != later.stamp
+    assert later.stamp == hf_text.of_name("some/set").stamp
+    prepare.prepare_paths(out=str(tmp_path / "out"), hf=("some/set",), byte_tokenizer=True, workers=1)
+    card = json.loads((tmp_path / "out/prepared.json").read_text())
+    assert card["origins"] == ["hf://datasets/some/set@decade"]
+
+
+def test_the_hub_cannot_be_reached(hub, monkeypatch):
+    """Catches: a traceback of the HTTP library, whose errors are no OSError."""
+    import huggingface_hub
+
+    class ConnectError(Exception):
+        pass
+
+    def refused(self, repo_id):
+        raise ConnectError("[Errno -2] Name or service not known\nmore")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refused)
+    with pytest.raises(ValueError, match="'some/set', of which the newest commit .*: .* Name or service not known$"):
+        hf_text.of_name("some/set")
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch):

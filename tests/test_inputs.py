@@ -14,22 +14,26 @@ def read(*paths) -> list[Document]:
 
 
 def test_folders_are_laid_out_as_domain_and_source(tmp_path):
-    """Catches: the disk's order; hidden files; absolute paths in ids; a domain or source from the wrong folder; each
-    short text a source by itself, which would be too short for a block."""
+    """Catches: the disk's order; hidden files; a folder left out because it is a link; absolute paths in ids; a domain
+    or source from the wrong folder; each short text a source by itself, which would be too short for a block."""
     top = tmp_path / "top"
     names = ("b/2.txt", "b/10.txt", "a/deep/x.md", "a/deep/er/y.md", ".git/config", "b/.DS_Store", "loose.txt")
     for name in names:
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_text(name)
-    for name in ("b/lines.v1.jsonl", "a/deep/lines.jsonl", "loose.jsonl"):
+    for name in ("b/lines.v1.json", "a/deep/lines.jsonl", "loose.jsonl"):
         (top / name).write_text(json.dumps({"text": "t"}))
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/text.txt").write_text("far")
+    (top / "c").symlink_to(tmp_path / "far")
     assert [(d.id, d.domain, d.source) for d in read(top)] == [
         ("a/deep/er/y.md", "a", "deep"),
         ("a/deep/lines.jsonl:1", "a", "deep"),
         ("a/deep/x.md", "a", "deep"),
         ("b/10.txt", "b", "b"),
         ("b/2.txt", "b", "b"),
-        ("b/lines.v1.jsonl:1", "b", "lines"),
+        ("b/lines.v1.json:1", "b", "lines"),
+        ("c/text.txt", "c", "c"),
         ("loose.jsonl:1", "top", "loose"),
         ("loose.txt", "top", "top"),
     ]

@@ -119,8 +119,12 @@ def test_the_same_files_elsewhere_are_the_same_store(tmp_path):
 
 def test_folders_are_domains_and_files_sources(tmp_path):
     """Catches: blocks across files; a domain of a file's own folder however deep it lies; hidden
-    files; documents counted from each file's start."""
-    for name, first in (("web/2024/a.bin", 1), ("web/b.npy", 2), ("code/c.bin", 3), (".trash/d.bin", 4)):
+    files; a folder left out because it is a link; documents counted from each file's start."""
+    (tmp_path / "far").mkdir()
+    written.nanogpt(tmp_path / "far/a.bin", [1] * 50)
+    (tmp_path / "in/web").mkdir(parents=True)
+    (tmp_path / "in/web/2024").symlink_to(tmp_path / "far")
+    for name, first in (("web/b.npy", 2), ("code/c.bin", 3), (".trash/d.bin", 4)):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         written.nanogpt(tmp_path / "in" / name, [first] * 50)
     (tmp_path / "in/web/notes.txt").write_text("no tokens")

@@ -13,7 +13,7 @@ import pytest
 
 from lfr_jax import corpus, inputs, segments, spool, text_files, tokenizer
 from lfr_jax.corpus import Document
-from lfr_jax.spool import Spool, work_folder
+from lfr_jax.spool import Spool, kept_work_named, work_folder
 from lfr_jax.tokenizer import Bytes
 
 
@@ -186,12 +186,13 @@ def test_killed_and_run_again(texts, tmp_path, monkeypatch):
 
 
 def test_the_work_folder_stays_if_it_is_of_use(tmp_path):
-    """Catches: hours of work removed with an error; an empty folder, or a new parent, left behind; two processes at
-    once."""
-    for kept in (False, True):
-        with pytest.raises(RuntimeError) as raised, work_folder(tmp_path / "new/parent/out") as folder:
-            if kept:
-                (folder / "x.index").write_text("")
+    """Catches: hours of work removed with an error; a folder that holds nothing but empty chunks, or a new parent, left
+    behind; two processes at once."""
+    for content, kept in (("", False), ("tokens", True)):
+        out = tmp_path / "new/parent/out"
+        with pytest.raises(RuntimeError) as raised, work_folder(out) as folder, kept_work_named(folder):
+            (folder / "x.index").write_text("")
+            (folder / "x.tokens").write_text(content)
             with pytest.raises(BlockingIOError, match="out: is being prepared by another process"):
                 with work_folder(tmp_path / "new/parent/out"):
                     raise AssertionError("was entered")
@@ -199,6 +200,9 @@ def test_the_work_folder_stays_if_it_is_of_use(tmp_path):
         assert folder.exists() == kept and (tmp_path / "new").exists() == kept
         notes = "".join(getattr(raised.value, "__notes__", []))
         assert ("the same command goes on from there" in notes and str(folder) in notes) == kept
+    with pytest.raises(RuntimeError) as raised, work_folder(tmp_path / "new/parent/out") as folder:
+        raise RuntimeError  # of what comes before the encoding
+    assert folder.exists() and not hasattr(raised.value, "__notes__")
     (tmp_path / "new/parent/out").mkdir()
     with pytest.raises(FileExistsError, match="never overwritten"), work_folder(tmp_path / "new/parent/out"):
         raise AssertionError("was entered")

@@ -42,6 +42,67 @@ def test_jsonl(tmp_path, suffix):
     assert read(path, domain="text")[1].domain == "b"
 
 
+@pytest.mark.parametrize(
+    "name", ["x.JSONL", "x.ndjson", "x.json", "c4-train.00000-of-01024.json.gz", "x.Json.ZST", "x.jsonl.GZ"]
+)
+def test_other_names_of_json_lines(tmp_path, name):
+    """Catches: C4 as it lies on the Hub, or a name in capitals, read as one document of JSON syntax."""
+    path = tmp_path / name
+    pack = PACK.get(path.suffix.lower(), bytes)
+    path.write_bytes(pack(jsonl({"text": "a"}, {"text": "b"})))
+    assert [(d.id, d.text) for d in read(path)] == [(f"{name}:1", "a"), (f"{name}:2", "b")]
+    for text in (f"text.{name}.txt", f"{path.stem}json", f"{name}.md"):
+        assert not text_files.is_lines(path.with_name(text))
+
+
+ONE_VALUE = [{"text": "a", "meta": {"n": 1}}, {"text": "b"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (json.dumps(ONE_VALUE), "a JSON array"),
+        (json.dumps(ONE_VALUE, indent=1), "a JSON array"),
+        ("\n" + json.dumps(ONE_VALUE).replace("}, {", "},\n{"), "a JSON array"),
+        (json.dumps({"data": ONE_VALUE}, indent=2), "a JSON object over several lines"),
+        ('{"text": "a",\n "id": 1}\n', "a JSON object over several lines"),
+    ],
+)
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_one_json_value_is_no_text(tmp_path, content, found, mark):
+    """Catches: JSON's own signs trained on; all lines of it taken for broken documents, or, few, lost as tolerated."""
+    for name in ("x.json", "x.jsonl.gz"):
+        path = tmp_path / name
+        path.write_bytes(PACK.get(path.suffix, bytes)((mark + content).encode()))
+        with pytest.raises(ValueError, match=f"{name}: found {found}, expected JSON lines, .* jq -c"):
+            read(path)
+
+
+def test_broken_lines_are_not_taken_for_one_value(tmp_path):
+    """Catches: a file refused because its first line was cut off, or is all of it, or is the only one that is good."""
+    path = tmp_path / "x.json"
+    for content, kinds in (
+        ('{"text": "cut\n{"text": "a"}\n', ["not JSON", None]),
+        ('{"text":\n{"text": "a"}\n', ["not JSON", None]),
+        ('{"text":\n', ["not JSON"]),
+        ('{"text": "a"}\nbad\n', [None, "not JSON"]),
+        ('bad\nbad\n{"text": "a"}', ["not JSON", "not JSON", None]),
+        ('{"text": bad}\nbad\n', ["not JSON", "not JSON"]),
+    ):
+        path.write_text(content)
+        assert [d.problem and d.problem.kind for d in read(path)] == kinds
+
+
+@pytest.mark.parametrize("read_bytes", [1, 1 << 20])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path, monkeypatch, read_bytes):
+    """Catches: the first line of each file of some Windows programs lost, as one that is not JSON."""
+    monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+    monkeypatch.setattr(corpus, "CHUNK_BYTES", 20)
+    path = tmp_path / "x.jsonl"
+    path.write_bytes("\ufeff".encode() + jsonl({"text": "a"}, {"text": "\ufeffb"}))
+    assert [(d.id, d.text) for d in read(path)] == [("x.jsonl:1", "a"), ("x.jsonl:2", "\ufeffb")]
+
+
 @pytest.mark.parametrize("suffix", PACK)
 def test_text_files_are_one_document(tmp_path, suffix):
     """Catches: line ends translated, a byte-order mark kept, a file cut into lines."""

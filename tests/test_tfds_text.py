@@ -58,6 +58,7 @@ def test_tfds(talks, monkeypatch):
     assert len(chunks) == 3 and sum(chunk.size for chunk in chunks) == place.size > 0
     assert place.stamp == tfds_text.of_name("tiny_talks", data_dir=talks).stamp
     assert place.stamp != tfds_text.of_name("tiny_talks", "other", data_dir=talks).stamp
+    assert place.origin == "tfds:tiny_talks/1.0.0"
 
 
 class RandomAccess:
@@ -82,6 +83,13 @@ def test_examples_without_text(talks, options, message):
     """Catches: a number encoded as text; a wrong feature's name that gives blank documents."""
     (document, *_) = corpus.documents([tfds_text.of_name("tiny_talks", data_dir=talks, **options)])
     assert document.problem.kind == "no text" and message in document.problem.where
+
+
+def test_a_set_that_is_not_on_disk(tmp_path):
+    """Catches: a known data set's absence told as a format that is not supported; where it was looked for not told."""
+    build = "tfds build lm1b --file_format=array_record"
+    with pytest.raises(FileNotFoundError, match=f"'lm1b': found nothing in {tmp_path}/lm1b/[0-9.]+; .*{build}"):
+        tfds_text.of_name("lm1b", data_dir=str(tmp_path))
 
 
 @pytest.mark.parametrize(

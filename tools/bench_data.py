@@ -57,7 +57,7 @@ def ours_unequal(folder: pathlib.Path, count: int, seed: int):
 def grain_array_record(folder: pathlib.Path, count: int, seed: int, options=None):
     """Grain as its tutorials have it: a record a block."""
     source = grain.sources.ArrayRecordDataSource(sorted(map(str, folder.glob("*.array_record"))))
-    dataset = grain.MapDataset.source(source).shuffle(seed)[: count * B].map(decoded).batch(B)
+    dataset = grain.MapDataset.source(source).shuffle(seed).repeat()[: count * B].map(decoded).batch(B)
     return iter(dataset.to_iter_dataset(options))
 
 
@@ -107,8 +107,10 @@ def make_store(folder: pathlib.Path, num_tokens: int) -> None:
         rng = np.random.default_rng(0)
         with write_store(folder / "store", VOCAB, VOCAB - 1, "none", "-") as writer:
             writer.source("random", "random")
-            for _ in range(num_tokens // 10_000_000):
-                writer.add(rng.integers(0, VOCAB, 10_000_000, np.uint16), np.full(10_000, 1000))
+            for first in range(0, num_tokens, 10_000_000):
+                count = min(num_tokens - first, 10_000_000)
+                lengths = np.diff([*range(0, count, 1000), count])  # documents of 1,000 tokens, but for the last
+                writer.add(rng.integers(0, VOCAB, count, np.uint16), lengths)
 
 
 def make_array_record(folder: pathlib.Path) -> None:
@@ -221,6 +223,8 @@ if __name__ == "__main__":
         waiting(cli.configured(Config, [asked.config, *settings], parser.prog), asked.steps)
     elif settings:
         parser.error(f"found {' '.join(settings)}, which goes with --config alone")
+    elif asked.tokens <= T:
+        parser.error(f"found --tokens {asked.tokens:g}, expected more than {T}: a block and its last target")
     else:
         make_store(asked.folder, int(asked.tokens))
         if "grain" in asked.loaders or "grain_4_threads" in asked.loaders:
