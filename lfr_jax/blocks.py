@@ -252,6 +252,11 @@ class Blocks:
         """The index into `store.sources` of each block."""
         return np.searchsorted(self.first_S, self.checked(ids), side="right") - 1
 
+    @property
+    def count_by_length(self) -> dict[int, int]:
+        """How many blocks there are of each length."""
+        return {self.seq_len: self.num_blocks}
+
     def by_length(self, ids: np.ndarray) -> list[tuple[int, slice | np.ndarray]]:
         """The blocks `ids`, parted by length: each length that is among them, and its places in `ids`."""
         return [(self.seq_len, slice(None))]

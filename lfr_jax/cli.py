@@ -108,17 +108,17 @@ def score(args: list[str]) -> None:
 
         Args:
           run: Run directory.
-          out: CSV file to write: block id, domain, loss (mean NLL, nats per token).
+          out: CSV file to write, or the URL of one: block id, domain, loss (mean NLL, nats per token).
           store: A prepared corpus, in place of the run's own.
           seq_len: Tokens in a block; 0: as in the run.
           packing: How documents become blocks; "": as in the run.
           shortest: Of by_length: tokens in the shortest blocks; 0: as in the run.
         """
         from lfr_jax import distributed, trained
-        from lfr_jax.paths import on_this_machine
+        from lfr_jax.paths import as_path
 
         distributed.refuse_many("lfr score")
-        loaded, path = trained.load(run), on_this_machine(out)
+        path, loaded = as_path(out), trained.load(run)
         return trained.write_scores(loaded, store, path, seq_len=seq_len, packing=packing, shortest=shortest)
 
     print(tyro.cli(arguments, args=args, prog="lfr score"))

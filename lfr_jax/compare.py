@@ -13,18 +13,25 @@ from lfr_jax.train import train
 def compare(config: Config, policies: list[str]) -> Path | None:
     """Trains `config` under each policy, prints the table, writes the report, prints and returns its path.
 
-    The first policy runs for the configuration's own number of steps, and what that costs is
+    The first policy runs for the configuration's own number of steps, and what that has cost is
     everybody's budget: a policy without scoring passes gets more steps. Each run lies in
     `run_dir/POLICY`; a comparison that was interrupted continues. Of several processes, the first one
     prints and writes, and the others return None.
+
+    Where blocks have several lengths, what the others will cost is an expectation, see `budget.Expected`;
+    the table has what they did cost.
     """
     with distributed.joined(config.distributed) as peers:
-        blocks = open_corpus(config.data).train
-        runs = equal_flops(config, policies, budget.budget(config, blocks.num_blocks, blocks.num_tokens))
+        cost = budget.expected(config, open_corpus(config.data).train)
+        steps, passes = asked(config, policies)
+        runs: dict[str, Config] = {}
         summaries: dict[str, dict[str, Any]] = {}
-        for name, run in runs.items():
+        for name in passes:
+            if summaries:
+                steps = cost.steps_within(summaries[policies[0]]["flops"], passes[name])
+            runs[name] = run = under(config, name, steps)
             if peers.first:
-                print(f"\n{name}: {run.train.steps} steps in {run.run_dir}", flush=True)
+                print(f"\n{name}: {steps} steps in {run.run_dir}", flush=True)
             summaries[name] = train(run).summary
         if peers.first:
             return written(as_path(config.run_dir) / "report", runs, summaries)
@@ -40,23 +47,21 @@ def written(folder: Path, runs: dict[str, Config], summaries: dict[str, dict[str
     return path
 
 
-def equal_flops(config: Config, policies: list[str], cost: budget.Budget) -> dict[str, Config]:
-    """The configuration of each policy, its steps set so that all cost the same to within one step."""
+def asked(config: Config, policies: list[str]) -> tuple[int, dict[str, int]]:
+    """The steps of the first policy, and how many scoring passes each one makes. Refuses what is no policy."""
 
     def phases_of(name: str, steps: int):
         return policy.build(policy.switch(config.schedule, name), steps).phases
 
-    reference = phases_of(policies[0], config.train.steps)
-    reference_steps = reference[-1].stop
-    flops = cost.flops(reference, reference_steps)
-    runs = {}
-    for name in policies:
-        scoring_passes = sum(phase.score for phase in phases_of(name, reference_steps))
-        steps = cost.steps_within(flops, scoring_passes)
-        runs[name] = dataclasses.replace(
-            config,
-            run_dir=str(as_path(config.run_dir) / name),
-            schedule=policy.switch(config.schedule, name),
-            train=dataclasses.replace(config.train, steps=steps),
-        )
-    return runs
+    steps = phases_of(policies[0], config.train.steps)[-1].stop
+    return steps, {name: sum(phase.score for phase in phases_of(name, steps)) for name in policies}
+
+
+def under(config: Config, name: str, steps: int) -> Config:
+    """The configuration under a policy, for so many steps."""
+    return dataclasses.replace(
+        config,
+        run_dir=str(as_path(config.run_dir) / name),
+        schedule=policy.switch(config.schedule, name),
+        train=dataclasses.replace(config.train, steps=steps),
+    )

@@ -97,6 +97,9 @@ def found(config: DistributedConfig) -> Cluster | None:
     Raises:
       ValueError: the settings are given in part, or make no sense; or a cluster that was detected cannot be read.
     """
+    for name in ("start_timeout", "heartbeat"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"distributed.{name} is {getattr(config, name)}, expected seconds, more than 0")
     given = {
         "--distributed.coordinator": config.coordinator or None,
         "--distributed.num-processes": config.num_processes or None,

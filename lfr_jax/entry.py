@@ -36,6 +36,11 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
             f"data.seq_len={config.data.seq_len} is longer than model.max_len={config.model.max_len}: "
             "raise model.max_len, or cut shorter blocks"
         )
+    if config.data.curriculum != "uniform" and config.data.packing != "by_length":
+        raise ValueError(
+            f"data.curriculum={config.data.curriculum} orders blocks by their length, and those of data.packing="
+            f"{config.data.packing} have one: set data.packing=by_length, or leave data.curriculum out"
+        )
     for name, batch, pieces in [
         ("train.batch_size", train.batch_size, train.accumulate * rows),
         ("train.score_batch", train.score_batch, rows),
@@ -81,12 +86,20 @@ def check_shared(run: RunDir, last: int | None) -> None:
     found = latest_step(run.path / "checkpoints")
     if found != last or not run.exists:
         raise ValueError(
-            f"run_dir={run.path} is not the folder that process 0 has under this name (found checkpoint {found}, there "
-            f"it is {last}): name one on a file system that all hosts share"
+            f"run_dir={run.path} is not the folder that process 0 has under this name (found "
+            f"{'checkpoint ' + str(found) if run.exists else 'no run'}, there it is checkpoint {last}): name one on a "
+            "file system that all hosts share"
         )
 
 
-def check_fingerprint(of_run: str, of_store: str, config: Config) -> None:
+def check_meta(meta: dict[str, Any], of_store: str, config: Config) -> None:
+    """Raises ValueError unless the run of a checkpoint, which says this of itself, can go on with the store."""
+    of_run = meta["fingerprint"]
+    if "spent" not in meta:
+        raise ValueError(
+            f"the checkpoint in {config.run_dir} does not say what the run has cost so far: an older release wrote it; "
+            "go on with that one, or choose another run_dir"
+        )
     if of_run != of_store:
         raise ValueError(
             f"the run in {config.run_dir} was trained on another store (fingerprint {of_run[:12]}…) than "

@@ -8,6 +8,7 @@ import numpy as np
 
 from lfr_jax import score
 from lfr_jax.blocks import Blocks
+from lfr_jax.steps import mean_nll
 
 
 class Loss(NamedTuple):
@@ -44,7 +45,7 @@ def held_out_loss(
 
     def mean(of_N):
         tokens = count_N[of_N].sum()
-        return Loss(float(nll_N[of_N].sum() / tokens), int(tokens))
+        return Loss(float(mean_nll(nll_N[of_N].sum(), tokens)), int(tokens))
 
     by_domain = {name: ids[blocks.domain_N[ids] == domain] for domain, name in enumerate(blocks.domains)}
     return {name: mean(of_N) for name, of_N in by_domain.items() if len(of_N)} | {"all": mean(ids)}

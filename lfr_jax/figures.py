@@ -92,7 +92,7 @@ def timeline(runs: list[Results]) -> Figure:
 
 
 def sampled(runs: list[Results], censuses: list[Census], count: int = 50) -> Figure:
-    """Perplexity of `count` probes, evenly spaced over all of them, and the mean of all of a domain."""
+    """Perplexity of `count` probes, evenly spaced over all of them, and that of a domain's tokens."""
     chosen = np.argsort(runs[0].domain_N, kind="stable")
     shown_N = np.isin(np.arange(len(chosen)), chosen[evenly(len(chosen), count)])
     return blocks_of_each_domain(runs, censuses, [shown_N] * len(runs), CLASSES)
@@ -111,7 +111,7 @@ def forgotten(runs: list[Results], censuses: list[Census], count: int = 30) -> F
 
 
 def blocks_of_each_domain(runs: list[Results], censuses: list[Census], shown: list[np.ndarray], kinds) -> Figure:
-    """A panel for each run and domain: perplexities of the blocks `shown`, coloured by class, and the domain's mean."""
+    """A panel for each run and domain: perplexities of the blocks `shown`, coloured by class, and the domain's."""
     domains = runs[0].domains
     drawing, panels = grid(len(runs), len(domains), sharey=True)
     for axes, (run, census, shown_N, domain) in zip(
@@ -121,7 +121,7 @@ def blocks_of_each_domain(runs: list[Results], censuses: list[Census], shown: li
         for name in kinds:
             drawn_N = here_N & shown_N & (census.class_N == CLASSES.index(name))
             axes.plot(run.step_M, np.exp(run.loss_NxM[drawn_N]).T, color=CLASS_COLORS[name], lw=0.7, alpha=0.8)
-        axes.plot(run.step_M, np.exp(run.loss_NxM[here_N].mean(axis=0)), color=GREEN, lw=2.2)
+        axes.plot(run.step_M, np.exp(run.loss_of(here_N)), color=GREEN, lw=2.2)
         found = np.isin(census.class_N[here_N], [CLASSES.index(name) for name in kinds]).sum()
         axes.set_title(f"{title(f'{run.name}: {domain}')}\n{shown_N[here_N].sum()} of {found}", fontsize="medium")
         axes.set_xlabel("steps")
@@ -137,7 +137,7 @@ def blocks_of_each_domain(runs: list[Results], censuses: list[Census], shown: li
 def means(runs: list[Results], owner: Results, chosen_N: np.ndarray) -> Figure:
     """The perplexity of the probes `chosen_N` under each run, against FLOPs; the phases are those of `owner`.
 
-    It is the exponential of their mean loss. Blocks are equally long, so that is the loss of their tokens.
+    It is the exponential of the mean loss of their tokens.
     """
     everywhere_N = np.ones(len(chosen_N), bool)
     groups = {"all domains": everywhere_N} | {domain: runs[0].domain_N == domain for domain in runs[0].domains}
@@ -146,7 +146,7 @@ def means(runs: list[Results], owner: Results, chosen_N: np.ndarray) -> Figure:
     for axes, (name, here_N) in zip(panels, groups.items(), strict=True):
         for number, run in enumerate(runs):
             axes.plot(
-                [run.flops[step] for step in run.step_M], np.exp(run.loss_NxM[here_N & chosen_N].mean(axis=0)),
+                [run.flops[step] for step in run.step_M], np.exp(run.loss_of(here_N & chosen_N)),
                 color=cycled(COLORS, number), ls=cycled(LINES, number), marker=".", ms=4, label=plain(run.name),
             )  # fmt: skip
         axes.set_title(f"{title(name)}\n{(here_N & chosen_N).sum()} of {here_N.sum()}", fontsize="medium")

@@ -78,9 +78,14 @@ class LengthBlocks(Blocks):
     def summary(self) -> str:
         """How the tokens of the store are spread over the lengths, and how many are left out."""
         total = self.store.card["tokens"]
-        blocks_G = np.bincount(self.bucket_N, minlength=len(self.lengths))
-        shares = "  ".join(f"{T} {100 * n * T / total:.1f} %" for T, n in zip(self.lengths, blocks_G))
+        shares = "  ".join(f"{T} {100 * n * T / total:.1f} %" for T, n in self.count_by_length.items())
         return f"tokens in blocks of  {shares}  left out {100 * (1 - self.num_tokens / total):.1f} %"
+
+    @property
+    def count_by_length(self) -> dict[int, int]:
+        """How many blocks there are of each length, the longest first."""
+        blocks_G = np.bincount(self.bucket_N, minlength=len(self.lengths))
+        return dict(zip(self.lengths, blocks_G.tolist()))
 
     def by_length(self, ids: np.ndarray) -> list[tuple[int, np.ndarray]]:
         """The blocks `ids`, parted by length: each length that is among them, and its places in `ids`."""

@@ -38,7 +38,7 @@ class PackedBlocks(Blocks):
         self.long_L = np.flatnonzero(targets_D >= seq_len).astype(number)  # documents that fill rows
         self.full_L1 = np.append(0, np.cumsum(targets_D[self.long_L] // seq_len))  # full rows before each of them
         self.full_S1 = self.full_L1[np.searchsorted(self.long_L, bounds_S1)]
-        rest_D = (targets_D % seq_len).astype(np.min_scalar_type(seq_len))
+        rest_D = (targets_D % seq_len).astype(np.min_scalar_type(seq_len + 1))
         del targets_D  # 8 bytes a document
 
         shared_S = [share(rest_D[first:stop], seq_len + 1) for first, stop in zip(bounds_S1, bounds_S1[1:])]

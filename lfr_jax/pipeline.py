@@ -30,7 +30,7 @@ class Cut(NamedTuple):
     """Draws cut into batches of one size, the last one filled up with −1.
 
     Args:
-      draws: positions int[...] -> block ids, and a length: a `schedule.Plan`, or `InOrder`.
+      draws: positions int[...] -> block ids, and a length: a `schedule.Plan`, or an array of ids.
     """
 
     draws: object
@@ -66,19 +66,6 @@ class Interleaved:
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.kinds[self.kind_S[index]][self.number_S[index]]
-
-
-class InOrder:
-    """The blocks `ids` (all of them if an int: 0, 1, ..., n−1), once, in order: for scoring and evaluation."""
-
-    def __init__(self, ids: int | np.ndarray):
-        self.ids = ids
-
-    def __len__(self) -> int:
-        return self.ids if isinstance(self.ids, int) else len(self.ids)
-
-    def __getitem__(self, positions: np.ndarray) -> np.ndarray:
-        return positions if isinstance(self.ids, int) else self.ids[positions]
 
 
 class Transform(Protocol):

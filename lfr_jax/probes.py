@@ -1,11 +1,12 @@
 """Probes: the same few training blocks, looked at again and again, to show what becomes of a block.
 
-`probes.csv` has their losses (mean NLL, nats per token) whenever they are measured, `rates.csv` the
+`probes.csv` has their losses (mean NLL in nats per token, and of how many) whenever they are measured, `rates.csv` the
 rate of each on entry of each phase: 1 is the mean rate over all blocks, 0 is not drawn.
 """
 
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,9 @@ from lfr_jax import evaluate, score
 from lfr_jax.blocks import Blocks
 from lfr_jax.metrics import Table
 from lfr_jax.schedule import Phase
+from lfr_jax.steps import mean_nll
 
-LOSSES = ("step", "phase", "block", "domain", "loss")
+LOSSES = ("step", "phase", "block", "domain", "loss", "tokens")
 RATES = ("step", "phase", "stop", "block", "rate")
 
 
@@ -57,13 +59,14 @@ class Probes:
         if self.losses.last == step:
             return
         phase = next(phase.name for phase in self.phases if step <= phase.stop)
-        loss = {block: nll / count for batch in score.on_host(measured) for block, nll, count in zip(*batch)}
-        self.losses.append(
-            [
-                dict(step=step, phase=phase, block=block, domain=self.domain(block), loss=loss[block])
-                for block in self.ids
-            ]
-        )
+        found = {block: sums for batch in score.on_host(measured) for block, *sums in zip(*batch)}
+
+        def row(block: int) -> dict[str, Any]:
+            nll, count = found[block]
+            domain, loss = self.domain(block), mean_nll(nll, count)
+            return dict(step=step, phase=phase, block=block, domain=domain, loss=loss, tokens=int(count))
+
+        self.losses.append([row(block) for block in self.ids])
 
     def enter(self, phase: Phase, rates_N: np.ndarray) -> None:
         """Writes the rates of a phase, unless they stand there already."""

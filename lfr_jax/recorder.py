@@ -26,6 +26,8 @@ class Measured(NamedTuple):
 
     step: int  # number of the step, from 1: the state's step after it
     phase: str
+    tokens: int  # trained on so far
+    flops: int  # spent so far, scoring included
     ids_B: np.ndarray  # the blocks that it was trained on
     on_device: dict[str, Any]  # f32[] of each name in CHECKED
 

@@ -119,8 +119,8 @@ def followed(runs: list[Results], divided: Split | None, kept: bool) -> tuple[Fi
         return figures.words(caption), caption
     which = f"kept in {phase}" if kept else f"left out in {phase}, and drawn again later"
     return figures.means(runs, divided.run, chosen_N), (
-        f"{number}. Perplexity of the probes {which}, at equal cost. It is the exponential of their mean loss; blocks "
-        "are equally long, so that is the loss of their tokens, and no mean of perplexities. The phases are those of "
+        f"{number}. Perplexity of the probes {which}, at equal cost. It is the exponential of the mean loss of their "
+        "tokens, and no mean of perplexities. The phases are those of "
         f"{divided.run.name}, in grey where they leave probes out. Where one begins with a scoring pass, two points "
         "lie apart by what the pass cost."
     )

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lfr_jax.checkpoint import attempt, latest_step, read_meta
+from lfr_jax.checkpoint import latest_step, read_meta
+from lfr_jax.damage import attempt
 from lfr_jax.paths import Path
-from lfr_jax.remote_files import read_bytes
+from lfr_jax.remote_files import exists, read_bytes
 from lfr_jax.run_dir import RunDir
 from lfr_jax.schedule import Phase
 from lfr_jax.text import nearest
@@ -30,6 +31,7 @@ class Results(NamedTuple):
     block_N: np.ndarray  # i64[N]: ids
     domain_N: np.ndarray  # str[N]
     step_M: np.ndarray  # i64[M]: number of steps before the measurement
+    tokens_N: np.ndarray  # f64[N]: whose mean a loss is
     loss_NxM: np.ndarray  # f64[N, M]: mean NLL, nats per token
     rate_NxP: np.ndarray  # f64[N, P]: 1 is the mean over all blocks of the corpus, 0 is not drawn
     flops: dict[int, float]  # spent up to each step, scoring included
@@ -37,6 +39,10 @@ class Results(NamedTuple):
     @property
     def domains(self) -> list[str]:
         return sorted(set(self.domain_N))
+
+    def loss_of(self, chosen_N: np.ndarray) -> np.ndarray:
+        """f64[M]: the loss of the probes `chosen_N`, taken together: the mean over their tokens, nats per token."""
+        return np.average(self.loss_NxM[chosen_N], axis=0, weights=self.tokens_N[chosen_N])
 
 
 def read_results(folder: Path, name: str) -> Results:
@@ -75,6 +81,8 @@ def read_results(folder: Path, name: str) -> Results:
         block_N=np.array([int(row["block"]) for row in trained[0]])[finite_N],
         domain_N=np.array([printable(row["domain"]) for row in trained[0]])[finite_N],
         step_M=np.array([int(rows[0]["step"]) for rows in trained]),
+        # Older releases wrote none: their probes count alike.
+        tokens_N=np.array([float(row.get("tokens", 1)) for row in trained[0]])[finite_N],
         loss_NxM=loss_NxM[finite_N],
         rate_NxP=numbers(rates, "rate").T[finite_N],
         flops={0: 0.0} | {int(row["step"]): float(row["flops"]) for row in read(folder / "metrics.csv")},
@@ -133,7 +141,7 @@ def split(runs: list[Results], phase: str = "") -> Split | None:
 
 def whole_steps(path: Path) -> list[list[dict[str, str]]]:
     """The rows of each step, as many as the first has; a last step with fewer is still being written."""
-    rows = read(path) if path.exists() else []
+    rows = read(path) if exists(path) else []
     steps = [list(of_step) for _, of_step in groupby(rows, key=lambda row: row["step"])]
     return [of_step for of_step in steps if len(of_step) == len(steps[0])]
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from lfr_jax import pipeline, schedule
 from lfr_jax.blocks import Blocks
+from lfr_jax.steps import mean_nll
 
 
 def observe_all(sched: schedule.Schedule, schedule_state, step: int, measured: Iterator):
@@ -14,7 +15,7 @@ def observe_all(sched: schedule.Schedule, schedule_state, step: int, measured: I
     observe = jax.jit(sched.observe, donate_argnums=0)
     for batch, (nll_B, count_B) in measured:
         replicated = jax.sharding.PartitionSpec()
-        ids_B, losses_B = (jax.reshard(x, replicated) for x in (batch["ids"], nll_B / count_B))
+        ids_B, losses_B = (jax.reshard(x, replicated) for x in (batch["ids"], mean_nll(nll_B, count_B)))
         schedule_state = observe(schedule_state, ids_B, losses_B, np.int32(step))
     return schedule_state
 
@@ -56,10 +57,7 @@ def losses(
     many blocks are done.
     """
     ids = np.arange(blocks.num_blocks) if ids is None else ids
-    kinds = [
-        pipeline.Cut(pipeline.InOrder(ids[some]), batch_size * (blocks.seq_len // length))
-        for length, some in blocks.by_length(ids)
-    ]
+    kinds = [pipeline.Cut(ids[some], batch_size * (blocks.seq_len // length)) for length, some in blocks.by_length(ids)]
     wanted = pipeline.Interleaved(kinds, np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds]))
     previous = ()
     for host_batch in pipeline.batches(wanted, blocks, mesh, workers=workers):

@@ -79,9 +79,9 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumula
         nll_B, count_B = block_nll(config, params, batch["tokens"], eos_id)
         weighted_B = nll_B
         if schedule.loss_weights is not None:
-            losses_B = jax.lax.stop_gradient(nll_B / count_B)
+            losses_B = jax.lax.stop_gradient(nll_B / count_B)  # NaN without a target: not to be compared with others
             weights_B = schedule.loss_weights(schedule_state, *map(replicated, (batch["ids"], losses_B)))
-            # A row of padding has no loss, and its weight may be NaN.
+            # The weight may then be NaN too.
             weighted_B = jnp.where(count_B > 0, nll_B * jax.reshard(weights_B, BATCH), 0.0)
         return jnp.sum(weighted_B) / num_targets, (nll_B, count_B)
 
@@ -103,14 +103,14 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumula
     def train_step(state: TrainState, batch):
         grads, (nll_B, count_B) = gradients(state.params, batch, state.schedule)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        losses_B = nll_B / count_B
+        losses_B = mean_nll(nll_B, count_B)
         schedule_state = state.schedule
         if schedule.observe_train:  # a scatter of B numbers: no host sees them
             schedule_state = schedule.observe(
                 schedule_state, replicated(batch["ids"]), replicated(losses_B), state.step
             )
         metrics = {
-            "loss": jnp.sum(nll_B) / jnp.sum(count_B),
+            "loss": mean_nll(jnp.sum(nll_B), jnp.sum(count_B)),
             "grad_norm": optax.tree.norm(grads),
             "update_norm": optax.tree.norm(updates),
             "losses": losses_B,
@@ -124,9 +124,18 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumula
 def make_score_step(config: ModelConfig, eos_id: int) -> Callable:
     """Builds `score(params, tokens_BxT1) -> (nll_B, count_B)`, jitted: a forward pass, vmapped over blocks.
 
-    A block's mean NLL in nats per token is nll / count; a row of padding has count 0.
+    A block's mean NLL in nats per token is `mean_nll` of the two; a row of padding has count 0.
     """
     return jax.jit(lambda params, tokens_BxT1: block_nll(config, params, tokens_BxT1, eos_id))
+
+
+def mean_nll(nll, count):
+    """Nats per token, f32[...]. Where there is no target it is 0, as nothing can be learned there.
+
+    With document masks a block of nothing but end-of-text has none. NaN would mean that it was never measured, and
+    such blocks are what `lfr` takes first.
+    """
+    return nll / (count + (count == 0))
 
 
 def block_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):

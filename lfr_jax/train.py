@@ -90,7 +90,7 @@ class Trainer:
         self.config, self.corpus, self.schedule, self.mesh, self.run_dir = config, corpus, sched, mesh, run
         self.info, self.peers = info, peers
         self.num_steps = sched.phases[-1].stop
-        self.budget = budget.budget(config, corpus.train.num_blocks, corpus.train.num_tokens)
+        self.spent = budget.Spent()
         self.optimizer = optimizer.make_optimizer(config.optimizer, self.num_steps)
         self.learning_rate = optimizer.learning_rate(config.optimizer, self.num_steps)
         eos_id = corpus.tokenizer.eos_id
@@ -126,13 +126,19 @@ class Trainer:
             for batch in self.phase_batches(state, index, step):
                 state, on_device = self.train_step(state, pipeline.place(batch, self.mesh))
                 step += 1
-                self.record(self.recorder.add(Measured(step, phase.name, batch["ids"], on_device)))
+                self.spent = self.spent.train(self.config.model, len(batch["ids"]), batch["tokens"].shape[1] - 1)
+                tokens, flops = self.spent.trained_tokens, self.spent.flops
+                self.record(self.recorder.add(Measured(step, phase.name, tokens, flops, batch["ids"], on_device)))
                 if self.due(step, self.config.train.eval_every):
                     self.evaluate(state, step)
                 stop = terminated(step) and step < self.num_steps
                 if stop or self.due(step, self.config.train.checkpoint_every):
                     self.save(state)
                 if stop:
+                    self.progress.note(
+                        f"step {step}/{self.num_steps}  SIGTERM: saving, then exit code {PREEMPTED}; the same command "
+                        "goes on from here"
+                    )
                     raise SystemExit(PREEMPTED)
         return self.finish(state)
 
@@ -144,8 +150,10 @@ class Trainer:
             state = steps.init_state(*parts, self.config.train.seed)
         else:
             state, meta = restored
-            entry.check_fingerprint(meta["fingerprint"], self.corpus.fingerprint, self.config)
+            entry.check_meta(meta, self.corpus.fingerprint, self.config)
             self.clock.credit(meta["seconds"])
+            self.spent = budget.Spent(*meta["spent"])
+        self.run_dir.fetch()
         if self.peers.first:
             self.metrics.rewind(int(state.step))
         self.probes.rewind(int(state.step))
@@ -164,6 +172,7 @@ class Trainer:
             ids = score.sample(groups_N, count, config.train.seed, index)
             with self.scored("scoring", state, ids, config.data.workers) as measured:
                 schedule_state = score.observe_all(self.schedule, schedule_state, phase.start, measured)
+            self.spent = self.spent.score(config.model, self.corpus.train, ids)
         return state._replace(schedule=self.begin(schedule_state, index))
 
     def probe(self, state: steps.TrainState, step: int) -> None:
@@ -214,8 +223,8 @@ class Trainer:
                 "loss": numbers["loss"],
                 "grad_norm": numbers["grad_norm"],
                 "learning_rate": rate,
-                "tokens": self.budget.train_tokens(at.step),
-                "flops": self.budget.flops(self.schedule.phases, at.step),
+                "tokens": at.tokens,
+                "flops": at.flops,
                 "blocks": f"{zlib.crc32(at.ids_B.tobytes()):08x}",  # shows which blocks, in which order
                 "seconds": self.clock.seconds,
             }
@@ -223,7 +232,8 @@ class Trainer:
         ]
         if self.peers.first:
             self.metrics.train(rows)
-        self.progress.update(rows[-1]["step"], rows[-1]["loss"], self.budget.tokens_per_step)
+        tokens_per_step = self.config.train.batch_size * self.config.data.seq_len
+        self.progress.update(rows[-1]["step"], rows[-1]["loss"], tokens_per_step)
 
     def due(self, step: int, every: int) -> bool:
         """At each multiple of `every`, but for the last step: `finish` does what is due there."""
@@ -250,20 +260,18 @@ class Trainer:
         """Starts a checkpoint. What was measured is read first: a non-finite loss or gradient stops it."""
         self.record(self.recorder.read())
         self.run_dir.publish()
-        self.checkpoints.save(state, {"fingerprint": self.corpus.fingerprint, "seconds": self.clock.seconds})
+        meta = {"fingerprint": self.corpus.fingerprint, "seconds": self.clock.seconds, "spent": self.spent}
+        self.checkpoints.save(state, meta)
 
     def finish(self, state: steps.TrainState) -> Result:
         """The last evaluation, the summary, the last checkpoint: where that stands, the others do too."""
-        step, phases = self.num_steps, self.schedule.phases
-        losses, device = self.evaluate(state, step), self.mesh.devices.flat[0]
+        losses, device = self.evaluate(state, self.num_steps), self.mesh.devices.flat[0]
         summary = {
             "policy": self.config.schedule.policy,
-            "steps": step,
-            "trained_tokens": self.budget.train_tokens(step),
-            "scored_tokens": self.budget.scored_tokens(phases, step),
-            "flops": self.budget.flops(phases, step),
+            "steps": self.num_steps,
+            **self.spent._asdict(),
             "seconds": self.clock.seconds,
-            "mfu": mfu(self.budget.flops(phases, step), self.clock.seconds, device.device_kind, self.mesh.size),
+            "mfu": mfu(self.spent.flops, self.clock.seconds, device.device_kind, self.mesh.size),
             "held_out_loss": {domain: loss.loss for domain, loss in losses.items()},
         }
         if self.peers.first:

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import pathlib
 from typing import Any, NamedTuple
 
 import jax
@@ -12,8 +11,8 @@ from lfr_jax import checkpoint, decode, model, references, score, steps, tokeniz
 from lfr_jax import evaluate as held_out
 from lfr_jax.config import Config
 from lfr_jax.corpora import Corpus, open_corpus
-from lfr_jax.files import complete_file
-from lfr_jax.paths import as_path
+from lfr_jax.paths import Path, as_path
+from lfr_jax.remote_run import complete_file_at
 from lfr_jax.run_dir import RunDir
 from lfr_jax.sharding import make_mesh
 
@@ -49,7 +48,7 @@ def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_o
         )
 
 
-def write_scores(run: Trained, store: str, out: pathlib.Path, **cut: int | str) -> str:
+def write_scores(run: Trained, store: str, out: Path, **cut: int | str) -> str:
     """Writes block id, domain and loss (mean NLL, nats per token) of every training block as CSV.
 
     Blocks are cut as in the run, but for what `cut` says of its `config.data`. The first line, a
@@ -57,14 +56,14 @@ def write_scores(run: Trained, store: str, out: pathlib.Path, **cut: int | str) 
     `references.read_scores` can refuse scores of other blocks.
     """
     blocks = corpus_for(run, store, **cut).train
-    with complete_file(out) as file, jax.set_mesh(run.mesh):
+    with complete_file_at(out) as file, jax.set_mesh(run.mesh):
         file.write(references.origin(blocks, run.step))
         table = csv.writer(file, lineterminator="\n")
         table.writerow(references.COLUMNS)
         measured = score.losses(score_step(run), run.params, blocks, score_batch(run), run.mesh)
         loss_N = np.empty(blocks.num_blocks, np.float32)
         for ids_B, nll_B, count_B in score.on_host(measured):
-            loss_N[ids_B] = nll_B / count_B
+            loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
         domains = (blocks.domains[domain] for domain in blocks.domain_N)
         table.writerows(zip(range(blocks.num_blocks), domains, loss_N))
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
@@ -73,8 +72,21 @@ def write_scores(run: Trained, store: str, out: pathlib.Path, **cut: int | str) 
 def generate(
     run: Trained, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
 ) -> str:
-    """The prompt and its continuation by at most `tokens` tokens, up to the end of the text or of `model.max_len`."""
-    prompt_ids = [run.tokenizer.eos_id, *run.tokenizer.encode(prompt)]  # a text begins where another one ended
+    """The prompt and its continuation by at most `tokens` tokens, up to the end of the text or of `model.max_len`.
+
+    The model reads the prompt as the beginning of a document, as it saw them in training: behind the end-of-text of
+    another one or, with `model.mask_documents`, behind nothing.
+
+    Raises:
+      ValueError: of `decode.generate`; or nothing to begin with: no prompt, under `model.mask_documents`.
+    """
+    before = [] if run.config.model.mask_documents else [run.tokenizer.eos_id]
+    prompt_ids = [*before, *run.tokenizer.encode(prompt)]
+    if not prompt_ids:
+        raise ValueError(
+            "found an empty prompt and model.mask_documents, under which no model learns how a document begins; give "
+            "the first words of the text: --prompt"
+        )
     with jax.set_mesh(run.mesh):
         new_ids = decode.generate(
             run.config.model,
@@ -88,7 +100,7 @@ def generate(
             vocab_size=run.tokenizer.vocab_size,
             key=jax.random.key(seed),
         )
-    return run.tokenizer.decode([*prompt_ids[1:], *new_ids])
+    return run.tokenizer.decode([*prompt_ids[len(before) :], *new_ids])
 
 
 def corpus_for(run: Trained, store: str, **cut: int | str) -> Corpus:

@@ -11,13 +11,18 @@ import os
 import signal
 import sys
 import time
+import types
 
 import jax
 import killed_run
+from jax._src import compiler
 
 from lfr_jax import sharding, train
 from lfr_jax.config import Config
 from lfr_jax.run_dir import from_dict
+
+# JAX lets process 0 alone write to its cache of compilations, in which, on CPUs, no other process finds its own.
+compiler.distributed = types.SimpleNamespace(global_state=types.SimpleNamespace(process_id=0, client=None))
 
 
 def send(name: str) -> None:

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from lfr_jax import checkpoint
+from lfr_jax import digests
 from lfr_jax.config import Config, DataConfig, ScheduleConfig, TrainConfig
 from lfr_jax.run_dir import RunDir
 
@@ -37,6 +37,10 @@ def probe_loss(policy: str, block: int, step: int) -> float:
     """Falls; under `lfr` the tables rise by 0.25 a step in Focus, and have lost it all again by the end of Review."""
     forgot = {10: 0.5, 12: 1.0, 14: 0.5}.get(step, 0.0) if policy == "lfr" and domain_of(block) == "tables" else 0.0
     return 7.0 - 0.125 * step - block / 64 + forgot + (0.25 if policy == "uniform" else 0.0)
+
+
+def tokens_of(block: int) -> int:
+    return 8 << block % 3
 
 
 def train_loss(policy: str, step: int, domain: str = "train") -> float:
@@ -85,7 +89,14 @@ def make_run(
     write_csv(
         folder / "scores" / "probes.csv",
         [
-            dict(step=step, phase="", block=block, domain=domain_of(block), loss=probe_loss(policy, block, step))
+            dict(
+                step=step,
+                phase="",
+                block=block,
+                domain=domain_of(block),
+                loss=probe_loss(policy, block, step),
+                tokens=tokens_of(block),
+            )  # fmt: skip
             for step in STEPS
             if step <= stop
             for block in blocks()
@@ -107,10 +118,12 @@ def make_run(
         content = {"meta": {"fingerprint": store}}
         meta = folder / "checkpoints" / str(stop) / "meta"
         meta.mkdir(parents=True)
-        (meta / "metadata").write_text(json.dumps({"content": content, "crc32": checkpoint.crc32(content)}))
+        (meta / "metadata").write_text(json.dumps(digests.sealed(content)))
     return folder
 
 
 def probes_of(policy: str, chosen) -> np.ndarray:
-    """The mean loss of the probes for which `chosen(block)` holds, at each measurement after step 0."""
-    return np.array([np.mean([probe_loss(policy, b, s) for b in blocks() if chosen(b)]) for s in STEPS if s])
+    """The mean loss of the tokens of the probes for which `chosen(block)` holds, at each measurement after step 0."""
+    of_it = [block for block in blocks() if chosen(block)]
+    tokens = [tokens_of(block) for block in of_it]
+    return np.array([np.dot(tokens, [probe_loss(policy, b, s) for b in of_it]) / sum(tokens) for s in STEPS if s])

@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def floors() -> dict[str, int]:
-    table = re.findall(r"^\| (\d) \| (.*?) \|", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
+    table = re.findall(r"^\| (\d+) \| (.*?) \|", (ROOT / "ARCHITECTURE.md").read_text(), re.MULTILINE)
     return {name: int(floor) for floor, files in table for name in re.findall(r"`(\w+)(?:\.py|/)`", files)}
 
 

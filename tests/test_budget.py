@@ -1,73 +1,117 @@
 """What a run costs, worked out by hand."""
 
+from fractions import Fraction
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
 import pytest
+from test_blocks import write
 
-from lfr_jax import budget, schedule
+from lfr_jax import budget, curriculum
+from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.budget import Expected, Spent
 from lfr_jax.config import Config, DataConfig, ScheduleConfig, TrainConfig, llama
-from lfr_jax.schedule import Phase
+from lfr_jax.lengths import LengthBlocks
+from lfr_jax.packing import PackedBlocks
 
-PHASES = (
-    Phase("learn", 0, 10, False),
-    Phase("focus", 10, 15, True),
-    Phase("review", 15, 20, False),
-    Phase("focus2", 20, 24, True),
-)
-COST = budget.Budget(tokens_per_step=256, tokens_per_scoring=3000, forward_flops=70)
+MODEL = llama(3, 16, 2, 1, 32, vocab_size=264, max_len=64)
 
 
-def test_sizes_come_from_the_settings():
-    """Catches: scoring charged for the held-out blocks, a padded batch, or another length; a forgotten layer.
+def by_hand(length: int) -> int:
+    """FLOPs of a forward pass of one token, in a block of this length.
 
-    By hand, for each token and layer: q and o 2·16·16, k and v 2·16·8, three MLP matrices 3·16·32 weights,
-    attention 2·32 products of width 16; then the head 16·264. Each counts 2 FLOPs.
+    For each layer: q and o 2·16·16, k and v 2·16·8, three MLP matrices 3·16·32 weights, attention 2·length products
+    of width 16; then the head 16·264. Each counts 2 FLOPs.
     """
-    config = Config(
+    return 2 * (3 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 32 + 2 * length * 16) + 16 * 264)
+
+
+def config(**schedule):
+    return Config(
         data=DataConfig(seq_len=32),
-        model=llama(3, 16, 2, 1, 32, vocab_size=264, max_len=64),
+        model=MODEL,
         train=TrainConfig(batch_size=8, accumulate=2, score_batch=64),
+        schedule=ScheduleConfig("lfr", **schedule),
     )
-    by_hand = 2 * (3 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 32 + 2 * 32 * 16) + 16 * 264)
-    assert budget.budget(config, num_blocks=100, num_tokens=3200) == budget.Budget(8 * 32, 100 * 32, by_hand)
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory):
+    """200 documents of 1 to 90 tokens in blocks of 32, 16, 8 and 4 tokens."""
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, 250, rng.integers(1, 91)).tolist() for _ in range(200)]
+    return LengthBlocks(write(tmp_path_factory.mktemp("stores") / "s", [("a", "x", texts)]), 32, 4)
+
+
+def test_a_step_and_a_pass_are_charged_each_block_at_its_length(blocks):
+    """Catches: short blocks charged as long ones; 2 or 4 passes a train step; a scored token charged as a trained one;
+    the blocks of a sample charged as those before them; one cost that overwrites the other."""
+    assert Spent().train(MODEL, 8, 32) == Spent(256, 0, 3 * 256 * by_hand(32))
+    assert Spent(1, 2, 3).train(MODEL, 16, 16) == Spent(257, 2, 3 + 3 * 256 * by_hand(16))
+    ids = np.random.default_rng(1).permutation(blocks.num_blocks)[:70]
+    length_N = np.array([blocks.lengths[bucket] for bucket in blocks.bucket_N])
+    tokens = int(sum(length_N[ids]))
+    flops = sum(int(length) * by_hand(int(length)) for length in length_N[ids])
+    assert Spent(1, 2, 3).score(MODEL, blocks, ids) == Spent(1, 2 + tokens, 3 + flops)
+    assert len(set(length_N[ids])) == 4
+    assert Spent().score(MODEL, blocks, ids[:0]) == Spent()
+
+
+@pytest.mark.parametrize("packed", [Blocks, PackedBlocks])
+def test_blocks_of_one_length_cost_what_is_expected(corpus_dir, packed):
+    """Catches: scoring charged for the held-out blocks, a padded batch, or another length; a forgotten layer; padding
+    that is not charged."""
+    blocks = packed(open_store(corpus_dir / "train"), 32)
+    N, cost = blocks.num_blocks, budget.expected(config(), blocks)
+    assert cost == Expected(3 * 8 * 32 * by_hand(32), N * 32 * by_hand(32))
+    spent = Spent().train(MODEL, 8, 32).score(MODEL, blocks, np.arange(N))
+    assert spent == Spent(8 * 32, N * 32, cost.step + cost.scoring_pass)
 
 
 @pytest.mark.parametrize("fraction, scored", [(1.0, 100), (0.07, 7), (0.071, 8), (1e-6, 1), (0.999, 100)])
 def test_a_pass_costs_what_it_reads(fraction, scored):
-    """Catches: all blocks charged; rounding down; 0.07 · 100 made 8, as the product of the floats exceeds 7."""
-    config = Config(data=DataConfig(seq_len=32), schedule=ScheduleConfig("lfr", score_fraction=fraction))
-    assert budget.num_scored(config, 100) == scored
-    assert budget.budget(config, 100, 3200).tokens_per_scoring == scored * 32
+    """Catches: rounding down; 0.07 · 100 made 8, as the product of the floats exceeds 7."""
+    assert budget.num_scored(config(score_fraction=fraction), 100) == scored
 
 
-@pytest.mark.parametrize("fraction, tokens", [(1.0, 1000), (0.5, 1000), (0.25, 800)])
-def test_short_blocks_cost_at_most_what_they_hold(fraction, tokens):
-    """Catches: a pass over blocks of several lengths charged more tokens than there are, or a sample too few."""
-    config = Config(data=DataConfig(seq_len=32), schedule=ScheduleConfig("lfr", score_fraction=fraction))
-    assert budget.budget(config, num_blocks=100, num_tokens=1000).tokens_per_scoring == tokens
+@pytest.mark.parametrize("fraction", [1.0, 0.25, 1e-6])
+def test_a_sample_costs_its_share_of_a_pass(blocks, fraction):
+    """Catches: all blocks charged; a sample of blocks charged as one of tokens, or as blocks of the longest length."""
+    found = budget.expected(config(score_fraction=fraction), blocks)
+    length_N = np.array(blocks.lengths)[blocks.bucket_N].tolist()
+    scored = budget.num_scored(config(score_fraction=fraction), blocks.num_blocks)
+    assert found.scoring_pass == Fraction(scored, blocks.num_blocks) * sum(T * by_hand(T) for T in length_N)
 
 
-@pytest.mark.parametrize("step, passes", [(0, 0), (10, 0), (11, 1), (20, 1), (21, 2), (24, 2), (99, 2)])
-def test_a_pass_is_charged_to_its_phases_first_step(step, passes):
-    """Catches: a pass charged one step early or late, or in phases that ask for none; 2 or 4 passes a train step."""
-    assert COST.scored_tokens(PHASES, step) == passes * 3000
-    assert COST.train_tokens(step) == step * 256
-    assert COST.flops(PHASES, step) == 70 * (3 * step * 256 + passes * 3000)
+def test_what_steps_cost_is_what_is_expected_on_average(blocks):
+    """All blocks drawn alike, over 400 seeds. Catches: the mean cost over blocks, or over lengths, in place of that
+    over tokens; all tokens charged as in the longest blocks."""
+    cost, total, steps = budget.expected(config(), blocks), Spent(), 5
+    data = DataConfig(packing="by_length", seq_len=32, shortest=4)
+    for seed in range(400):
+        batches = curriculum.phase_batches(blocks, np.ones(blocks.num_blocks), steps, 8, data, seed, 0)
+        for ids in batches:
+            (length,) = {blocks.lengths[bucket] for bucket in blocks.bucket_N[ids]}
+            total = total.train(MODEL, len(ids), length)
+    assert total.trained_tokens == 400 * steps * 8 * 32
+    spread = (by_hand(32) - by_hand(4)) / by_hand(32)  # at most, of a step
+    assert 0.1 < spread < 0.4
+    assert total.flops / (400 * steps) == pytest.approx(float(cost.step), rel=0.01 * spread)
 
 
-@pytest.mark.parametrize("steps", [1, 24, 999, 10**6, 10**12])
-@pytest.mark.parametrize("passes", [0, 2, 7])
-@pytest.mark.parametrize("cost", [COST, budget.Budget(524_289, 9_035_582_198, 247_463_937)])
-def test_steps_within_is_the_inverse_of_flops(cost, steps, passes):
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(
+    steps=st.sampled_from([1, 24, 999, 10**6, 10**12]),
+    passes=st.integers(0, 7),
+    step=st.fractions(1, 10**18),
+    scoring_pass=st.fractions(0, 10**18),
+)
+def test_steps_within_pays_for_as_many_steps_as_it_can(steps, passes, step, scoring_pass):
     """Catches: rounding up; floats, which lose a step of some millions; passes that are not subtracted."""
-    phases = [Phase("learn", 0, 1, False)] + [Phase("focus", 0, 1, True)] * passes
-    flops = cost.flops(tuple(phases), steps)
+    cost = Expected(step, scoring_pass)
+    flops = steps * step + passes * scoring_pass
     assert cost.steps_within(flops, passes) == steps
-    a_step = 3 * cost.forward_flops * cost.tokens_per_step
-    assert cost.steps_within(flops - 1, passes) == steps - 1
-    assert cost.steps_within(flops + a_step - 1, passes) == steps
-
-
-def test_a_policy_without_scores_pays_for_steps_alone():
-    """Catches: a scoring pass read off the phase's name."""
-    phases = schedule.random_drop(learn=10, focus=5, review=5, focus2=4, reps=1).phases
-    assert [phase.name for phase in phases] == [phase.name for phase in PHASES]
-    assert COST.scored_tokens(phases, 24) == 0
+    assert cost.steps_within(flops - Fraction(1, 10**9), passes) == steps - 1
+    assert cost.steps_within(flops + step - Fraction(1, 10**9), passes) == steps
+    assert isinstance(cost.steps_within(flops, passes), int)

@@ -1,15 +1,20 @@
 """Whole runs on blocks of several lengths: preempted and resumed, scored, stratified, charged."""
 
+import re
+
 import jax
 import numpy as np
 import pytest
 from helpers import changed, rows, tiny
+from test_distributed import trained as train_in_processes
 from test_train import stop_after
 
-from lfr_jax import clusters, pipeline, references, steps, trained
+from lfr_jax import cli, clusters, pipeline, references, steps, trained
 from lfr_jax.blocks import Blocks
 from lfr_jax.corpora import open_corpus
 from lfr_jax.lengths import LengthBlocks
+from lfr_jax.packing import PackedBlocks
+from lfr_jax.recorder import Recorder
 from lfr_jax.sharding import Shards
 from lfr_jax.tokenizer import Bytes
 from lfr_jax.train import train
@@ -26,11 +31,19 @@ def by_length(run_dir, corpus_dir, **changes):
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory, short_documents):
+def drawn():
+    """The ids of each batch that `ran` was trained on."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, short_documents, drawn):
     """An uninterrupted run: (its config, its folder, its result)."""
     folder = tmp_path_factory.mktemp("by_length") / "run"
-    config = by_length(folder, short_documents)
-    return config, folder, train(config, quiet=True)
+    config, add = by_length(folder, short_documents), Recorder.add
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Recorder, "add", lambda self, step: drawn.append(step.ids_B) or add(self, step))
+        return config, folder, train(config, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +51,30 @@ def blocks(short_documents):
     return open_corpus(by_length("", short_documents).data).train
 
 
-def test_every_step_has_as_many_tokens_and_a_pass_costs_what_it_reads(ran, blocks):
-    """Catches: tokens counted by rows; short blocks charged as long ones."""
+def test_every_step_has_as_many_tokens(ran, blocks):
+    """Catches: tokens counted by rows; a pass over short blocks charged as many tokens as one over long ones."""
     _, folder, result = ran
     found = rows(folder)
     assert [int(row["tokens"]) for row in found] == [256 * step for step in range(1, 25)]
     assert blocks.lengths == (32, 16) and set(blocks.bucket_N) == {0, 1}
     assert result.summary["scored_tokens"] == 2 * blocks.num_tokens < 2 * 32 * blocks.num_blocks
     assert float(found[-1]["loss"]) < float(found[0]["loss"]) - 0.3  # it learns
+
+
+def test_every_block_is_charged_at_its_length(ran, drawn, blocks):
+    """Counted block by block. Catches: short blocks charged as long ones; a pass charged to a phase that makes none, or
+    to a step before or after; in what is known of a finished run, an expectation."""
+    _, folder, result = ran
+    # By hand: four projections, three MLP matrices, scores and their products with values; the head.
+    length_N = np.array(blocks.lengths)[blocks.bucket_N].tolist()
+    cost_N = [T * 2 * (4 * 16 * 16 + 3 * 16 * 32 + 2 * T * 16 + 16 * 264) for T in length_N]
+    spent = 0
+    for row, ids in zip(rows(folder), drawn, strict=True):
+        spent += sum(cost_N) if int(row["step"]) in (11, 21) else 0  # the first of Focus and of Focus 2
+        spent += 3 * sum(cost_N[block] for block in ids)
+        assert int(row["flops"]) == spent
+    assert result.summary["flops"] == spent
+    assert len({len(ids) for ids in drawn}) == 2
 
 
 def test_held_out_text_is_measured_as_in_any_run(ran, short_documents, tmp_path):
@@ -70,6 +99,16 @@ def test_sigterm_saves_and_the_next_start_goes_on_exactly(ran, tmp_path, monkeyp
         assert rows(tmp_path / "run", name) == rows(folder, name)
 
 
+def test_two_processes_train_as_one_does(ran, tmp_path):
+    """In all tables, to the last digit. Catches: rows of another length than those of the other process; batches in
+    another order; losses of the rows of one process alone, or what they cost."""
+    config, folder, _ = ran
+    results = train_in_processes(changed(config, run_dir=str(tmp_path / "run")), 2, tmp_path)
+    assert [code for code, _, _ in results] == [0, 0], "\n".join(error for _, _, error in results)
+    for name in FILES:
+        assert rows(tmp_path / "run", name) == rows(folder, name)
+
+
 @pytest.mark.parametrize("name, value", [("shortest", 8), ("curriculum", "uniform"), ("cycles", 1)])
 def test_how_blocks_are_cut_and_ordered_may_not_change(ran, name, value):
     """Catches: a run that goes on with other blocks under the same ids, or in another order."""
@@ -89,7 +128,7 @@ def test_each_length_keeps_its_share_of_what_is_hard(ran, blocks):
 
 def test_stratifying_needs_lengths(short_documents, tmp_path):
     """Catches: blocks of one length taken for strata in silence."""
-    config = changed(by_length(tmp_path, short_documents), data__packing="concatenate")
+    config = changed(by_length(tmp_path, short_documents), data__packing="concatenate", data__curriculum="uniform")
     with pytest.raises(ValueError, match="needs BlockInfo.length, .*: --data.packing by_length"):
         train(config, quiet=True)
 
@@ -118,17 +157,24 @@ def test_scores_are_those_of_each_block_alone(ran, blocks, tmp_path, short_docum
     for other in (Blocks(blocks.store, 32), LengthBlocks(blocks.store, 16, 16)):
         with pytest.raises(ValueError, match="found losses of the store .* in blocks of seq_len 32 packing by_length"):
             references.read_scores(file, other)
-    with pytest.raises(ValueError, match="lfr score RUN .* --seq-len 32 --packing by_length --shortest 8 --out"):
-        references.read_scores(file, LengthBlocks(blocks.store, 32, 8))
 
 
-def test_a_run_scores_the_blocks_of_another_cut(ran, tmp_path, short_documents):
-    """Catches: options of `lfr score` that are dropped."""
-    run, store = trained.load(str(ran[1])), open_corpus(tiny("", short_documents).data).train.store
-    trained.write_scores(run, "", tmp_path / "a.csv", packing="concatenate")
-    assert np.isfinite(references.read_scores(tmp_path / "a.csv", Blocks(store, 32))).all()
-    trained.write_scores(run, "", tmp_path / "b.csv", seq_len=16, shortest=8)
-    assert np.isfinite(references.read_scores(tmp_path / "b.csv", LengthBlocks(store, 16, 8))).all()
+@pytest.mark.parametrize(
+    "cut",
+    [lambda store: Blocks(store, 32), lambda store: PackedBlocks(store, 32), lambda store: LengthBlocks(store, 16, 8)],
+    ids=["concatenate", "best_fit", "by_length"],
+)
+def test_the_command_for_scores_of_another_cut_makes_them(ran, blocks, cut, tmp_path, monkeypatch, capsys):
+    """By a run with a packing of its own. Catches: a command that leaves the packing, or a length, to the run; options
+    of `lfr score` that are dropped."""
+    cut, file = cut(blocks.store), tmp_path / "scores.csv"
+    with pytest.raises(FileNotFoundError) as refused:
+        references.read_scores(file, cut)
+    command = re.search("write it with `(.*)`", str(refused.value))[1]
+    monkeypatch.setattr("sys.argv", command.replace("RUN", str(ran[1])).split())
+    cli.main()
+    assert f"{cut.num_blocks} blocks scored" in capsys.readouterr().out
+    assert np.isfinite(references.read_scores(file, cut)).all()
 
 
 def test_probes_stand_in_the_order_of_their_rates(ran, blocks):
@@ -153,11 +199,13 @@ def test_scoring_batches_have_about_as_many_tokens(blocks, scorer):
     assert scorer.losses(blocks, 4, ids=np.zeros(0, int)) == []
 
 
+@pytest.mark.parametrize("packing", ["by_length", "best_fit"])
 @pytest.mark.parametrize("of", [1, 2, 4])
-def test_processes_read_their_rows_of_each_batch(blocks, of):
+def test_processes_read_their_rows_of_each_batch(short_documents, packing, of):
     """Also where all of them are padding. Catches: padding of another length than the rest of the batch."""
-    (some,) = (some for length, some in blocks.by_length(np.arange(blocks.num_blocks)) if length == 16)
-    wanted = pipeline.Cut(pipeline.InOrder(some[:9]), 8)  # the last batch has one block
+    blocks = open_corpus(changed(by_length("", short_documents), data__packing=packing).data).train
+    _, some = blocks.by_length(np.arange(blocks.num_blocks))[-1]
+    wanted = pipeline.Cut(np.arange(blocks.num_blocks)[some][:9], 8)  # the last batch has one block
     for index in range(2):
         whole = blocks.rows(wanted[index])
         parts = [pipeline.BatchSource(wanted, blocks, Shards((number,), of))[index] for number in range(of)]

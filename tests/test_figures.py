@@ -100,8 +100,8 @@ def test_the_timeline_tells_what_each_phase_draws(runs):
 
 
 def test_sampled_blocks_are_of_every_domain(runs, censuses):
-    """Catches: losses on an axis of perplexities; the first blocks in place of a sample; a mean of perplexities; the
-    colour of another class; the phases of the other run."""
+    """Catches: losses on an axis of perplexities; the first blocks in place of a sample; a mean of perplexities, or of
+    blocks in place of tokens; the colour of another class; the phases of the other run."""
     drawing = figures.sampled(runs, censuses, count=6)
     assert len(drawing.axes) == 6 and all(axes.get_yscale() == "log" for axes in drawing.axes)
     for axes, (run, found, domain) in zip(
@@ -140,8 +140,8 @@ def test_forgotten_blocks(runs, censuses):
 
 
 def test_means_of_the_blocks_kept(runs):
-    """Catches: a mean of perplexities; the blocks that were dropped; steps in place of FLOPs; one run's FLOPs for the
-    other; the phases of the run that has no Focus; a panel without blocks."""
+    """Catches: a mean of perplexities, or of blocks in place of tokens; the blocks that were dropped; steps in place of
+    FLOPs; one run's FLOPs for the other; the phases of the run that has no Focus; a panel without blocks."""
     divided = split(runs)
     drawing = figures.means(runs, divided.run, divided.kept_N)
     assert [axes.get_title() for axes in drawing.axes] == [

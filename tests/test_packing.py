@@ -56,6 +56,18 @@ def test_many_pieces_of_few_lengths():
         assert sorted(rooms.tolist()) == one_by_one(lengths.tolist(), capacity)
 
 
+@pytest.mark.parametrize("seq_len", [254, 255, 256, 65_534, 65_535])
+def test_rows_at_the_bounds_of_the_types_of_lengths(tmp_path, seq_len):
+    """Catches: lengths kept in a type that cannot hold a row's own, T + 1."""
+    rest = seq_len - 1  # targets of each document that are left for a shared row
+    store = write(
+        tmp_path / "store", [("a", "x", [[1] * rest + [EOS], [2] * (seq_len + rest) + [EOS], [3, EOS]])], EOS + 1, EOS
+    )
+    blocks = PackedBlocks(store, seq_len)
+    rows = blocks.rows(np.arange(blocks.num_blocks))
+    assert np.bincount(rows[rows >= 0])[[1, 2, 3, EOS]].tolist() == [rest, seq_len + rest + 1, 1, 3]
+
+
 # A document: how many tokens, and whether end-of-text is the last of them.
 DOCUMENTS = st.lists(st.tuples(st.integers(1, 30), st.sampled_from([True, True, True, False])), min_size=1, max_size=12)
 

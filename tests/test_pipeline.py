@@ -41,7 +41,7 @@ def test_nothing_is_left_at_the_end(blocks):
 
 def test_in_order_reads_each_block_once_and_pads(blocks):
     """Catches: a last batch that is dropped, wraps around, or holds an id other than −1 as padding."""
-    found = list(pipeline.batches(pipeline.Cut(pipeline.InOrder(blocks.num_blocks), 7), blocks, ONE))
+    found = list(pipeline.batches(pipeline.Cut(np.arange(blocks.num_blocks), 7), blocks, ONE))
     ids = np.concatenate([batch["ids"] for batch in found])
     padding = -blocks.num_blocks % 7
     assert padding > 0
@@ -52,7 +52,7 @@ def test_in_order_reads_each_block_once_and_pads(blocks):
 def test_chosen_ids_keep_their_order(blocks):
     """Catches: reading positions in place of ids."""
     chosen = np.array([9, 3, 40])
-    (batch,) = pipeline.batches(pipeline.Cut(pipeline.InOrder(chosen), 3), blocks, ONE)
+    (batch,) = pipeline.batches(pipeline.Cut(chosen, 3), blocks, ONE)
     np.testing.assert_array_equal(batch["ids"], chosen)
 
 

@@ -31,7 +31,7 @@ def measured(ids, loss, size=4):
     for start in range(0, len(ids), size):
         ids_B = np.full(size, -1)
         ids_B[: len(ids[start : start + size])] = ids[start : start + size]
-        count_B = np.where(ids_B >= 0, np.float32(32), np.float32(0))
+        count_B = np.where(ids_B >= 0, 32 >> ids_B % 2, 0).astype(np.float32)
         nll_B = count_B * (loss + ids_B).astype(np.float32)
         yield {"ids": jnp.asarray(ids_B, jnp.int32)}, (jnp.asarray(nll_B), jnp.asarray(count_B))
 
@@ -57,7 +57,7 @@ def test_probes_are_spread_over_the_domains(nine, blocks, tmp_path):
 
 
 def test_losses_are_means_with_the_phase_of_the_last_step(nine, blocks):
-    """Catches: summed losses; rows of padding; on an edge, the phase to come."""
+    """Catches: summed losses; rows of padding; on an edge, the phase to come; the tokens of another block."""
     for step in (0, 10, 12):
         nine.measure(step, measured(nine.ids, step))
     found = rows(nine.folder, "probes.csv")
@@ -65,6 +65,7 @@ def test_losses_are_means_with_the_phase_of_the_last_step(nine, blocks):
     assert [row["phase"] for row in found] == ["learn"] * 18 + ["focus"] * 9
     assert [int(row["block"]) for row in found] == nine.ids.tolist() * 3
     assert [row["domain"] for row in found] == [blocks.domains[i] for i in blocks.domain_N[nine.ids]] * 3
+    assert [row["tokens"] for row in found] == ["16" if i % 2 else "32" for i in nine.ids] * 3
     assert [float(row["loss"]) for row in found] == [step + i for step in (0, 10, 12) for i in nine.ids]
 
 

@@ -81,5 +81,7 @@ def test_what_does_not_fit_is_refused(tmp_path, lines, blocks, spoil, error):
 def test_the_remedy_is_a_command_that_exists(tmp_path, blocks):
     """Catches: a hint that leaves out the store or the length, and so would write the same wrong file again."""
     store = blocks.store.path.parent
-    with pytest.raises(FileNotFoundError, match=f"`lfr score RUN --store {store} --seq-len 32 --out .*none.csv`"):
+    with pytest.raises(
+        FileNotFoundError, match=f"`lfr score RUN --store {store} --packing concatenate --seq-len 32 --out .*none.csv`"
+    ):
         references.read_scores(tmp_path / "none.csv", blocks)

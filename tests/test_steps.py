@@ -20,6 +20,8 @@ EOS = 63
 LLAMA = llama(2, 32, num_heads=4, num_kv_heads=2, mlp_dim=64, vocab_size=64, max_len=24, tied_head=True, loss_chunk=7)
 GPT2 = gpt2(2, 32, 4, vocab_size=64, max_len=24, loss_chunk=7)
 MESHES = [(8, 1, 1), (1, 8, 1), (4, 1, 2), (2, 2, 2), (1, 4, 2)]
+TX = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
+UNIFORM = schedule.uniform(steps=10)
 
 
 def batch(rows=16, seed=0):
@@ -27,18 +29,28 @@ def batch(rows=16, seed=0):
     return {"ids": np.arange(rows, dtype=np.int32), "tokens": tokens}
 
 
-def setup(config, sizes, sched=schedule.uniform(steps=10), num_blocks=40):
+# Each is compiled once for all tests.
+make_score_step = functools.cache(functools.partial(steps.make_score_step, eos_id=EOS))
+copied = jax.jit(functools.partial(jax.tree.map, jnp.copy))
+
+
+@functools.cache
+def make_train_step(config, sched=UNIFORM, accumulate=1):
+    return steps.make_train_step(config, TX, sched, accumulate, EOS)
+
+
+@functools.cache
+def initial(config, sizes, sched=UNIFORM):
+    """(mesh, first state); whoever gives the state away takes a copy."""
     mesh = make_mesh(*sizes)
-    tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
     with jax.set_mesh(mesh):
-        return mesh, tx, steps.init_state(config, tx, sched, schedule.BlockInfo(num_blocks), mesh, seed=0)
+        return mesh, steps.init_state(config, TX, sched, schedule.BlockInfo(40), mesh, seed=0)
 
 
-def run(config, sizes, num_steps=3, accumulate=1, sched=schedule.uniform(steps=10)):
-    mesh, tx, state = setup(config, sizes, sched)
+def run(config, sizes, num_steps=3, accumulate=1, sched=UNIFORM):
+    mesh, state = initial(config, sizes, sched)
     with jax.set_mesh(mesh):
-        step = steps.make_train_step(config, tx, sched, accumulate, EOS)
-        losses = []
+        state, step, losses = copied(state), make_train_step(config, sched, accumulate), []
         for number in range(num_steps):
             state, metrics = step(state, pipeline.place(batch(seed=number), mesh))
             losses.append(float(metrics["loss"]))
@@ -93,24 +105,24 @@ def test_bfloat16_stays_close_and_params_stay_float32():
 
 def test_the_state_is_donated():
     """Catches: a step that keeps two copies of params and optimizer state."""
-    mesh, tx, state = setup(LLAMA, (1, 1, 1))
+    mesh, state = initial(LLAMA, (1, 1, 1))
     with jax.set_mesh(mesh):
-        step = steps.make_train_step(LLAMA, tx, schedule.uniform(steps=10), 1, EOS)
-        step(state, pipeline.place(batch(), mesh))
+        state = copied(state)
+        make_train_step(LLAMA)(state, pipeline.place(batch(), mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, optax.tree.get(state.opt_state, "mu"))))
 
 
 def score(config, tokens, sizes=(1, 1, 1)):
-    mesh, _, state = setup(config, sizes)
+    mesh, state = initial(config, sizes)
     with jax.set_mesh(mesh):
         placed = pipeline.place({"ids": np.arange(len(tokens)), "tokens": tokens}, mesh)["tokens"]
-        return jax.device_get(steps.make_score_step(config, EOS)(state.params, placed))
+        return jax.device_get(make_score_step(config)(state.params, placed))
 
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2], ids=["llama", "gpt2"])
 def test_scores_are_the_plain_cross_entropy(config):
     """Against optax on whole logits. Catches: a chunk that is lost or counted twice (7 does not divide 24)."""
-    mesh, _, state = setup(config, (1, 1, 1))
+    mesh, state = initial(config, (1, 1, 1))
     tokens = batch()["tokens"]
     nll_B, count_B = score(config, tokens)
     with jax.set_mesh(mesh):
@@ -135,6 +147,24 @@ def test_padding_is_neither_read_nor_counted(mask_documents):
     np.testing.assert_allclose(nll_B[0], short_nll[0], rtol=1e-5)
     np.testing.assert_allclose(nll_B[2:], whole_nll[2:], rtol=1e-6)
     assert count_B.tolist() == [10, 0] + [24] * 14 and nll_B[1] == 0
+
+
+def test_blocks_without_a_target_are_the_easiest():
+    """Catches: their loss taken for none, so that LFR keeps them as never measured; a step on them alone that ends the
+    run as diverged."""
+    config = dataclasses.replace(LLAMA, mask_documents=True)
+    mesh, state = initial(config, (1, 1, 1))
+    tokens = batch()["tokens"]
+    tokens[3] = EOS
+    with jax.set_mesh(mesh):
+        state, metrics = make_train_step(config)(
+            copied(state), pipeline.place({"ids": np.arange(16), "tokens": tokens}, mesh)
+        )
+        losses = jax.device_get(metrics["losses"])
+        assert losses[3] == 0 and np.all(np.delete(losses, 3) > 1)
+        nothing = pipeline.place({"ids": np.arange(16), "tokens": np.full_like(tokens, EOS)}, mesh)
+        _, metrics = make_train_step(config)(state, nothing)
+    assert all(np.isfinite(metrics[name]) for name in ("loss", "grad_norm", "update_norm")) and metrics["loss"] == 0
 
 
 def test_masked_documents_score_as_if_alone():
@@ -203,20 +233,20 @@ def test_scoring_on_a_mesh_costs_no_more(sizes):
     Catches: work repeated on every device along an axis, as a vmapped model in Auto mode does.
     """
 
-    def flops(sizes):
-        mesh = make_mesh(*sizes)
-        tokens = jax.ShapeDtypeStruct((16, 25), np.int32, sharding=NamedSharding(mesh, BATCH))
-        with jax.set_mesh(mesh):
-            score_step = steps.make_score_step(LLAMA, EOS)
-            compiled = score_step.lower(model.abstract(LLAMA, mesh), tokens).compile()
-        return compiled.cost_analysis()["flops"] * mesh.size
+    assert scoring_flops(sizes) <= 1.05 * scoring_flops((1, 1, 1))
 
-    assert flops(sizes) <= 1.05 * flops((1, 1, 1))
+
+@functools.cache
+def scoring_flops(sizes):
+    mesh = make_mesh(*sizes)
+    tokens = jax.ShapeDtypeStruct((16, 25), np.int32, sharding=NamedSharding(mesh, BATCH))
+    with jax.set_mesh(mesh):
+        compiled = make_score_step(LLAMA).lower(model.abstract(LLAMA, mesh), tokens).compile()
+    return compiled.cost_analysis()["flops"] * mesh.size
 
 
 def weighted(weights):
-    plain = schedule.uniform(steps=10)
-    return plain._replace(loss_weights=lambda state, ids, losses: jnp.asarray(weights)[ids])
+    return UNIFORM._replace(loss_weights=lambda state, ids, losses: jnp.asarray(weights)[ids])
 
 
 def test_loss_weights_reach_the_gradient_and_not_the_reported_loss():
@@ -227,8 +257,9 @@ def test_loss_weights_reach_the_gradient_and_not_the_reported_loss():
     np.testing.assert_allclose(losses[0], on_one_device(LLAMA)[0][0], rtol=2e-6)
     some = zero.copy()
     some[3] = 2.0
-    _, _, one = run(LLAMA, (1, 1, 1), num_steps=1, sched=weighted(some))
-    _, _, mesh = run(LLAMA, (8, 1, 1), num_steps=1, sched=weighted(some))
+    third = weighted(some)
+    _, _, one = run(LLAMA, (1, 1, 1), num_steps=1, sched=third)
+    _, _, mesh = run(LLAMA, (8, 1, 1), num_steps=1, sched=third)
     assert one["grad_norm"] > 0
     np.testing.assert_allclose(mesh["grad_norm"], one["grad_norm"], rtol=1e-4)
 
@@ -245,11 +276,10 @@ def test_training_losses_are_observed_inside_the_step(sizes):
 
 def test_the_norm_of_the_update_is_that_of_the_change():
     """Catches: the norm of the gradient, or of an update before its learning rate."""
-    mesh, tx, state = setup(LLAMA, (2, 2, 2))
+    mesh, state = initial(LLAMA, (2, 2, 2))
     before = jax.device_get(state.params)
     with jax.set_mesh(mesh):
-        step = steps.make_train_step(LLAMA, tx, schedule.uniform(steps=10), 1, EOS)
-        state, metrics = step(state, pipeline.place(batch(), mesh))
+        state, metrics = make_train_step(LLAMA)(copied(state), pipeline.place(batch(), mesh))
     change = jax.tree.map(np.subtract, jax.device_get(state.params), before)
     assert float(metrics["update_norm"]) == pytest.approx(float(optax.tree.norm(change)), rel=1e-4)
 
@@ -260,9 +290,9 @@ KNOWING = schedule.BlockInfo(40, domain=np.arange(40) % 3, cluster=np.arange(40)
 @pytest.mark.parametrize(
     "sched, info",
     [
-        (schedule.uniform(steps=10), schedule.BlockInfo(40)),
+        (UNIFORM, schedule.BlockInfo(40)),
         (
-            schedule.scored(schedule.uniform(10).phases, (None,), needs=("cluster", "ref_loss"), unmeasured="domain"),
+            schedule.scored(UNIFORM.phases, (None,), needs=("cluster", "ref_loss"), unmeasured="domain"),
             KNOWING,
         ),
     ],
@@ -274,8 +304,8 @@ def test_abstract_state_is_the_real_one(sched, info, tmp_path):
     Catches: a checkpoint restored into other shapes, types or shardings than training uses; a leaf that
     has no digest; references read anew in place of those that the run began with.
     """
-    mesh, tx, _ = setup(LLAMA, (2, 2, 2))
-    parts = (LLAMA, tx, sched, info, mesh)
+    mesh = make_mesh(2, 2, 2)
+    parts = (LLAMA, TX, sched, info, mesh)
     with jax.set_mesh(mesh):
         state, abstract = steps.init_state(*parts, seed=0), steps.abstract_state(*parts)
         assert jax.tree.structure(abstract) == jax.tree.structure(state)

@@ -156,20 +156,33 @@ def test_a_corpus_of_another_tokenizer_is_refused(run, tmp_path):
     assert (tmp_path / "scores.csv").read_text() == "old"
 
 
-def test_without_temperature_the_likeliest_token_follows(run):
-    """Catches: a prompt without end-of-text before it; other parameters; a cache out of step; a token too many."""
+@pytest.mark.parametrize("masked", [False, True])
+def test_without_temperature_the_likeliest_token_follows(run, masked):
+    """Catches: a prompt without end-of-text before it, or with it where documents never saw it; other parameters; a
+    cache out of step; a token too many."""
+    run = run._replace(config=changed(run.config, model__mask_documents=masked))
     whole = jax.jit(
         lambda params, ids_T: (d := model.merge(run.config.model, params)).logits(d.hidden(ids_T)).argmax(-1)
     )
-    ids = [Bytes.eos_id, *b"the cat"]
+    before = [] if masked else [Bytes.eos_id]
+    ids = [*before, *b"the cat"]
     with jax.set_mesh(run.mesh):
         for _ in range(8):
             best_T = whole(run.params, np.pad(np.array(ids), (0, 32 - len(ids)), constant_values=-1))
             ids.append(int(best_T[len(ids) - 1]))
-    assert Bytes.eos_id not in ids[1:]  # or the text would end there
+    ids = ids[len(before) :]
+    assert Bytes.eos_id not in ids  # or the text would end there
     text = trained.generate(run, "the cat", tokens=8, temperature=0.0)
-    assert text == Bytes().decode(ids[1:]) and len(text) == 7 + 8
+    assert text == Bytes().decode(ids) and len(text) == 7 + 8
     assert trained.generate(run, "the cat", tokens=8, temperature=0.0, seed=5) == text
+
+
+def test_a_text_needs_something_to_begin_with(run):
+    """Catches: text from end-of-text by a model that never learned what follows it; no text where it was learned."""
+    assert trained.generate(run, "", tokens=4, temperature=0.0)
+    masked = run._replace(config=changed(run.config, model__mask_documents=True))
+    with pytest.raises(ValueError, match="found an empty prompt and model.mask_documents"):
+        trained.generate(masked, "", tokens=4, temperature=0.0)
 
 
 def test_draws_follow_the_seed_and_the_settings(run):
