@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,7 +10,7 @@ import jax
 import numpy as np
 
 from lfr_jax import score
-from lfr_jax.blocks import Blocks
+from lfr_jax.blocks import Blocks, Store, open_store
 from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
 from lfr_jax.corpus import Document
 from lfr_jax.store_writer import write_store
@@ -40,6 +41,16 @@ def write_tokens(folder, train, valid, vocab_size=1000):
                 writer.add(np.concatenate(made), np.array([len(document) for document in made]))
     words.save(folder / "tokenizer")
     return folder
+
+
+def files(folder: pathlib.Path) -> dict[str, bytes]:
+    """The content of each file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def opened(folder: pathlib.Path) -> tuple[Store, Store]:
+    """The two sides of a prepared corpus."""
+    return open_store(folder / "train"), open_store(folder / "valid")
 
 
 LENGTHS = dict(learn=10, focus=5, review=5, focus2=4, reps=1)  # 24 steps, with edges at 10, 15, 20

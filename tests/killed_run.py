@@ -14,12 +14,14 @@ import signal
 import sys
 import threading
 
-from lfr_jax import score
-from lfr_jax.checkpoint import Checkpointer
-from lfr_jax.config import Config
-from lfr_jax.probes import Probes
-from lfr_jax.run_dir import from_dict
-from lfr_jax.train import Trainer, train
+sys.modules["torch"] = None  # tensorboardX would import it where it is installed, seconds in each process
+
+from lfr_jax import score  # noqa: E402
+from lfr_jax.checkpoint import Checkpointer  # noqa: E402
+from lfr_jax.config import Config  # noqa: E402
+from lfr_jax.probes import Probes  # noqa: E402
+from lfr_jax.run_dir import from_dict  # noqa: E402
+from lfr_jax.train import Trainer, train  # noqa: E402
 
 
 def die():

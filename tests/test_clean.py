@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import token_formats as written
 import tyro
-from helpers import write_tokens
+from helpers import files, write_tokens
 from test_duplicates import opened, random_documents, runs
 from test_near_duplicates import changed
 
@@ -29,10 +29,6 @@ def lfr_data(capsys):
         return capsys.readouterr().out
 
     return run
-
-
-def files(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def planted(folder):

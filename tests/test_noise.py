@@ -1,12 +1,11 @@
 """Junk of known kinds among the training blocks; what is clean stays as it was."""
 
 import json
-import pathlib
 
 import numpy as np
 import pytest
 import tyro
-from helpers import changed, tiny
+from helpers import changed, files, tiny
 
 from lfr_jax import data, noise
 from lfr_jax.blocks import Blocks, open_store
@@ -21,10 +20,6 @@ T = 32
 
 def lfr_data(*arguments) -> None:
     tyro.extras.subcommand_cli_from_dict(data.ABOUT, args=list(map(str, arguments)))
-
-
-def files(folder: pathlib.Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -189,5 +184,5 @@ def test_nothing_can_be_appended_to_noise(noisy, tmp_path):
     """Catches: noise that becomes the beginning of a corpus; an error that does not say what to append to."""
     from lfr_jax.prepare import prepare_paths
 
-    with pytest.raises(FileNotFoundError, match="without which nothing can be appended, .* append to what it wrote"):
+    with pytest.raises(FileNotFoundError, match="without which nothing can be appended: .* append to the folder that this one was made of"):
         prepare_paths((), out=str(tmp_path / "out"), append=str(noisy), embedded=True)

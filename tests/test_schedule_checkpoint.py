@@ -18,15 +18,16 @@ class Carried(NamedTuple):
     schedules: dict[str, Any]
 
 
-def in_mid_phase():
+@pytest.fixture(scope="module")
+def states():
     """Every schedule, some losses measured, in its second phase if it has one, some more losses measured."""
-    states = {}
+    made = {}
     for name, s in SCHEDULES.items():
         ids = jnp.arange(N, dtype=jnp.int32)
         state = s.begin(s.observe(s.init(block_info()), ids, gamma(N, 0), 0), 0)
         state = s.begin(s.observe(state, ids, gamma(N, 1).at[3].set(jnp.nan), 1), min(1, len(s.phases) - 1))
-        states[name] = s.observe(state, jnp.where(ids % 2, ids, -1), gamma(N, 2), 2)
-    return states
+        made[name] = s.observe(state, jnp.where(ids % 2, ids, -1), gamma(N, 2), 2)
+    return made
 
 
 def abstract(tree):
@@ -55,10 +56,9 @@ def plain_orbax(folder, states):
 
 
 @pytest.mark.parametrize("round_trip", [ours, plain_orbax])
-def test_a_state_survives_a_checkpoint(round_trip, tmp_path):
+def test_a_state_survives_a_checkpoint(round_trip, states, tmp_path):
     """Catches: a Python number, a None or a function in a state; a field whose type no checkpoint holds;
     a policy that remembers something outside of its state."""
-    states = in_mid_phase()
     restored = round_trip(tmp_path, states)
     for name, s in SCHEDULES.items():
         same(restored[name], states[name], f"{name}: ")

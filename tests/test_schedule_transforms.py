@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from policies import SCHEDULES, N, block_info, gamma, run, same
+from policies import SCHEDULES, N, block_info, gamma, same
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 weighing_schedules = pytest.mark.parametrize("name", [name for name, s in SCHEDULES.items() if s.loss_weights])
@@ -14,11 +14,17 @@ weighing_schedules = pytest.mark.parametrize("name", [name for name, s in SCHEDU
 def test_a_sweep_under_jit_and_vmap(name):
     """Catches: Python control flow on values; an axis counted from the front; state kept outside of the state."""
     s, state = SCHEDULES[name], SCHEDULES[name].init(block_info())
-    losses_3xPxN = gamma((3, len(s.phases), N))
-    states = jax.tree.map(lambda x: jnp.stack([x] * 3), state)
-    together = jax.jit(jax.vmap(lambda state, losses: run(s, state, losses)))(states, losses_3xPxN)
-    for i, losses_PxN in enumerate(losses_3xPxN):
-        same(jax.tree.map(lambda x: x[i], together), run(s, state, losses_PxN))
+    observe = jax.jit(jax.vmap(s.observe, in_axes=(0, None, 0, None)))
+    begin = jax.jit(lambda states, index: jax.vmap(lambda state: s.begin(state, index))(states), static_argnums=1)
+    ids_N, losses_Px3xN = jnp.arange(N, dtype=jnp.int32), gamma((len(s.phases), 3, N))
+    together, alone = jax.tree.map(lambda x: jnp.stack([x] * 3), state), [state] * 3
+    for index in range(0, len(s.phases), 1 + len(s.phases) // 8):  # each is a compilation: of many rounds not all
+        start, losses_3xN = s.phases[index].start, losses_Px3xN[index]
+        together = begin(observe(together, ids_N, losses_3xN, start), index)
+        alone = [s.begin(s.observe(state, ids_N, losses_N, start), index) for state, losses_N in zip(alone, losses_3xN)]
+        after = jax.device_get((together, jax.vmap(s.rates)(together)))
+        for i, state in enumerate(alone):
+            same(jax.tree.map(lambda x: x[i], after), (state, s.rates(state)))
 
 
 @every_schedule

@@ -72,9 +72,7 @@ def test_a_replaced_file_is_read_on_but_not_opened_again(store):
 def test_the_error_reaches_the_training_loop(store, workers):
     """Catches: an error that stays in a thread or a worker process, and a loop that waits for ever."""
     cut = Blocks(store, 8)
-    batches = pipeline.batches(
-        pipeline.Cut(pipeline.InOrder(cut.num_blocks), 16), cut, make_mesh(1, 1, 1), workers=workers
-    )
+    batches = pipeline.batches(pipeline.Cut(np.arange(cut.num_blocks), 16), cut, make_mesh(1, 1, 1), workers=workers)
     next(batches)
     cut_off(store.path / "tokens.bin")
     with pytest.raises(StoreChanged, match="was changed while in use"):
@@ -91,7 +89,7 @@ def test_few_files_are_open_at_once(tmp_path, monkeypatch):
     cut = Blocks(open_store(tmp_path / "out/train"), 8)
     before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
     plan = np.random.default_rng(0).permutation(np.tile(np.arange(cut.num_blocks), 10))
-    for batch in pipeline.batches(pipeline.Cut(pipeline.InOrder(plan), 16), cut, make_mesh(1, 1, 1)):
+    for batch in pipeline.batches(pipeline.Cut(plan, 16), cut, make_mesh(1, 1, 1)):
         real = batch["ids"] >= 0
         first = 100 * (batch["ids"][real] // 11) + 8 * (batch["ids"][real] % 11)
         np.testing.assert_array_equal(batch["tokens"][real], first[:, None] + np.arange(9))

@@ -35,8 +35,9 @@ def make_store(folder: pathlib.Path, tokens: int) -> None:
         with write_store(folder / "store", VOCAB, VOCAB - 1, "random", "none") as writer:
             writer.source("random", "random")
             rng = np.random.default_rng(0)
-            for _ in range(tokens // 10_000_000):
-                writer.add(rng.integers(0, VOCAB, 10_000_000, np.uint16), np.full(10_000, 1000))
+            for first in range(0, tokens, 10_000_000):
+                count = min(tokens - first, 10_000_000) // 1000  # documents of 1,000 tokens
+                writer.add(rng.integers(0, VOCAB, 1000 * count, np.uint16), np.full(count, 1000))
 
 
 def serve(folder: pathlib.Path, latency: float, port) -> None:

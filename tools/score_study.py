@@ -51,7 +51,8 @@ def study(config, at: list[int], num_clusters: int) -> None:
             for step, batch in enumerate(pipeline.batches(pipeline.Cut(draws, size), blocks, mesh), start=phase.start):
                 if step in at:
                     loss_N = all_losses(score_step, state.params, blocks, config, mesh)
-                    report(step, phase.name, loss_N, jax.device_put(state.schedule.measured, jax.devices()[0]), info)
+                    with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
+                        report(step, phase.name, loss_N, jax.device_get(state.schedule.measured), info)
                 if step == max(at):
                     return
                 state, _ = train_step(state, pipeline.place(batch, mesh))
@@ -62,7 +63,7 @@ def all_losses(score_step, params, blocks, config, mesh) -> np.ndarray:
     loss_N = np.empty(blocks.num_blocks, np.float32)
     batch_size = config.train.score_batch or config.train.batch_size
     for ids_B, nll_B, count_B in score.on_host(score.losses(score_step, params, blocks, batch_size, mesh)):
-        loss_N[ids_B] = nll_B / count_B
+        loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
     return loss_N
 
 

@@ -1,0 +1,111 @@
+"""The tools that measure, as their users start them, with sizes that measure nothing.
+
+Catches: a benchmark that an API change broke.
+"""
+
+import json
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+
+import jax
+import pytest
+from helpers import changed, documents, tiny
+
+from lfr_jax.tokenizer import train_sentencepiece
+
+TOOLS = pathlib.Path(__file__).parents[1] / "tools"
+
+
+@pytest.fixture
+def printed(monkeypatch, capfd):
+    """Runs a tool in this process, and gives what it printed."""
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)  # of what the tool starts
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capfd.readouterr()
+        runpy.run_path(str(TOOLS / name), run_name="__main__")
+        return capfd.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path, corpus_dir):
+    """A configuration file, of blocks so short that a sample of them holds several of each domain."""
+    made = changed(tiny(tmp_path / "unused", corpus_dir), data__seq_len=16)
+    path = tmp_path / "tiny.py"
+    path.write_text(f"from lfr_jax.config import *\n\nconfig = {made!r}\n")
+    return path
+
+
+def figures(line: str) -> list[str]:
+    """The numbers of a line of a table; one that is no number fails."""
+    assert not re.search(r"\b(nan|inf)\b", line), line
+    return re.findall(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?", line)
+
+
+def table(text: str) -> list[list[str]]:
+    """The cells of each row of the tables in Markdown, without their heads."""
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    heads = {i for i, line in enumerate(lines[1:]) if line.startswith("|---")}
+    return [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for i, line in enumerate(lines)
+        if i not in heads and i - 1 not in heads
+    ]
+
+
+def test_bench_data_compares_loaders(printed, tmp_path):
+    """Warm and cold. Catches, too: a store too small for a round's batches, or of no whole number of documents."""
+    found = table(printed("bench_data.py", "--folder", tmp_path, "--tokens", 12_345, "--rounds", 1, "--batches", 5))
+    assert (tmp_path / "store/tokens.bin").stat().st_size == 2 * 12_345
+    names = [row[0] for row in found]
+    assert len(names) == 12 and names[:6] == names[6:] and names[:2] == ["ours", "ours_unequal"]
+    assert all(len(figures(" ".join(row[1:]))) == 5 for row in found)
+
+
+def test_bench_data_times_the_waiting(printed, config):
+    out = printed("bench_data.py", "--config", config, "--steps", 5, "--train.batch-size", 16)
+    assert out.startswith("5 steps of 16 × 16 tokens: ") and len(figures(out)) == 7
+
+
+def test_bench_prepare(printed, tmp_path):
+    """With given text: taking Python's own apart costs seconds."""
+    texts = [document.text for document in documents(4)]
+    train_sentencepiece(texts, 300).save(tmp_path)
+    (tmp_path / "text.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    asked = ("--text", tmp_path / "text.jsonl", "--sentencepiece", tmp_path / "tokenizer.model")
+    out = printed("bench_prepare.py", *asked, "--rounds", 1, "--workers", 1)
+    about, alone, ours, *ratios, peak = out.splitlines()
+    assert about.endswith("vocabulary 300, 1 processes") and len(ratios) == 2
+    assert [len(figures(line)) for line in (alone, ours, *ratios, peak)] == [4, 4, 1, 1, 1]
+
+
+def test_bench_schedule(printed):
+    (row,) = table(printed("bench_schedule.py", "--blocks", 5000, "--policies", "by_loss", "--rounds", 1))
+    assert row[:2] == ["5e+03", "by_loss"] and len(row) == 11
+    assert all(figures(cell) for cell in row[2:])
+
+
+def test_bench_remote(tmp_path):
+    """In a process of its own: it forks, and points everybody at its server."""
+    pytest.importorskip("gcsfs")
+    asked = ("--tokens", "2e5", "--latency", "0", "--uncached", "1")
+    command = [sys.executable, str(TOOLS / "bench_remote.py"), "--folder", str(tmp_path), *asked]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    (row,) = table(ended.stdout)
+    assert row[0] == "1024 KiB" and len(row) == 7 and all(figures(cell) for cell in row)
+    assert "without a cache" in ended.stdout and len(figures(ended.stdout.splitlines()[-1])) == 2
+
+
+def test_score_study(printed, config):
+    out = printed("score_study.py", config, "--steps", 12, "--clusters", 3)
+    about, _, full, *guesses = out.strip().splitlines()
+    assert about.startswith("after 12 steps, in focus; ") and len(guesses) == 11
+    assert full.split()[-4:] == ["33.3%", "1.000", "1.000", "100.0%"]
+    assert all(len(figures(line[44:])) == 4 for line in guesses)
