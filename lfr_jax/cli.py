@@ -23,21 +23,21 @@ Positional = tyro.conf.Positional
 
 def prepare(args: list[str]) -> None:
     """text -> token store:             lfr prepare --out data/mine book.txt talks.jsonl.gz --train-tokenizer"""
-    from lfr_jax.prepare import prepare_paths
+    from lfr_jax.data.prepare import prepare_paths
 
     print(tyro.cli(prepare_paths, args=args, prog="lfr prepare"))
 
 
 def data(args: list[str]) -> None:
     """looks into a store:              lfr data info data/mine; also: verify, sample, clean, noise"""
-    from lfr_jax.data import ABOUT
+    from lfr_jax.data.commands import ABOUT
 
     tyro.extras.subcommand_cli_from_dict(ABOUT, args=args, prog="lfr data")
 
 
 def link(args: list[str]) -> None:
     """token files -> token store:      lfr link --out data/owt openwebtext/train.bin --gpt2 tokenizers/gpt2"""
-    from lfr_jax.link import link_paths
+    from lfr_jax.data.link import link_paths
 
     print(tyro.cli(link_paths, args=args, prog="lfr link"))
 
@@ -171,7 +171,7 @@ def report(args: list[str]) -> None:
           threshold: Nats by which a loss must move to count as a fall or rise; 0: by the noise in the runs.
         """
         from lfr_jax.paths import as_path
-        from lfr_jax.report import report
+        from lfr_jax.reports.report import report
 
         runs = [as_path(folder) for folder in (run, other) if folder]
         return report(runs, as_path(out) if out else runs[0] / "report", phase, threshold)

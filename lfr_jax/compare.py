@@ -3,10 +3,11 @@
 import dataclasses
 from typing import Any
 
-from lfr_jax import budget, distributed, policy, report
+from lfr_jax import budget, distributed, policy
 from lfr_jax.config import Config
 from lfr_jax.corpora import open_corpus
 from lfr_jax.paths import Path, as_path
+from lfr_jax.reports import report
 from lfr_jax.train import train
 
 

@@ -29,8 +29,8 @@ from helpers import SCORED, Scorer, documents, tiny  # noqa: E402
 
 from lfr_jax import model, steps  # noqa: E402
 from lfr_jax.blocks import Blocks, open_store  # noqa: E402
-from lfr_jax.corpus import Document  # noqa: E402
-from lfr_jax.prepare import prepare  # noqa: E402
+from lfr_jax.data.corpus import Document  # noqa: E402
+from lfr_jax.data.prepare import prepare  # noqa: E402
 from lfr_jax.run_dir import RunDir  # noqa: E402
 from lfr_jax.sharding import make_mesh  # noqa: E402
 from lfr_jax.tokenizer import Bytes  # noqa: E402

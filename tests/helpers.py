@@ -12,8 +12,8 @@ import numpy as np
 from lfr_jax import score
 from lfr_jax.blocks import Blocks, Store, open_store
 from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
-from lfr_jax.corpus import Document
-from lfr_jax.store_writer import write_store
+from lfr_jax.data.corpus import Document
+from lfr_jax.data.store_writer import write_store
 from lfr_jax.tokenizer import Ids
 
 

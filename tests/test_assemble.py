@@ -7,10 +7,11 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from lfr_jax import blocks, corpus, segments
-from lfr_jax.assemble import Assembled, Count, assemble, is_first
-from lfr_jax.corpus import Document, Given, Problem
-from lfr_jax.store_writer import write_store
+from lfr_jax import blocks
+from lfr_jax.data import corpus, segments
+from lfr_jax.data.assemble import Assembled, Count, assemble, is_first
+from lfr_jax.data.corpus import Document, Given, Problem
+from lfr_jax.data.store_writer import write_store
 from lfr_jax.tokenizer import Bytes
 
 FACTS = (257, 256, "bytes", Bytes().digest)

@@ -11,7 +11,8 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from lfr_jax import blocks, store_writer
+from lfr_jax import blocks
+from lfr_jax.data import store_writer
 
 MADE_BY = ("bytes", "d" * 64)
 
@@ -162,7 +163,8 @@ def test_a_writer_that_dies_leaves_no_store(tmp_path):
     """Catches: tokens written in place, so that a killed run leaves something that opens."""
     script = f"""
 import os, numpy as np
-from lfr_jax import blocks, store_writer
+from lfr_jax import blocks
+from lfr_jax.data import store_writer
 with store_writer.write_store({str(tmp_path / "s")!r}, 257, 256, "bytes", "d") as writer:
     writer.source("a", "x")
     writer.add(np.zeros(10**6), np.array([10**6]))

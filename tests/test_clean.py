@@ -11,12 +11,12 @@ from helpers import files, write_tokens
 from test_duplicates import opened, random_documents, runs
 from test_near_duplicates import changed
 
-from lfr_jax import data
 from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.config import DataConfig
 from lfr_jax.corpora import open_corpus
-from lfr_jax.link import link
-from lfr_jax.prepare import prepare_paths
+from lfr_jax.data import commands as data
+from lfr_jax.data.link import link
+from lfr_jax.data.prepare import prepare_paths
 from lfr_jax.tokenizer import Ids
 
 ALL = ("--duplicates", "--near-duplicates", 0.8, "--decontaminate", "train", "--block-duplicates", 50, "--workers", 1)

@@ -12,9 +12,10 @@ from typing import NamedTuple
 import pytest
 from helpers import changed, tiny
 
-from lfr_jax import cli, report, trained
+from lfr_jax import cli, trained
 from lfr_jax.blocks import open_store
 from lfr_jax.config import Config, ScheduleConfig
+from lfr_jax.reports import report
 from lfr_jax.run_dir import RunDir
 
 

@@ -5,9 +5,9 @@ import pytest
 from helpers import write_tokens
 from test_duplicates import opened, random_documents, runs
 
-from lfr_jax import contamination
-from lfr_jax import kept as module
-from lfr_jax.contamination import measure, merged, without_held_out, without_shared
+from lfr_jax.data import contamination
+from lfr_jax.data import kept as module
+from lfr_jax.data.contamination import measure, merged, without_held_out, without_shared
 
 
 @pytest.fixture(params=[40, 10**6])

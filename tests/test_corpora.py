@@ -8,8 +8,8 @@ from helpers import documents
 from lfr_jax.blocks import open_store
 from lfr_jax.config import DataConfig
 from lfr_jax.corpora import open_corpus
-from lfr_jax.corpus import Document
-from lfr_jax.prepare import prepare
+from lfr_jax.data.corpus import Document
+from lfr_jax.data.prepare import prepare
 from lfr_jax.tokenizer import Bytes, train_sentencepiece
 
 

@@ -4,8 +4,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from lfr_jax import corpus
-from lfr_jax.corpus import Document, Fields
+from lfr_jax.data import corpus
+from lfr_jax.data.corpus import Document, Fields
 
 DEFAULT = Document("id", "", "domain", "source")
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tyro
 
-from lfr_jax import data
 from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.data import commands as data
 from lfr_jax.packing import PackedBlocks
 from lfr_jax.tokenizer import Bytes
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from helpers import write_tokens
 
-from lfr_jax import kept as module
 from lfr_jax.blocks import Blocks, open_store
-from lfr_jax.duplicates import first_equal, without_blocks, without_documents
-from lfr_jax.kept import Sides, whole
-from lfr_jax.rewrite import rewrite
+from lfr_jax.data import kept as module
+from lfr_jax.data.duplicates import first_equal, without_blocks, without_documents
+from lfr_jax.data.kept import Sides, whole
+from lfr_jax.data.rewrite import rewrite
 
 
 def opened(folder):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from lfr_jax import embedded
+from lfr_jax.data import embedded
 
 MODULE = (
     '''"""About

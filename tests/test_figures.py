@@ -7,9 +7,9 @@ import pytest
 from made_runs import COST, DOMAINS, EACH, STEPS, blocks, domain_of, make_run, probe_loss, probes_of, train_loss
 from matplotlib.colors import to_hex, to_rgba
 
-from lfr_jax import figures
-from lfr_jax.results import read_results, split
-from lfr_jax.trajectories import CLASSES, census
+from lfr_jax.reports import figures
+from lfr_jax.reports.results import read_results, split
+from lfr_jax.reports.trajectories import CLASSES, census
 
 
 @pytest.fixture(scope="module")

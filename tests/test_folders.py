@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from lfr_jax import folders
+from lfr_jax.data import folders
 
 
 @pytest.fixture

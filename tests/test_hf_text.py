@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
-from lfr_jax import corpus, hf_text, prepare
-from lfr_jax.corpus import Fields
+from lfr_jax.data import corpus, hf_text, prepare
+from lfr_jax.data.corpus import Fields
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from lfr_jax import corpus, inputs, text_files
-from lfr_jax.corpus import Document
+from lfr_jax.data import corpus, inputs, text_files
+from lfr_jax.data.corpus import Document
 
 
 def read(*paths) -> list[Document]:

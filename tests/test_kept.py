@@ -8,9 +8,9 @@ from helpers import write_tokens
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfr_jax import kept as module
 from lfr_jax.blocks import open_store
-from lfr_jax.kept import Kept, Sides, whole
+from lfr_jax.data import kept as module
+from lfr_jax.data.kept import Kept, Sides, whole
 
 LENGTHS = {("x", "a"): [5, 1, 30, 2], ("x", "b"): [1], ("y", "a"): [17, 9, 9, 4]}
 

@@ -15,9 +15,9 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
-from lfr_jax import corpus, text_files
 from lfr_jax.blocks import Blocks, open_store
-from lfr_jax.prepare import Summary, prepare_paths
+from lfr_jax.data import corpus, text_files
+from lfr_jax.data.prepare import Summary, prepare_paths
 from lfr_jax.tokenizer import Bytes
 
 PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
@@ -97,8 +97,8 @@ def test_bytes_that_are_no_text_are_counted_and_named(tmp_path, monkeypatch, for
 
 FULL = """
 import pathlib, subprocess, sys, traceback
-from lfr_jax import corpus, text_files
-from lfr_jax.prepare import prepare_paths
+from lfr_jax.data import corpus, text_files
+from lfr_jax.data.prepare import prepare_paths
 
 corpus.CHUNK_BYTES, text_files.READ_BYTES = 8000, 4000
 disk = pathlib.Path("disk")

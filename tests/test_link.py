@@ -13,8 +13,8 @@ from lfr_jax import cli, tokenizer
 from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.config import DataConfig
 from lfr_jax.corpora import open_corpus
-from lfr_jax.link import link, link_paths
-from lfr_jax.prepare import prepare_paths
+from lfr_jax.data.link import link, link_paths
+from lfr_jax.data.prepare import prepare_paths
 from lfr_jax.tokenizer import Bytes, Ids
 from lfr_jax.train import train
 

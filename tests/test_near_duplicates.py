@@ -7,9 +7,9 @@ import pytest
 from helpers import write_tokens
 from test_duplicates import opened, random_documents, runs
 
-from lfr_jax import kept as module
-from lfr_jax import near_duplicates
-from lfr_jax.near_duplicates import Documents, grouped, signatures, without_near_duplicates
+from lfr_jax.data import kept as module
+from lfr_jax.data import near_duplicates
+from lfr_jax.data.near_duplicates import Documents, grouped, signatures, without_near_duplicates
 
 
 def changed(document, share, seed, scattered=False):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfr_jax import ngrams
+from lfr_jax.data import ngrams
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 13])

@@ -7,11 +7,12 @@ import pytest
 import tyro
 from helpers import changed, files, tiny
 
-from lfr_jax import data, noise
 from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.corpora import open_corpus
-from lfr_jax.link import link
-from lfr_jax.results import read_results
+from lfr_jax.data import commands as data
+from lfr_jax.data import noise
+from lfr_jax.data.link import link
+from lfr_jax.reports.results import read_results
 from lfr_jax.tokenizer import Bytes, Ids
 from lfr_jax.train import train
 
@@ -182,7 +183,10 @@ def test_a_run_on_noise_tells_what_became_of_it(noisy, tmp_path):
 
 def test_nothing_can_be_appended_to_noise(noisy, tmp_path):
     """Catches: noise that becomes the beginning of a corpus; an error that does not say what to append to."""
-    from lfr_jax.prepare import prepare_paths
+    from lfr_jax.data.prepare import prepare_paths
 
-    with pytest.raises(FileNotFoundError, match="without which nothing can be appended: .* append to the folder that this one was made of"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="without which nothing can be appended: .* append to the folder that this one was made of",
+    ):
         prepare_paths((), out=str(tmp_path / "out"), append=str(noisy), embedded=True)

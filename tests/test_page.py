@@ -5,8 +5,8 @@ import html.parser
 import numpy as np
 from matplotlib.figure import Figure
 
-from lfr_jax import page
-from lfr_jax.trajectories import CLASSES, Census
+from lfr_jax.reports import page
+from lfr_jax.reports.trajectories import CLASSES, Census
 
 FOUND = Census(
     groups=("all", "<i>code"),

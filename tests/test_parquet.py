@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from lfr_jax import corpus, inputs, parquet
-from lfr_jax.corpus import Document, Fields
-from lfr_jax.text_files import File
+from lfr_jax.data import corpus, inputs, parquet
+from lfr_jax.data.corpus import Document, Fields
+from lfr_jax.data.text_files import File
 
 
 def write(path, rows: int, **columns):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from helpers import files, opened
 
-from lfr_jax import blocks, corpus, prepare, segments, tokenizer
-from lfr_jax.assemble import Count
-from lfr_jax.corpus import Document
+from lfr_jax import blocks, tokenizer
+from lfr_jax.data import corpus, prepare, segments
+from lfr_jax.data.assemble import Count
+from lfr_jax.data.corpus import Document
 
 WORDS = ["alpha", "beta", "gamma", "delta\n", "é"]
 

@@ -10,7 +10,8 @@ import pytest
 import tyro
 from helpers import documents, files, opened
 
-from lfr_jax import blocks, corpus, prepare, segments, spool, text_files, tokenizer
+from lfr_jax import blocks, tokenizer
+from lfr_jax.data import corpus, prepare, segments, spool, text_files
 
 
 @pytest.fixture

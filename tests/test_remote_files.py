@@ -17,12 +17,12 @@ from lfr_jax import cli, pipeline, remote_files
 from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.config import DataConfig
 from lfr_jax.corpora import open_corpus
-from lfr_jax.link import link
+from lfr_jax.data.link import link
+from lfr_jax.data.prepare import prepare
+from lfr_jax.data.store_writer import write_store
 from lfr_jax.paths import as_path
-from lfr_jax.prepare import prepare
 from lfr_jax.remote_files import RemoteFile
 from lfr_jax.sharding import make_mesh
-from lfr_jax.store_writer import write_store
 from lfr_jax.token_files import StoreChanged
 from lfr_jax.tokenizer import Bytes, Ids
 

@@ -6,7 +6,7 @@ import json
 import pytest
 from made_runs import DOMAINS, make_run
 
-from lfr_jax import report
+from lfr_jax.reports import report
 
 PICTURES = ["losses", "timeline", "sampled", "forgotten", "kept", "dropped"]
 

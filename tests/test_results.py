@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from made_runs import STEPS, blocks, domain_of, kept, make_run, probe_loss, tokens_of
 
-from lfr_jax import results
-from lfr_jax.results import read_results, same_probes, split
+from lfr_jax.reports import results
+from lfr_jax.reports.results import read_results, same_probes, split
 from lfr_jax.schedule import Phase
 
 

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_duplicates import random_documents
 
-from lfr_jax import kept as module
 from lfr_jax.blocks import open_store
-from lfr_jax.kept import whole
-from lfr_jax.rewrite import rewrite
-from lfr_jax.store_writer import write_store
+from lfr_jax.data import kept as module
+from lfr_jax.data.kept import whole
+from lfr_jax.data.rewrite import rewrite
+from lfr_jax.data.store_writer import write_store
 
 FACTS = (1000, 999, "ids", "d" * 64)
 

@@ -5,8 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
-from lfr_jax import corpus, segments
-from lfr_jax.corpus import Document, Given, Problem
+from lfr_jax.data import corpus, segments
+from lfr_jax.data.corpus import Document, Given, Problem
 from lfr_jax.tokenizer import Bytes
 
 DOCUMENTS = (

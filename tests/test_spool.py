@@ -11,9 +11,10 @@ import time
 
 import pytest
 
-from lfr_jax import corpus, inputs, segments, spool, text_files, tokenizer
-from lfr_jax.corpus import Document
-from lfr_jax.spool import Spool, kept_work_named, work_folder
+from lfr_jax import tokenizer
+from lfr_jax.data import corpus, inputs, segments, spool, text_files
+from lfr_jax.data.corpus import Document
+from lfr_jax.data.spool import Spool, kept_work_named, work_folder
 from lfr_jax.tokenizer import Bytes
 
 
@@ -127,8 +128,8 @@ def test_too_many_broken_documents(tmp_path, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from lfr_jax import corpus, inputs, text_files
-from lfr_jax.spool import Spool, work_folder
+from lfr_jax.data import corpus, inputs, text_files
+from lfr_jax.data.spool import Spool, work_folder
 from lfr_jax.tokenizer import Bytes
 
 corpus.CHUNK_BYTES, text_files.READ_BYTES = 2000, 512

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lfr_jax import store_writer
 from lfr_jax.blocks import Blocks, Source, open_store
-from lfr_jax.store_writer import write_store
+from lfr_jax.data import store_writer
+from lfr_jax.data.store_writer import write_store
 
 FACTS = (257, 256, "bytes", "d" * 64)
 

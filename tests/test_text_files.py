@@ -7,9 +7,9 @@ import pickle
 import pytest
 import zstandard
 
-from lfr_jax import corpus, text_files
-from lfr_jax.corpus import Document, Fields
-from lfr_jax.text_files import File
+from lfr_jax.data import corpus, text_files
+from lfr_jax.data.corpus import Document, Fields
+from lfr_jax.data.text_files import File
 
 
 def jsonl(*objects) -> bytes:

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from lfr_jax import corpus, tfds_text
+from lfr_jax.data import corpus, tfds_text
 
 BUILDER = """
 import numpy as np

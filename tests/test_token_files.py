@@ -9,9 +9,9 @@ import pytest
 
 from lfr_jax import blocks, pipeline
 from lfr_jax.blocks import Blocks, open_store
-from lfr_jax.link import link
+from lfr_jax.data.link import link
+from lfr_jax.data.store_writer import write_store
 from lfr_jax.sharding import make_mesh
-from lfr_jax.store_writer import write_store
 from lfr_jax.token_files import StoreChanged
 from lfr_jax.tokenizer import Ids
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import token_formats as written
 
-from lfr_jax.token_formats import layout
+from lfr_jax.data.token_formats import layout
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared/data/megatron/meg-gpt2-openwebtext_text_document.bin"
 TOKENS = [5, 3, 9, 1, 9, 7]

@@ -8,7 +8,7 @@ import pytest
 from helpers import changed, documents, rows, tiny
 
 from lfr_jax.config import ScheduleConfig
-from lfr_jax.prepare import prepare
+from lfr_jax.data.prepare import prepare
 from lfr_jax.recorder import NonFiniteLoss
 from lfr_jax.run_dir import RunDir, RunInUse
 from lfr_jax.tokenizer import Bytes

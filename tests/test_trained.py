@@ -11,8 +11,8 @@ from helpers import changed
 
 from lfr_jax import model, references, score, steps, trained
 from lfr_jax.blocks import Blocks, open_store
-from lfr_jax.corpus import Document
-from lfr_jax.prepare import prepare
+from lfr_jax.data.corpus import Document
+from lfr_jax.data.prepare import prepare
 from lfr_jax.tokenizer import Bytes, train_sentencepiece
 
 

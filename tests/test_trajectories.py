@@ -5,8 +5,8 @@ import doctest
 import numpy as np
 import pytest
 
-from lfr_jax import trajectories
-from lfr_jax.trajectories import CLASSES, census, classify, noise_threshold, take_apart
+from lfr_jax.reports import trajectories
+from lfr_jax.reports.trajectories import CLASSES, census, classify, noise_threshold, take_apart
 
 
 def test_doctests():

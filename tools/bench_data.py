@@ -32,8 +32,8 @@ from lfr_jax import cli, optimizer, pipeline, policy, schedule, steps
 from lfr_jax.blocks import Blocks, open_store
 from lfr_jax.config import Config
 from lfr_jax.corpora import open_corpus
+from lfr_jax.data.store_writer import write_store
 from lfr_jax.sharding import BATCH, make_mesh
-from lfr_jax.store_writer import write_store
 
 T, B, VOCAB = 1024, 64, 50257
 SHARD = 50_000  # blocks in an ArrayRecord file, 100 MB: random reads of one record slow down as files grow

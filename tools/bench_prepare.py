@@ -26,7 +26,7 @@ import time
 
 import sentencepiece
 
-from lfr_jax import corpus, embedded, inputs
+from lfr_jax.data import corpus, embedded, inputs
 from lfr_jax.tokenizer import SentencePiece, train_sentencepiece
 
 

@@ -24,8 +24,8 @@ import numpy as np
 
 from lfr_jax import pipeline, remote_files, schedule
 from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.data.store_writer import write_store
 from lfr_jax.sharding import make_mesh
-from lfr_jax.store_writer import write_store
 
 T, B, VOCAB = 1024, 64, 50257
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lfr_jax.kept import Kept, Sides
+from lfr_jax.data.kept import Kept, Sides
 
 DIGEST = 16  # bytes: of 10^9 digests two are equal by chance with a probability of 10^-21
 

@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
 from lfr_jax.paths import Path
-from lfr_jax.results import Results, printable, read
-from lfr_jax.trajectories import CLASSES, Census
+from lfr_jax.reports.results import Results, printable, read
+from lfr_jax.reports.trajectories import CLASSES, Census
 
 WIDTH = 11.0  # inches
 COLUMNS = 4  # panels beside each other

@@ -5,10 +5,10 @@ import pathlib
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from lfr_jax import corpus, parquet, text_files
-from lfr_jax.corpus import Chunk, Document, Fields, Input
-from lfr_jax.folders import files_below
-from lfr_jax.text_files import File
+from lfr_jax.data import corpus, parquet, text_files
+from lfr_jax.data.corpus import Chunk, Document, Fields, Input
+from lfr_jax.data.folders import files_below
+from lfr_jax.data.text_files import File
 
 
 def of_paths(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> list[Input]:

@@ -10,8 +10,8 @@ from typing import BinaryIO, NamedTuple
 
 import zstandard
 
-from lfr_jax import corpus
-from lfr_jax.corpus import Chunk, Document, Fields, Given
+from lfr_jax.data import corpus
+from lfr_jax.data.corpus import Chunk, Document, Fields, Given
 
 READ_BYTES = 1 << 20
 JSON_LINES = (".jsonl", ".ndjson", ".json")  # `.json`: as data sets on the Hub name their JSON lines

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from lfr_jax import figures
-from lfr_jax.page import CLASSES_EXPLAINED, class_table, picture, write_page
 from lfr_jax.paths import Path
 from lfr_jax.remote_run import written_here
-from lfr_jax.results import Results, Split, printable, read_results, same_probes, split
+from lfr_jax.reports import figures
+from lfr_jax.reports.page import CLASSES_EXPLAINED, class_table, picture, write_page
+from lfr_jax.reports.results import Results, Split, printable, read_results, same_probes, split
+from lfr_jax.reports.trajectories import CLASSES, Census, census, noise_threshold
 from lfr_jax.run_dir import RunDir
-from lfr_jax.trajectories import CLASSES, Census, census, noise_threshold
 
 
 class Became(NamedTuple):

@@ -7,7 +7,7 @@ from html import escape
 from matplotlib.figure import Figure
 
 from lfr_jax.files import write_atomically
-from lfr_jax.trajectories import CLASSES, Census
+from lfr_jax.reports.trajectories import CLASSES, Census
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

@@ -5,8 +5,8 @@ import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lfr_jax import corpus
-from lfr_jax.corpus import Document, Fields, Input
+from lfr_jax.data import corpus
+from lfr_jax.data.corpus import Document, Fields, Input
 
 AT_ONCE = 1024  # examples read at once
 PER_CHUNK = 8 * AT_ONCE

@@ -15,8 +15,8 @@ import unicodedata
 import warnings
 from collections.abc import Iterator
 
-from lfr_jax import corpus
-from lfr_jax.corpus import Document, Input
+from lfr_jax.data import corpus
+from lfr_jax.data.corpus import Document, Input
 
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
 TABLE_LINES = 24  # a module-level statement of at least this many lines, without a definition, is a table

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lfr_jax import segments
-from lfr_jax.segments import BLANK, BROKEN, MORE, Run, Segment
-from lfr_jax.store_writer import StoreWriter
+from lfr_jax.data import segments
+from lfr_jax.data.segments import BLANK, BROKEN, MORE, Run, Segment
+from lfr_jax.data.store_writer import StoreWriter
 
 
 class Count(NamedTuple):

@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lfr_jax import corpus
-from lfr_jax.corpus import Document
-from lfr_jax.text_files import File
+from lfr_jax.data import corpus
+from lfr_jax.data.corpus import Document
+from lfr_jax.data.text_files import File
 
 ROWS = 256  # read at once
 

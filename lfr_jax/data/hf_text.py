@@ -8,9 +8,9 @@ import types
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lfr_jax import corpus
-from lfr_jax.corpus import Document, Fields, Input
-from lfr_jax.folders import files_below
+from lfr_jax.data import corpus
+from lfr_jax.data.corpus import Document, Fields, Input
+from lfr_jax.data.folders import files_below
 
 
 class Known(NamedTuple):

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lfr_jax import ngrams
-from lfr_jax.kept import Kept, Sides
+from lfr_jax.data import ngrams
+from lfr_jax.data.kept import Kept, Sides
 
 WINDOW = 50  # tokens cut away on both sides of a shared n-gram: about 200 characters
 PIECES = 10  # a document that would fall into more pieces goes as a whole

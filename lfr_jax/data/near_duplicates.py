@@ -9,9 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 import numpy as np
 import tqdm
 
-from lfr_jax import ngrams
-from lfr_jax.kept import Kept, Sides
-from lfr_jax.spool import begin_worker
+from lfr_jax.data import ngrams
+from lfr_jax.data.kept import Kept, Sides
+from lfr_jax.data.spool import begin_worker
 
 PERMUTATIONS = 128  # numbers in a signature, of 4 bytes each
 WEIGHTS = 0.02, 0.98  # of false candidates, which are looked at again, and of missed ones, which are lost

@@ -2,8 +2,8 @@
 
 import os
 
-from lfr_jax.kept import Kept
-from lfr_jax.store_writer import write_store
+from lfr_jax.data.kept import Kept
+from lfr_jax.data.store_writer import write_store
 
 
 def rewrite(kept: Kept, path: str | os.PathLike) -> None:

@@ -1,0 +1,1 @@
+"""What runs left behind, read back and drawn. Training needs nothing of it."""
