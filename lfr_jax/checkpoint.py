@@ -106,7 +106,8 @@ class Checkpointer:
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values()), meta
 
     def _set_aside(self, step: int, reason: str) -> None:
-        if jax.process_index() == 0:
+        # One process alone looks whether it is still there: the others might look after the renaming.
+        if jax.process_index() == 0 and step in steps_in(self.folder):
             path = self.folder / str(step)
             names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
             with explained(path):
@@ -154,7 +155,8 @@ def restore_params(folder: str | os.PathLike, abstract_params: Any) -> tuple[Any
     if found is None:
         raise FileNotFoundError(f"no checkpoint in {folder}; train first, or name another run")
     step, leaves, _, damaged = found
-    for bad, reason in damaged.items():
+    there = steps_in(absolute(folder)) if damaged else []  # a trainer at work may have deleted it while it was read
+    for bad, reason in ((bad, damaged[bad]) for bad in damaged if bad in there):
         warnings.warn(f"checkpoint {bad} in {folder} is damaged ({reason}); step {step} is used", stacklevel=2)
     return jax.tree.unflatten(jax.tree.structure(abstract_params), leaves.values()), step
 
@@ -202,8 +204,7 @@ def newest_sound(folder: Path, wanted: dict[str, jax.ShapeDtypeStruct], partial:
             check_same(content["leaves"], described(wanted), partial, folder / str(step))
             leaves, reason = verified(folder / str(step), wanted, content["digests"])
             if not reason:
-                there = steps_in(folder) if damaged else []
-                return step, leaves, content["meta"], {bad: damaged[bad] for bad in damaged if bad in there}
+                return step, leaves, content["meta"], damaged
         damaged[step] = reason
     if damaged:
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())

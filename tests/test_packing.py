@@ -213,7 +213,7 @@ def test_scores_of_other_packings_are_refused(corpus, tmp_path):
         (tmp_path / "scores.csv").write_text(references.origin(of, 9) + "block,domain,loss\n")
         with pytest.raises(ValueError, match="in blocks of seq_len 32.*, expected those of"):
             references.read_scores(tmp_path / "scores.csv", wanted)
-    with pytest.raises(FileNotFoundError, match="--seq-len 32 --packing best_fit --out"):
+    with pytest.raises(FileNotFoundError, match="--packing best_fit --seq-len 32 --out"):
         references.read_scores(tmp_path / "none.csv", packed)
 
 

@@ -10,17 +10,17 @@ import numpy as np
 import tyro
 
 from lfr_jax import tokenizer
+from lfr_jax.blocks import open_store
 from lfr_jax.data import contamination
 from lfr_jax.data.assemble import Count
-from lfr_jax.blocks import open_store
 from lfr_jax.data.contamination import Overlap
 from lfr_jax.data.duplicates import without_blocks, without_documents
-from lfr_jax.files import complete_folder, refuse_existing
 from lfr_jax.data.kept import Kept, Sides, whole
 from lfr_jax.data.near_duplicates import without_near_duplicates
-from lfr_jax.paths import on_this_machine
 from lfr_jax.data.prepare import cores, full_disk_explained
 from lfr_jax.data.rewrite import rewrite
+from lfr_jax.files import complete_folder, refuse_existing
+from lfr_jax.paths import on_this_machine
 
 SHARES = 0.0, 0.2, 0.5, 0.8  # of a held-out document's n-grams: so many documents have more, or as many
 SHOWN = 3  # examples that are printed

@@ -8,9 +8,9 @@ import tyro
 
 from lfr_jax import tokenizer
 from lfr_jax.blocks import Blocks, Store, file_sha256, open_store
-from lfr_jax.data.clean import clean
 from lfr_jax.config import DataConfig, Packing
 from lfr_jax.corpora import training_blocks
+from lfr_jax.data.clean import clean
 from lfr_jax.data.noise import noise
 from lfr_jax.paths import Path, as_path
 

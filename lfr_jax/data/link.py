@@ -13,10 +13,10 @@ import tyro
 
 from lfr_jax import tokenizer
 from lfr_jax.blocks import FORMAT, VERSION, Source, check_ids, file_sha256, fingerprint, token_dtype
-from lfr_jax.files import complete_folder, refuse_existing, save_array
 from lfr_jax.data.folders import files_below
-from lfr_jax.token_files import Part
 from lfr_jax.data.token_formats import Layout, layout
+from lfr_jax.files import complete_folder, refuse_existing, save_array
+from lfr_jax.token_files import Part
 
 CHUNK = 1 << 23  # tokens looked at together
 

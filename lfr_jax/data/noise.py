@@ -14,14 +14,14 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from lfr_jax.data import corpus, inputs, segments
 from lfr_jax.blocks import Blocks, Store
 from lfr_jax.config import DataConfig
 from lfr_jax.corpora import Corpus, open_corpus
+from lfr_jax.data import corpus, inputs, segments
 from lfr_jax.data.corpus import Document
+from lfr_jax.data.store_writer import StoreWriter, write_store
 from lfr_jax.files import complete_folder
 from lfr_jax.paths import on_this_machine
-from lfr_jax.data.store_writer import StoreWriter, write_store
 from lfr_jax.tokenizer import Ids, Tokenizer
 
 Kind = Literal["shuffled", "hex", "foreign", "duplicated"]

@@ -14,16 +14,16 @@ import tqdm
 import tyro
 
 from lfr_jax import tokenizer
+from lfr_jax.blocks import Store, open_store
 from lfr_jax.data import corpus, hf_text, inputs, tfds_text
 from lfr_jax.data import embedded as embedded_text
 from lfr_jax.data.assemble import Count, assemble
-from lfr_jax.blocks import Store, open_store
 from lfr_jax.data.corpus import Document, Fields, Input
-from lfr_jax.files import complete_folder, save_array
-from lfr_jax.paths import on_this_machine
 from lfr_jax.data.segments import share
 from lfr_jax.data.spool import Spool, kept_work_named, work_folder
 from lfr_jax.data.store_writer import write_store
+from lfr_jax.files import complete_folder, save_array
+from lfr_jax.paths import on_this_machine
 from lfr_jax.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, train_sentencepiece
 
 DESCRIBED = 1000  # broken documents that prepared.json describes

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lfr_jax.data import corpus
 from lfr_jax.blocks import check_ids, token_dtype
+from lfr_jax.data import corpus
 from lfr_jax.data.corpus import Chunk, Document
 from lfr_jax.tokenizer import Tokenizer
 

@@ -24,9 +24,9 @@ from typing import NamedTuple
 from lfr_jax import tokenizer
 from lfr_jax.data import corpus, segments
 from lfr_jax.data.corpus import Chunk, Given, Input
+from lfr_jax.data.segments import Segment
 from lfr_jax.files import refuse_existing, write_atomically
 from lfr_jax.paths import on_this_machine
-from lfr_jax.data.segments import Segment
 from lfr_jax.tokenizer import Tokenizer
 
 AHEAD = 2  # chunks that wait for each worker
