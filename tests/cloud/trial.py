@@ -85,7 +85,9 @@ class Trial:
         return json.loads((self.desk.home / ".lfr_tpu" / f"a-project.{ZONE}.{self.name}.json").read_text())
 
     def trainers(self) -> list[str]:
-        return [line for machine in self.machines for line in machine.processes().values() if "trainer.py" in line]
+        """Command lines of those at work, without those of the shells that wait for them."""
+        lines = [line for machine in self.machines for line in machine.processes().values()]
+        return [line for line in lines if "trainer.py" in line and not line.startswith("bash ")]
 
     def reaches(self, step: int) -> None:
         """Waits until the trainer is at work on all hosts, and has written this checkpoint."""
