@@ -253,7 +253,7 @@ def test_what_is_not_known_to_be_damage_is_not(tmp_path, error):
 
 
 ONE_OF_TWO_PROCESSES = """
-import sys
+import sys, time
 sys.path[:0] = [{root!r}, {tests!r}]
 import conftest, jax
 jax.config.update("jax_num_cpu_devices", 4)
