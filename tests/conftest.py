@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import shutil
+import subprocess
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: XLA's optimisations would cost more than they save, and so would its newer way
@@ -104,3 +106,14 @@ def trial(desk):
     yield make
     for each in made:
         each.remove()
+
+
+@pytest.fixture
+def namespace(tmp_path) -> list[str]:
+    """What goes before a command that may mount a disk in memory on the folder `disk`, made here."""
+    command = ["unshare", "--map-root-user", "--mount"]
+    (tmp_path / "disk").mkdir()
+    mount = [*command, "mount", "-t", "tmpfs", "tmpfs", tmp_path / "disk"]
+    if not shutil.which("unshare") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no disk in memory can be mounted here: no user namespaces")
+    return command

@@ -256,17 +256,10 @@ for size in (100, 240, 300, 600):
 """
 
 
-def test_a_disk_that_is_full_leaves_the_last_checkpoint(tmp_path):
+def test_a_disk_that_is_full_leaves_the_last_checkpoint(tmp_path, namespace):
     """On disks in memory of several sizes, keeping one checkpoint. Catches: the old one deleted before the new one is
     whole; an error that does not say what is full; one that comes again when all is closed, and hides the first; debris
     in the way of the next start."""
-    namespace = ["unshare", "--map-root-user", "--mount"]
-    (tmp_path / "disk").mkdir()
-    allowed = shutil.which("unshare") and subprocess.run(
-        [*namespace, "mount", "-t", "tmpfs", "tmpfs", tmp_path / "disk"], capture_output=True
-    )
-    if not allowed or allowed.returncode:
-        pytest.skip("no disk in memory can be mounted here: no user namespaces")
     tests = pathlib.Path(__file__).parent
     program = FULL.format(root=str(tests.parent), tests=str(tests))
     done = subprocess.run([*namespace, sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
