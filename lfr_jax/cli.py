@@ -14,30 +14,29 @@ from typing import Literal
 
 import tyro
 
-from lfr_jax.config import Config
-from lfr_jax.peers import who
-from lfr_jax.text import nearest
+from lfr_jax.config import Config, nearest
+from lfr_jax.distributed.peers import who
 
 Positional = tyro.conf.Positional
 
 
 def prepare(args: list[str]) -> None:
     """text -> token store:             lfr prepare --out data/mine book.txt talks.jsonl.gz --train-tokenizer"""
-    from lfr_jax.data.prepare import prepare_paths
+    from lfr_jax.prepare.prepare import prepare_paths
 
     print(tyro.cli(prepare_paths, args=args, prog="lfr prepare"))
 
 
 def data(args: list[str]) -> None:
     """looks into a store:              lfr data info data/mine; also: verify, sample, clean, noise"""
-    from lfr_jax.data.commands import ABOUT
+    from lfr_jax.prepare.inspect import ABOUT
 
     tyro.extras.subcommand_cli_from_dict(ABOUT, args=args, prog="lfr data")
 
 
 def link(args: list[str]) -> None:
     """token files -> token store:      lfr link --out data/owt openwebtext/train.bin --gpt2 tokenizers/gpt2"""
-    from lfr_jax.data.link import link_paths
+    from lfr_jax.prepare.link import link_paths
 
     print(tyro.cli(link_paths, args=args, prog="lfr link"))
 
@@ -45,8 +44,8 @@ def link(args: list[str]) -> None:
 def train(args: list[str]) -> None:
     """train, or continue a run:        lfr train configs/smoke.py --train.steps 500"""
     config = configured(Config, args, "lfr train")
-    from lfr_jax.distributed import joined
-    from lfr_jax.train import train
+    from lfr_jax.distributed.cluster import joined
+    from lfr_jax.train.loop import train
 
     with joined(config.distributed) as peers:
         done = train(config).summary
@@ -67,7 +66,7 @@ class Comparison(Config):
 def compare(args: list[str]) -> None:
     """policies at equal FLOPs:         lfr compare configs/smoke.py --policies lfr uniform random_drop"""
     asked = configured(Comparison, args, "lfr compare")
-    from lfr_jax.compare import compare
+    from lfr_jax.experiments.compare import compare
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
     compare(config, list(asked.policies))
@@ -84,10 +83,11 @@ def evaluate(args: list[str]) -> None:
           store: A prepared corpus, in place of the run's own.
           blocks: Held-out blocks a domain; 0: all.
         """
-        from lfr_jax import distributed, trained
+        from lfr_jax.distributed import cluster
+        from lfr_jax.train import load_run
 
-        distributed.refuse_many("lfr evaluate")
-        return trained.evaluate(trained.load(run), store, blocks)
+        cluster.refuse_many("lfr evaluate")
+        return load_run.evaluate(load_run.load(run), store, blocks)
 
     for domain, (loss, tokens) in tyro.cli(arguments, args=args, prog="lfr evaluate").items():
         print(f"{domain:<16} {loss:8.4f} nats/token  {tokens:>12,} tokens")
@@ -114,12 +114,13 @@ def score(args: list[str]) -> None:
           packing: How documents become blocks; "": as in the run.
           shortest: Of by_length: tokens in the shortest blocks; 0: as in the run.
         """
-        from lfr_jax import distributed, trained
-        from lfr_jax.paths import as_path
+        from lfr_jax.distributed import cluster
+        from lfr_jax.storage.paths import as_path
+        from lfr_jax.train import load_run
 
-        distributed.refuse_many("lfr score")
-        path, loaded = as_path(out), trained.load(run)
-        return trained.write_scores(loaded, store, path, seq_len=seq_len, packing=packing, shortest=shortest)
+        cluster.refuse_many("lfr score")
+        path, loaded = as_path(out), load_run.load(run)
+        return load_run.write_scores(loaded, store, path, seq_len=seq_len, packing=packing, shortest=shortest)
 
     print(tyro.cli(arguments, args=args, prog="lfr score"))
 
@@ -147,10 +148,11 @@ def generate(args: list[str]) -> None:
           top_p: Draw among the likeliest tokens that hold this share of the probability.
           seed: Of the draws.
         """
-        from lfr_jax import distributed, trained
+        from lfr_jax.distributed import cluster
+        from lfr_jax.train import load_run
 
-        distributed.refuse_many("lfr generate")
-        return trained.generate(trained.load(run), prompt, tokens, temperature, top_k, top_p, seed)
+        cluster.refuse_many("lfr generate")
+        return load_run.generate(load_run.load(run), prompt, tokens, temperature, top_k, top_p, seed)
 
     print(tyro.cli(arguments, args=args, prog="lfr generate"))
 
@@ -170,8 +172,8 @@ def report(args: list[str]) -> None:
           phase: Follow the blocks that the phase of this name kept or dropped; by default the first that dropped any.
           threshold: Nats by which a loss must move to count as a fall or rise; 0: by the noise in the runs.
         """
-        from lfr_jax.paths import as_path
-        from lfr_jax.reports.report import report
+        from lfr_jax.experiments.report import report
+        from lfr_jax.storage.paths import as_path
 
         runs = [as_path(folder) for folder in (run, other) if folder]
         return report(runs, as_path(out) if out else runs[0] / "report", phase, threshold)
@@ -215,7 +217,7 @@ def configured(kind: type[Config], args: list[str], prog: str) -> Config:
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
     config = tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}")
     if config.schedule.policy != found.schedule.policy:  # the file's options are those of the file's policy
-        from lfr_jax.policy import switch
+        from lfr_jax.train.policy import switch
 
         config = dataclasses.replace(config, schedule=switch(config.schedule, config.schedule.policy))
     return config

@@ -5,6 +5,9 @@ dotted name (`--train.steps 500`). The resolved config is saved beside the run's
 """
 
 import dataclasses
+import difflib
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 Packing = Literal["concatenate", "best_fit", "by_length"]
@@ -171,3 +174,92 @@ class Config:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+
+
+# What may differ when a run goes on. These fields have no part in what is computed ...
+ONLY_LOOKING = {
+    "run_dir",
+    "train.log_every",
+    "train.eval_every",
+    "train.eval_blocks",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+}
+
+
+# ... nor have the processes among which the work is divided ...
+PROCESSES = {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
+
+
+# ... the order of the data does not depend on these, and the store's fingerprint is checked apart ...
+SAME_DATA = {"data.store", "data.cache", "data.workers"}
+
+
+# ... and these compute the same sums in another order or place: equal but for rounding.
+SAME_MATHS = {
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.tensor",
+    "train.accumulate",
+    "train.score_batch",
+    "model.attention",
+    "model.remat",
+    "model.loss_chunk",
+}
+
+
+MAY_CHANGE = frozenset(ONLY_LOOKING | PROCESSES | SAME_DATA | SAME_MATHS)
+
+
+def check_resumable(saved: Config, new: Config) -> None:
+    """Raises ValueError with every setting that differs and may not.
+
+    >>> check_resumable(Config(), Config(run_dir="elsewhere"))
+    """
+    before, now = flat(saved), flat(new)
+    differing = [name for name in before | now if before.get(name) != now.get(name) and name not in MAY_CHANGE]
+    if differing:
+        lines = [f"  {name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
+        raise ValueError(
+            f"the run in {new.run_dir} cannot go on with other settings:\n" + "\n".join(lines) + "\n"
+            "go back to the first ones, or choose another run_dir"
+        )
+
+
+def flat(config: Config) -> dict[str, Any]:
+    """Settings by dotted name, with values as they read back from JSON."""
+
+    def items(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                yield from items(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            yield prefix, value
+
+    return dict(items("", json.loads(json.dumps(dataclasses.asdict(config)))))
+
+
+def from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
+    """A dataclass from nested dicts; fields that are absent keep their defaults."""
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    for key in values:
+        if key not in fields:
+            raise ValueError(
+                f"{where}: unknown setting {key!r}; {nearest(key, fields)}known here are {', '.join(fields)}"
+            )
+    return cls(
+        **{
+            key: from_dict(fields[key], value, f"{where}: {key}") if dataclasses.is_dataclass(fields[key]) else value
+            for key, value in values.items()
+        }
+    )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question to put into an error message, or nothing.
+
+    >>> nearest("unifrom", ["uniform", "lfr"])
+    "did you mean 'uniform'? "
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""

@@ -17,9 +17,9 @@ import jax
 import killed_run
 from jax._src import compiler
 
-from lfr_jax import sharding, train
-from lfr_jax.config import Config
-from lfr_jax.run_dir import from_dict
+from lfr_jax.config import Config, from_dict
+from lfr_jax.distributed import mesh
+from lfr_jax.train import loop
 
 # JAX lets process 0 alone write to its cache of compilations, in which, on CPUs, no other process finds its own.
 compiler.distributed = types.SimpleNamespace(global_state=types.SimpleNamespace(process_id=0, client=None))
@@ -36,8 +36,8 @@ if __name__ == "__main__":
     killed_run.die = lambda: send(name)
     killed_run.arm(moment, int(count))
     if order != "as-they-are":
-        train.make_mesh = lambda *sizes: sharding.make_mesh(
+        loop.make_mesh = lambda *sizes: mesh.make_mesh(
             *sizes, devices=[jax.devices()[int(number)] for number in order.split(",")]
         )
     with open(path) as file:
-        train.train(from_dict(Config, json.load(file), path))
+        loop.train(from_dict(Config, json.load(file), path))

@@ -29,14 +29,16 @@ from cloud import desk as desks  # noqa: E402
 from cloud.trial import Trial  # noqa: E402
 from helpers import SCORED, Scorer, documents, tiny  # noqa: E402
 
-from lfr_jax import model, steps  # noqa: E402
-from lfr_jax.blocks import Blocks, open_store  # noqa: E402
-from lfr_jax.data.corpus import Document  # noqa: E402
-from lfr_jax.data.prepare import prepare  # noqa: E402
-from lfr_jax.run_dir import RunDir  # noqa: E402
-from lfr_jax.sharding import make_mesh  # noqa: E402
-from lfr_jax.tokenizer import Bytes  # noqa: E402
-from lfr_jax.train import train  # noqa: E402
+from lfr_jax.data.blocks import Blocks  # noqa: E402
+from lfr_jax.data.store import open_store  # noqa: E402
+from lfr_jax.data.tokenizer import Bytes  # noqa: E402
+from lfr_jax.distributed.mesh import make_mesh  # noqa: E402
+from lfr_jax.model import decoder  # noqa: E402
+from lfr_jax.prepare.prepare import prepare  # noqa: E402
+from lfr_jax.prepare.text_source import Document  # noqa: E402
+from lfr_jax.storage.run_dir import RunDir  # noqa: E402
+from lfr_jax.train import steps  # noqa: E402
+from lfr_jax.train.loop import train  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +80,7 @@ def short_documents(tmp_path_factory):
 @pytest.fixture(scope="session")
 def scorer(short_documents):
     mesh = make_mesh(2, 1, 1)
-    _, params = model.init(SCORED, mesh, jax.random.key(0))
+    _, params = decoder.init(SCORED, mesh, jax.random.key(0))
     params = jax.tree.map(lambda x: 8 * x, params)  # else every block's loss is about log(264)
     blocks = [Blocks(open_store(short_documents / side), 32) for side in ("train", "valid")]
     return Scorer(steps.make_score_step(SCORED, Bytes.eos_id), params, mesh, *blocks)

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lfr_jax import score
-from lfr_jax.blocks import Blocks, Store, open_store
 from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
-from lfr_jax.data.corpus import Document
-from lfr_jax.data.store_writer import write_store
-from lfr_jax.tokenizer import Ids
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.store import Store, open_store
+from lfr_jax.data.tokenizer import Ids
+from lfr_jax.prepare.store_writer import write_store
+from lfr_jax.prepare.text_source import Document
+from lfr_jax.train import score
 
 
 def documents(count: int, seed: int = 0):

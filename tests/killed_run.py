@@ -16,12 +16,11 @@ import threading
 
 sys.modules["torch"] = None  # tensorboardX would import it where it is installed, seconds in each process
 
-from lfr_jax import score  # noqa: E402
-from lfr_jax.checkpoint import Checkpointer  # noqa: E402
-from lfr_jax.config import Config  # noqa: E402
-from lfr_jax.probes import Probes  # noqa: E402
-from lfr_jax.run_dir import from_dict  # noqa: E402
-from lfr_jax.train import Trainer, train  # noqa: E402
+from lfr_jax.config import Config, from_dict  # noqa: E402
+from lfr_jax.storage.checkpoint import Checkpointer  # noqa: E402
+from lfr_jax.train import score  # noqa: E402
+from lfr_jax.train.loop import Trainer, train  # noqa: E402
+from lfr_jax.train.probes import Probes  # noqa: E402
 
 
 def die():

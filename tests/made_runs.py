@@ -6,9 +6,9 @@ import pathlib
 
 import numpy as np
 
-from lfr_jax import digests
 from lfr_jax.config import Config, DataConfig, ScheduleConfig, TrainConfig
-from lfr_jax.run_dir import RunDir
+from lfr_jax.storage import digests
+from lfr_jax.storage.run_dir import RunDir
 
 DOMAINS = ("code", "prose", "tables")
 PHASES = {

@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lfr_jax.checkpoint import Checkpointer
+from lfr_jax.storage.checkpoint import Checkpointer
 
 
 class Schedule(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfr_jax import schedule
-from lfr_jax.policy import POLICIES
+from lfr_jax.train.policy import POLICIES
 
 N = 24  # blocks, where a test does not need another number: few shapes, few compilations
 

@@ -12,11 +12,12 @@ from typing import NamedTuple
 import pytest
 from helpers import changed, tiny
 
-from lfr_jax import cli, trained
-from lfr_jax.blocks import open_store
+from lfr_jax import cli
 from lfr_jax.config import Config, ScheduleConfig
-from lfr_jax.reports import report
-from lfr_jax.run_dir import RunDir
+from lfr_jax.data.store import open_store
+from lfr_jax.experiments import report
+from lfr_jax.storage.run_dir import RunDir
+from lfr_jax.train import load_run
 
 
 class Answer(NamedTuple):
@@ -114,7 +115,7 @@ def test_evaluate_prints_the_held_out_losses(finished, lfr):
         number, count = re.search(r"([\d.]+) nats/token +([\d,]+) tokens", found[domain]).groups()
         assert float(number) == pytest.approx(loss, abs=2e-4) and int(count.replace(",", "")) == tokens
     whole = lfr("evaluate", run).out.splitlines()[-1]
-    assert f"{trained.evaluate(trained.load(str(run)))['all'].tokens:,} tokens" in whole
+    assert f"{load_run.evaluate(load_run.load(str(run)))['all'].tokens:,} tokens" in whole
 
 
 def test_score_writes_a_table_of_all_blocks(finished, lfr, corpus_dir, tmp_path):
@@ -126,7 +127,7 @@ def test_score_writes_a_table_of_all_blocks(finished, lfr, corpus_dir, tmp_path)
     assert code == 0 and out == f"{len(table)} blocks scored at step 24: {tmp_path / 'scores.csv'}\n"
     fingerprint = open_store(corpus_dir / "train").fingerprint
     assert (first, head) == (f"# store {fingerprint} seq_len 32 step 24", "block,domain,loss")
-    trained.write_scores(trained.load(str(run)), "", tmp_path / "again.csv")
+    load_run.write_scores(load_run.load(str(run)), "", tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_text() == (tmp_path / "scores.csv").read_text()
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
@@ -135,7 +136,7 @@ def test_generate_goes_on_from_the_prompt(finished, lfr):
     """Catches: options that do not reach the sampler, each under its own name; a prompt that is not printed."""
     _, run = finished
     likeliest = lfr("generate", run, "--prompt", "the cat", "--tokens", 8, "--temperature", 0).out
-    assert likeliest == trained.generate(trained.load(str(run)), "the cat", 8, temperature=0.0) + "\n"
+    assert likeliest == load_run.generate(load_run.load(str(run)), "the cat", 8, temperature=0.0) + "\n"
     drawing = ("generate", run, "--prompt", "the cat", "--tokens", 8, "--temperature", 1.0)
     assert lfr(*drawing, "--top-k", 1).out == lfr(*drawing, "--top-p", 1e-6).out == likeliest
     drawn = [lfr(*drawing, "--seed", seed).out for seed in (1, 2, 1)]

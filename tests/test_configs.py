@@ -10,9 +10,9 @@ import pytest
 from jax.sharding import NamedSharding
 
 import lfr_jax.schedule
-from lfr_jax import model
 from lfr_jax.config import Config
-from lfr_jax.sharding import BATCH, make_mesh
+from lfr_jax.distributed.mesh import BATCH, make_mesh
+from lfr_jax.model import decoder
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
 
@@ -37,8 +37,8 @@ def load(name: str) -> Config:
 
 
 def last_logits(config, params, tokens_BxT):
-    decoder = model.merge(config, params)
-    return jax.vmap(lambda tokens_T: decoder.logits(decoder.hidden(tokens_T)[-1:])[0])(tokens_BxT)
+    model = decoder.merge(config, params)
+    return jax.vmap(lambda tokens_T: model.logits(model.hidden(tokens_T)[-1:])[0])(tokens_BxT)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -48,10 +48,10 @@ def test_has_the_published_parameters_and_fits_eight_devices(name):
     config = load(name)
     params, vocab_size = SIZES[name]
     padding = (config.model.vocab_size - vocab_size) * config.model.dim
-    assert model.num_params(config.model) == params + padding
+    assert decoder.num_params(config.model) == params + padding
 
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
-    shapes = model.abstract(config.model, mesh)
+    shapes = decoder.abstract(config.model, mesh)
     assert shapes["embedding"].sharding.mesh == mesh
     assert mesh.size == 8
     with jax.set_mesh(mesh):

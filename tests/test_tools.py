@@ -14,7 +14,7 @@ import jax
 import pytest
 from helpers import changed, documents, tiny
 
-from lfr_jax.tokenizer import train_sentencepiece
+from lfr_jax.data.tokenizer import train_sentencepiece
 
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
 

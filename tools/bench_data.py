@@ -28,12 +28,15 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from jax.sharding import NamedSharding
 
-from lfr_jax import cli, optimizer, pipeline, policy, schedule, steps
-from lfr_jax.blocks import Blocks, open_store
+from lfr_jax import cli, schedule
 from lfr_jax.config import Config
-from lfr_jax.corpora import open_corpus
-from lfr_jax.data.store_writer import write_store
-from lfr_jax.sharding import BATCH, make_mesh
+from lfr_jax.data import pipeline
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.corpus import open_corpus
+from lfr_jax.data.store import open_store
+from lfr_jax.distributed.mesh import BATCH, make_mesh
+from lfr_jax.prepare.store_writer import write_store
+from lfr_jax.train import optimizer, policy, steps
 
 T, B, VOCAB = 1024, 64, 50257
 SHARD = 50_000  # blocks in an ArrayRecord file, 100 MB: random reads of one record slow down as files grow

@@ -26,8 +26,8 @@ import time
 
 import sentencepiece
 
-from lfr_jax.data import corpus, embedded, inputs
-from lfr_jax.tokenizer import SentencePiece, train_sentencepiece
+from lfr_jax.data.tokenizer import SentencePiece, train_sentencepiece
+from lfr_jax.prepare import embedded, inputs, text_source
 
 
 def library(model: bytes, texts: list[str], begin, done) -> None:
@@ -95,7 +95,7 @@ def main() -> None:
         paths = options.text or [str(folder / "text.jsonl")]
         if not options.text:
             repeated(folder / "text.jsonl", options.megabytes)
-        texts = [document.text for document in corpus.documents(inputs.of_paths(paths)) if document.text.strip()]
+        texts = [document.text for document in text_source.documents(inputs.of_paths(paths)) if document.text.strip()]
         if options.sentencepiece:
             words = SentencePiece(options.sentencepiece)
         else:

@@ -22,10 +22,13 @@ from urllib.parse import unquote
 import jax
 import numpy as np
 
-from lfr_jax import pipeline, remote_files, schedule
-from lfr_jax.blocks import Blocks, open_store
-from lfr_jax.data.store_writer import write_store
-from lfr_jax.sharding import make_mesh
+from lfr_jax import schedule
+from lfr_jax.data import pipeline
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.store import open_store
+from lfr_jax.distributed.mesh import make_mesh
+from lfr_jax.prepare.store_writer import write_store
+from lfr_jax.storage import remote_files
 
 T, B, VOCAB = 1024, 64, 50257
 

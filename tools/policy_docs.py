@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lfr_jax import schedule  # noqa: E402
-from lfr_jax.policy import POLICIES  # noqa: E402
+from lfr_jax.train.policy import POLICIES  # noqa: E402
 
 COMBINATORS = ("chain", "stratified", "floor", "cap_noise")
 PAGES = ROOT / "docs" / "policies"
@@ -218,7 +218,7 @@ def prepare() -> None:
 
 def trained(base, name: str, steps: int, scheduled) -> pathlib.Path:
     """The folder of a finished run."""
-    from lfr_jax.train import train
+    from lfr_jax.train.loop import train
 
     folder = ROOT / "runs" / "policy_docs" / name
     print(f"{name}: {steps} steps in {folder}", flush=True)
@@ -235,8 +235,8 @@ def trained(base, name: str, steps: int, scheduled) -> pathlib.Path:
 
 def scores(base, field: str) -> str:
     """A score file of every block: under a weak model, or under a strong one, which is the reference too."""
-    from lfr_jax import trained as finished
     from lfr_jax.config import ScheduleConfig
+    from lfr_jax.train import load_run as finished
 
     name, steps = ("weak", 60) if field == "weak_loss" else ("strong", 240)
     out = ROOT / "runs" / "policy_docs" / f"{name}.csv"
@@ -250,8 +250,8 @@ def draw(run: pathlib.Path, out: pathlib.Path) -> None:
     """The mean rate of each domain over the steps of a run."""
     from matplotlib.figure import Figure
 
-    from lfr_jax.corpora import open_corpus
-    from lfr_jax.run_dir import RunDir
+    from lfr_jax.data.corpus import open_corpus
+    from lfr_jax.storage.run_dir import RunDir
 
     data = RunDir(run).load_config().data
     blocks = open_corpus(data).train

@@ -19,12 +19,14 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from lfr_jax import cli, clusters, optimizer, pipeline, policy, schedule, score, steps
-from lfr_jax.corpora import open_corpus
-from lfr_jax.schedule.estimate import estimate
-from lfr_jax.schedule.groups import groups_of
+from lfr_jax import cli, schedule
+from lfr_jax.data import clusters, pipeline
+from lfr_jax.data.corpus import open_corpus
+from lfr_jax.distributed.mesh import make_mesh
+from lfr_jax.schedule.arrays.estimate import estimate
+from lfr_jax.schedule.arrays.groups import groups_of
 from lfr_jax.schedule.phases import num_kept
-from lfr_jax.sharding import make_mesh
+from lfr_jax.train import optimizer, policy, score, steps
 
 SAMPLES = 10  # draws of each sample
 FRACTIONS = (0.1, 0.25)

@@ -1,1 +1,1 @@
-"""From text to a token store, and from store to store. Training needs nothing of it."""
+"""What training reads: the token store, its blocks, and batches of them."""

@@ -26,35 +26,36 @@ To build policies from: `hardest`, `observe`, `unmeasured`, `detrend`.
 This package needs jax and numpy alone, and works in any trainer.
 """
 
-from lfr_jax.schedule.ado import AdoState, ado
-from lfr_jax.schedule.cap_noise import CapNoiseState, cap_noise
-from lfr_jax.schedule.chain import ChainState, chain
-from lfr_jax.schedule.domain_upsampling import domain_upsampling
+from lfr_jax.schedule.arrays.groups import Groups, group_means
+from lfr_jax.schedule.arrays.observe import Measured, observe, unmeasured
+from lfr_jax.schedule.arrays.select import hardest
+from lfr_jax.schedule.arrays.trend import detrend
 from lfr_jax.schedule.domains import DomainState
-from lfr_jax.schedule.floor import floor
-from lfr_jax.schedule.frame import FrameState, frame
-from lfr_jax.schedule.groups import Groups, group_means
-from lfr_jax.schedule.infobatch import infobatch
-from lfr_jax.schedule.lfr import lfr
-from lfr_jax.schedule.lfr_clusters import lfr_clusters
-from lfr_jax.schedule.linupper import LinUpperState, linupper
-from lfr_jax.schedule.mixture import mixture
-from lfr_jax.schedule.observe import Measured, observe, unmeasured
-from lfr_jax.schedule.odm import OdmState, odm
+from lfr_jax.schedule.draws.plan import Plan, plan
 from lfr_jax.schedule.phases import fit, in_epochs
-from lfr_jax.schedule.plan import Plan, plan
-from lfr_jax.schedule.random_drop import random_drop
-from lfr_jax.schedule.reducible import reducible
-from lfr_jax.schedule.replay import replay
+from lfr_jax.schedule.policies.ado import AdoState, ado
+from lfr_jax.schedule.policies.domain_upsampling import domain_upsampling
+from lfr_jax.schedule.policies.frame import FrameState, frame
+from lfr_jax.schedule.policies.infobatch import infobatch
+from lfr_jax.schedule.policies.lfr import lfr
+from lfr_jax.schedule.policies.lfr_clusters import lfr_clusters
+from lfr_jax.schedule.policies.linupper import LinUpperState, linupper
+from lfr_jax.schedule.policies.mixture import mixture
+from lfr_jax.schedule.policies.odm import OdmState, odm
+from lfr_jax.schedule.policies.random_drop import random_drop
+from lfr_jax.schedule.policies.reducible import reducible
+from lfr_jax.schedule.policies.replay import replay
+from lfr_jax.schedule.policies.seta import seta
+from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
+from lfr_jax.schedule.policies.spaced_repetition import SpacedState, spaced_repetition
+from lfr_jax.schedule.policies.uniform import uniform
 from lfr_jax.schedule.scored import ScoredState, scored
-from lfr_jax.schedule.select import hardest
-from lfr_jax.schedule.seta import seta
-from lfr_jax.schedule.softmax_rounds import softmax_rounds
-from lfr_jax.schedule.spaced_repetition import SpacedState, spaced_repetition
-from lfr_jax.schedule.stratified import StratifiedState, stratified
-from lfr_jax.schedule.trend import detrend
 from lfr_jax.schedule.types import BlockInfo, Phase, Schedule, ScheduleState
-from lfr_jax.schedule.uniform import DrawnState, uniform
+from lfr_jax.schedule.unscored import DrawnState
+from lfr_jax.schedule.wrappers.cap_noise import CapNoiseState, cap_noise
+from lfr_jax.schedule.wrappers.chain import ChainState, chain
+from lfr_jax.schedule.wrappers.floor import floor
+from lfr_jax.schedule.wrappers.stratified import StratifiedState, stratified
 
 __all__ = [
     "AdoState",

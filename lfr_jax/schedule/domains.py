@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.estimate import at, checked
-from lfr_jax.schedule.groups import Groups, group_means, groups_of
-from lfr_jax.schedule.observe import Measured
+from lfr_jax.schedule.arrays.estimate import at, checked
+from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of
+from lfr_jax.schedule.arrays.observe import Measured
 from lfr_jax.schedule.phases import of_phase
 from lfr_jax.schedule.types import Phase, Schedule, num_blocks
-from lfr_jax.schedule.uniform import ignore
+from lfr_jax.schedule.unscored import ignore
 
 By = Literal["domain", "cluster"]
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lfr_jax.schedule.estimate import Scores, Unmeasured, checked, estimate
-from lfr_jax.schedule.groups import Groups, groups_of
-from lfr_jax.schedule.observe import Measured, observe
-from lfr_jax.schedule.observe import unmeasured as nothing_measured
+from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured, checked, estimate
+from lfr_jax.schedule.arrays.groups import Groups, groups_of
+from lfr_jax.schedule.arrays.observe import Measured, observe
+from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
 from lfr_jax.schedule.phases import of_phase
 from lfr_jax.schedule.types import BlockInfo, Phase, Schedule, num_blocks, required
 

@@ -1,0 +1,132 @@
+"""From a plan to batches: a Grain data set whose elements are whole batches.
+
+The order is a pure function of position, so the pipeline holds no state: to resume, start
+it at another position; to change the data, build another one.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import absl.flags
+import grain
+import jax
+import numpy as np
+from jax.sharding import NamedSharding
+
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.distributed.mesh import BATCH, Shards, shards_of
+
+
+class Batches(Protocol):
+    """Which blocks make up each batch. Pickles, and answers for any index, in any order."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """int64[B]: ids of blocks of one length; −1 is a row of padding."""
+
+
+class Cut(NamedTuple):
+    """Draws cut into batches of one size, the last one filled up with −1.
+
+    Args:
+      draws: positions int[...] -> block ids, and a length: a `schedule.Plan`, or an array of ids.
+    """
+
+    draws: object
+    size: int
+
+    def __len__(self) -> int:
+        return -(-len(self.draws) // self.size)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        positions = np.arange(index * self.size, min((index + 1) * self.size, len(self.draws)))
+        ids_B = np.full(self.size, -1, np.int64)
+        ids_B[: len(positions)] = self.draws[positions]
+        return ids_B
+
+
+class Interleaved:
+    """Batches of several kinds, such as of several lengths, in one order.
+
+    Args:
+      kinds: the batches of each kind.
+      kind_S: int[S], the kind that each batch is of; it is the next one of that kind.
+    """
+
+    def __init__(self, kinds: Sequence[Batches], kind_S: np.ndarray):
+        self.kinds, self.kind_S = kinds, kind_S
+        self.number_S = np.empty(len(kind_S), np.int64)
+        for kind in range(len(kinds)):
+            (places,) = np.nonzero(kind_S == kind)
+            self.number_S[places] = np.arange(len(places))
+
+    def __len__(self) -> int:
+        return len(self.kind_S)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.kinds[self.kind_S[index]][self.number_S[index]]
+
+
+class Transform(Protocol):
+    """Changes the text of batches. Pickles, and gives equal rows whenever it is asked for them."""
+
+    def __call__(self, tokens_RxT1: np.ndarray, batch: int, row_R: np.ndarray) -> np.ndarray:
+        """Other tokens for these, the rows `row_R` of a batch of this number."""
+
+
+class BatchSource(NamedTuple):
+    """Element i: the ids of batch i, all of them, and the tokens of the rows that this process holds."""
+
+    batches: Batches
+    blocks: Blocks
+    shards: Shards
+    transform: Transform | None = None
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        ids_B = self.batches[index]
+        # The first row of a batch is never padding: beside it, rows of padding get the length of the others.
+        mine = self.shards.rows(len(ids_B))
+        tokens_RxT1 = self.blocks.rows(ids_B[np.append(0, mine)])[1:]
+        if self.transform is not None:
+            tokens_RxT1 = self.transform(tokens_RxT1, index, mine)
+        return {"ids": ids_B.astype(np.int32), "tokens": tokens_RxT1}
+
+
+def batches(
+    wanted: Batches,
+    blocks: Blocks,
+    mesh: jax.sharding.Mesh,
+    start: int = 0,
+    workers: int = 0,
+    transform: Transform | None = None,
+) -> Iterator:
+    """Iterates over the batches `start`, `start + 1`, ..., read ahead by threads or worker processes.
+
+    Each is a dict of `ids` int32[B] and of `tokens` int32[R, T+1]: the R rows that this process puts on the `mesh`.
+    """
+    if start >= len(wanted):
+        return iter(())
+    source = BatchSource(wanted, blocks, shards_of(mesh), transform)
+    # Four threads: more are slower when an element is a whole batch.
+    options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
+    dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(options)
+    if workers:
+        # Grain reads absl's flags, which a program without absl.app never parses.
+        absl.flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(dataset)
+
+
+def place(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """Puts what `batches` gives on the devices, rows split over the mesh's batch axes."""
+    sharding = NamedSharding(mesh, BATCH)
+    ids_B, tokens_RxT1 = batch["ids"], batch["tokens"]
+    mine = shards_of(mesh).rows(len(ids_B))  # they may lie apart: devices stand in the mesh in any order
+    return {
+        "ids": jax.make_array_from_process_local_data(sharding, ids_B[mine], ids_B.shape),
+        "tokens": jax.make_array_from_process_local_data(sharding, tokens_RxT1, (len(ids_B), *tokens_RxT1.shape[1:])),
+    }

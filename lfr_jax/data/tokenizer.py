@@ -1,0 +1,288 @@
+"""Text to token ids and back: SentencePiece, GPT-2's BPE, or plain bytes, behind one interface."""
+
+import abc
+import hashlib
+import io
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator
+
+import sentencepiece
+import tiktoken
+
+from lfr_jax.storage.paths import as_path
+
+CARD = "tokenizer.json"  # in a saved folder: names the kind and the digest
+
+
+class Tokenizer(abc.ABC):
+    """Encodes text. A tokenizer is its `files`, the bytes of which are saved with every store."""
+
+    kind: str
+    vocab_size: int  # ids are 0 ... vocab_size − 1
+    eos_id: int  # the end-of-text token: never the encoding of any text
+
+    def __init__(self, files: dict[str, bytes]):
+        self.files = files
+
+    @property
+    def digest(self) -> str:
+        """sha256, in hex, over the kind and the defining files."""
+        whole = hashlib.sha256(self.kind.encode())
+        for name in sorted(self.files):
+            whole.update(hashlib.sha256(self.files[name]).digest())
+        return whole.hexdigest()
+
+    @abc.abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """The ids of `text`, with nothing put before or after it."""
+
+    @abc.abstractmethod
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
+        """The ids of each text, worked out by several threads; by as many as there are cores if None."""
+
+    @abc.abstractmethod
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; broken UTF-8 becomes U+FFFD."""
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes all that `load` needs into `folder`, which is made."""
+        folder = pathlib.Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            (folder / name).write_bytes(content)
+        card = {"kind": self.kind, "digest": self.digest}
+        (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+
+
+class Bytes(Tokenizer):
+    """The 256 bytes of UTF-8, and end-of-text.
+
+    >>> Bytes().encode("é!")
+    [195, 169, 33]
+    """
+
+    kind = "bytes"
+    vocab_size = 257
+    eos_id = 256
+
+    def __init__(self):
+        super().__init__({})
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return bytes(i for i in ids if i != self.eos_id).decode(errors="replace")
+
+
+class SentencePiece(Tokenizer):
+    """A SentencePiece model (Kudo and Richardson 2018): a `.model` file, or its bytes."""
+
+    kind = "sentencepiece"
+    SPACE = "\u2581"  # stands for a space inside the model
+
+    def __init__(self, model_file: str | os.PathLike | bytes):
+        if isinstance(model_file, bytes):
+            name, model = "the model", model_file
+        else:
+            name, model = str(model_file), as_path(model_file).read_bytes()
+        super().__init__({"tokenizer.model": model})
+        try:
+            self.model = sentencepiece.SentencePieceProcessor(model_proto=model)
+        except RuntimeError as error:
+            raise ValueError(f"{name}: found no SentencePiece model in it ({error})") from None
+        self.vocab_size, self.eos_id = self.model.vocab_size(), self.model.eos_id()
+        if self.eos_id < 0:
+            raise ValueError(
+                f"{name}: found no end-of-text piece (eos_id is -1), which has to separate documents; "
+                "train the model with an eos_id of 0 or more"
+            )
+        # A U+2581 in the text itself would be decoded as a space. Its three bytes are not, where the model
+        # has byte pieces and puts no space of its own before a text.
+        self.space_bytes = [self.model.piece_to_id(f"<0x{byte:02X}>") for byte in self.SPACE.encode()]
+        around = self.model.encode("a") + self.space_bytes + self.model.encode("b")
+        self.keeps_space = self.model.decode(around) == f"a{self.SPACE}b"
+
+    def encode(self, text: str) -> list[int]:
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
+        threads = 1 if len(texts) == 1 else threads or os.cpu_count()
+        ids = self.model.encode(texts, num_threads=threads)
+        for number, text in enumerate(texts):
+            if self.keeps_space and self.SPACE in text:
+                first, *rest = self.model.encode(text.split(self.SPACE), num_threads=threads)
+                ids[number] = first + [i for piece in rest for i in self.space_bytes + piece]
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.model.decode([int(i) for i in ids])
+
+
+def train_sentencepiece(texts: Iterable[str], vocab_size: int, sample_chars: int = 4_000_000) -> SentencePiece:
+    """Trains a byte-pair model that loses nothing: decode(encode(text)) == text, whitespace included.
+
+    Equal texts give equal models. Memory is bounded: training sees pieces spread evenly over
+    the texts, all of them or about one to two times `sample_chars` characters.
+
+    Raises:
+      ValueError: no text, or a vocabulary too large or too small for it.
+    """
+    model = io.BytesIO()
+    # The trainer drops sentences with these; byte pieces stand for them afterwards.
+    reserved = {0: None, 0x2581: " ", 0x2585: " "}
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(piece.translate(reserved) for piece in spread_sample(texts, sample_chars)),
+            model_writer=model,
+            model_type="bpe",
+            vocab_size=vocab_size,
+            byte_fallback=True,
+            normalization_rule_name="identity",
+            add_dummy_prefix=False,
+            remove_extra_whitespaces=False,
+            allow_whitespace_only_pieces=True,
+            split_digits=True,
+            max_sentence_length=8 * PIECE_CHARS,  # bytes: none is dropped
+            unk_id=0,
+            eos_id=1,
+            bos_id=-1,
+            pad_id=-1,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise ValueError(f"cannot train a tokenizer of vocab_size={vocab_size} on this: {error}") from None
+    return SentencePiece(model.getvalue())
+
+
+PIECE_CHARS = 1000
+
+
+def spread_sample(texts: Iterable[str], sample_chars: int) -> Iterator[str]:
+    """Pieces of `PIECE_CHARS` characters, every n-th one: n doubles whenever too many are held."""
+    kept, every, number = [], 1, 0
+    for text in texts:
+        for start in range(0, len(text), PIECE_CHARS):
+            if number % every == 0:
+                kept.append(text[start : start + PIECE_CHARS])
+                if len(kept) * PIECE_CHARS > 2 * sample_chars:
+                    kept, every = kept[::2], 2 * every
+            number += 1
+    return iter(kept)
+
+
+class Gpt2Bpe(Tokenizer):
+    """GPT-2's byte-level BPE (Radford et al. 2019), from its `encoder.json` and `vocab.bpe`."""
+
+    kind = "gpt2_bpe"
+    END = "<|endoftext|>"
+    # How text is cut before merging: contractions, words, numbers, the rest, spaces (GPT-2's encoder.py).
+    PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
+
+    def __init__(self, encoder_json: str | os.PathLike, vocab_bpe: str | os.PathLike):
+        super().__init__(
+            {
+                "encoder.json": as_path(encoder_json).read_bytes(),
+                "vocab.bpe": as_path(vocab_bpe).read_bytes(),
+            }
+        )
+        ids = json.loads(self.files["encoder.json"])
+        if self.END not in ids:
+            raise ValueError(f"{encoder_json}: found no {self.END} in it, which has to separate documents")
+        self.vocab_size, self.eos_id = len(ids), ids.pop(self.END)
+        check_merges(ids, self.files["vocab.bpe"].decode(), f"{encoder_json} and {vocab_bpe}")
+        byte_of = byte_alphabet()
+        self.encoding = tiktoken.Encoding(
+            "gpt2",
+            pat_str=self.PATTERN,
+            mergeable_ranks={bytes(byte_of[char] for char in piece): i for piece, i in ids.items()},
+            special_tokens={self.END: self.eos_id},
+            explicit_n_vocab=self.vocab_size,
+        )
+
+    def encode(self, text: str) -> list[int]:
+        return self.encoding.encode_ordinary(text)
+
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
+        return self.encoding.encode_ordinary_batch(texts, num_threads=threads or os.cpu_count())
+
+    def decode(self, ids: Iterable[int]) -> str:
+        return self.encoding.decode([i for i in map(int, ids) if i != self.eos_id])
+
+
+def check_merges(ids: dict[str, int], merges: str, where: str) -> None:
+    """tiktoken merges the pair of the lowest id first, so ids have to stand in the order of the merges."""
+    merged = [line.replace(" ", "") for line in merges.splitlines() if line and not line.startswith("#version")]
+    expected = {i: piece for i, piece in enumerate(merged, start=256)}
+    found = {i: piece for piece, i in ids.items() if i >= 256}
+    if found != expected or len(ids) != 256 + len(merged):
+        raise ValueError(
+            f"{where}: found {len(ids)} pieces and {len(merged)} merges that do not belong together; "
+            "expected ids 0-255 for the bytes, then 256, 257, ... for the merges in their order"
+        )
+
+
+def byte_alphabet() -> dict[str, int]:
+    """GPT-2 writes each byte as one visible character: itself if it is visible, else from U+0100 on."""
+    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    hidden = [byte for byte in range(256) if byte not in visible]
+    return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
+
+
+class Ids(Tokenizer):
+    """Ids without their text, of token files that came without a tokenizer: they train, but no text goes in or out.
+
+    Raises:
+      ValueError: an `eos_id` that is no id; or asked for an encoding, or a text.
+    """
+
+    kind = "ids"
+
+    def __init__(self, vocab_size: int, eos_id: int):
+        if not 0 <= eos_id < vocab_size:
+            raise ValueError(f"found eos_id={eos_id}, expected 0 to {vocab_size - 1}, as vocab_size={vocab_size}")
+        super().__init__({"ids.json": json.dumps({"vocab_size": vocab_size, "eos_id": eos_id}).encode()})
+        self.vocab_size, self.eos_id = vocab_size, eos_id
+
+    def encode(self, text: str) -> list[int]:
+        raise ValueError("these ids were linked without a tokenizer, so no text can be encoded: link again with one")
+
+    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
+        return [self.encode(text) for text in texts]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        raise ValueError("these ids were linked without a tokenizer, so they have no text: link again with one")
+
+
+def load(folder: str | os.PathLike) -> Tokenizer:
+    """Reads back what `save` wrote.
+
+    Raises:
+      FileNotFoundError: the folder holds no saved tokenizer.
+      ValueError: its kind is unknown, or its files are not the ones that were saved.
+    """
+    folder = as_path(folder)
+    if not (folder / CARD).is_file():
+        raise FileNotFoundError(f"{folder}: found no {CARD}; expected a folder that Tokenizer.save wrote")
+    card = json.loads((folder / CARD).read_text())
+    makers = {
+        Bytes.kind: Bytes,
+        SentencePiece.kind: lambda: SentencePiece(folder / "tokenizer.model"),
+        Gpt2Bpe.kind: lambda: Gpt2Bpe(folder / "encoder.json", folder / "vocab.bpe"),
+        Ids.kind: lambda: Ids(**json.loads((folder / "ids.json").read_text())),
+    }
+    if card["kind"] not in makers:
+        raise ValueError(f"{folder / CARD}: found kind {card['kind']!r}, expected one of {', '.join(makers)}")
+    tokenizer = makers[card["kind"]]()
+    if tokenizer.digest != card["digest"]:
+        raise ValueError(
+            f"{folder}: found files of digest {tokenizer.digest[:12]}, expected {card['digest'][:12]}: "
+            "they are not those that were saved; restore them or prepare the data again"
+        )
+    return tokenizer

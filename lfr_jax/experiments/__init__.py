@@ -1,0 +1,1 @@
+"""Several runs beside each other, and what became of their blocks. Training needs nothing of it."""

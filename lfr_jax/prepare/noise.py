@@ -1,0 +1,199 @@
+"""Junk among the training blocks, for experiments: of known kinds, in a known share, each kind a domain of its own.
+
+A noisy folder is a clean one with new sources behind the old ones. So each clean block keeps its id, every figure
+by domain shows what a policy does with the noise, and what is held out stays clean.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import tyro
+
+from lfr_jax.config import DataConfig
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.corpus import Corpus, open_corpus
+from lfr_jax.data.store import Store
+from lfr_jax.data.tokenizer import Ids, Tokenizer
+from lfr_jax.prepare import inputs, segments, text_source
+from lfr_jax.prepare.store_writer import StoreWriter, write_store
+from lfr_jax.prepare.text_source import Document
+from lfr_jax.storage.files import complete_folder
+from lfr_jax.storage.paths import on_this_machine
+
+Kind = Literal["shuffled", "hex", "foreign", "duplicated"]
+KINDS: tuple[Kind, ...] = ("shuffled", "hex", "foreign", "duplicated")
+PREFIX = "noise_"  # of the domains
+ROWS = 256  # blocks in memory at once
+DUMP_BYTES = 4096  # of random bytes in one hex dump
+
+
+def noise(
+    prepared: tyro.conf.Positional[str],
+    *,
+    out: str,
+    share: float = 0.2,
+    kinds: tuple[Kind, ...] = ("shuffled", "hex", "duplicated"),
+    seq_len: int = 1024,
+    foreign: tuple[str, ...] = (),
+    copies: int = 16,
+    seed: int = 0,
+) -> None:
+    """Adds junk blocks to a corpus, in domains of their own: noise_shuffled, noise_hex, ...
+
+    Args:
+      prepared: What `lfr prepare` or `lfr link` wrote. It stays as it is.
+      out: Folder to write. It must not exist. Equal input, options and seed give equal bytes.
+      share: Share of the training blocks that is junk afterwards, spread evenly over the kinds.
+      kinds: shuffled: the tokens of real blocks in random order; hex: hex dumps of random bytes; foreign: the text of
+        --foreign; duplicated: copies of a few real blocks.
+      seq_len: Tokens in a block.
+      foreign: Text that is foreign to the corpus: files and folders as for `lfr prepare`.
+      copies: How often each of the duplicated blocks is repeated.
+      seed: Of all that is random.
+
+    Raises:
+      FileExistsError: `out` exists.
+      FileNotFoundError: no corpus there, or no foreign text.
+      ValueError: a kind that cannot be made of this, too little foreign text, or a share that is out of range.
+    """
+    with complete_folder(out) as folder:
+        clean = open_corpus(DataConfig(store=str(on_this_machine(prepared)), seq_len=seq_len))
+        check(clean, share, kinds, foreign, copies)
+        sizes = blocks_of_each(clean.train.num_blocks, share, kinds)
+        streams = {kind: stream(kind, clean, foreign, -(-sizes[kind] // copies), seed) for kind in kinds}
+        words, store = clean.tokenizer, clean.train.store
+        facts = words.vocab_size, words.eos_id, words.kind, words.digest
+        with write_store(folder / "train", *facts, after=store) as writer:
+            for kind in kinds:
+                writer.source(kind, PREFIX + kind)
+                # Blocks share their ends: the last target of one is the first input of the next.
+                fill(writer, streams[kind], sizes[kind] * seq_len + 1, kind, words.eos_id)
+        copy_store(clean.valid.store, folder / "valid")
+        words.save(folder / "tokenizer")
+        card = {
+            "noise_in": store.fingerprint,
+            "share": share,
+            "seq_len": seq_len,
+            "seed": seed,
+            "clean_blocks": clean.train.num_blocks,
+            "noise_blocks": {PREFIX + kind: sizes[kind] for kind in kinds},
+            "foreign": foreign,
+            "copies": copies,
+        }
+        (folder / "noise.json").write_text(json.dumps(card, indent=1) + "\n")
+    total = clean.train.num_blocks + sum(sizes.values())
+    rows = {"clean": clean.train.num_blocks} | card["noise_blocks"]
+    print("\n".join(f"{name:<20}{n:>14,} blocks{n / total:>8.1%}" for name, n in rows.items()))
+
+
+def check(clean: Corpus, share: float, kinds: tuple[Kind, ...], foreign: tuple[str, ...], copies: int) -> None:
+    """Refuses what cannot be made, before anything is written."""
+    where = clean.train.store.path.parent
+    if not 0 < share < 1:
+        raise ValueError(f"found --share {share}, expected a share: more than 0, less than 1")
+    if not kinds or len(set(kinds)) < len(kinds):
+        raise ValueError(f"found --kinds {' '.join(kinds)}; expected one or more of {', '.join(KINDS)}, each once")
+    if copies < 1:
+        raise ValueError(f"found --copies {copies}, expected at least 1")
+    if found := [domain for domain in clean.train.domains if domain.startswith(PREFIX)]:
+        raise ValueError(f"{where}: found {', '.join(found)} in it: inject into the clean corpus, all kinds at once")
+    if bool(foreign) != ("foreign" in kinds):
+        given = "--foreign without the kind foreign" if foreign else "the kind foreign without --foreign"
+        raise ValueError(
+            f"found {given}; give both, as in `--kinds foreign --foreign german.jsonl books/`: text to be encoded by "
+            "this corpus's tokenizer"
+        )
+    if isinstance(clean.tokenizer, Ids) and (encoded := [kind for kind in ("hex", "foreign") if kind in kinds]):
+        raise ValueError(
+            f"{where}: was linked without a tokenizer, so no text can be encoded: leave {' and '.join(encoded)} out of "
+            "--kinds, or link it again with a tokenizer"
+        )
+
+
+def blocks_of_each(clean: int, share: float, kinds: tuple[Kind, ...]) -> dict[Kind, int]:
+    """So many blocks of each kind that all together are the `share` of all blocks.
+
+    >>> blocks_of_each(80, 0.2, ("hex", "shuffled"))
+    {'hex': 10, 'shuffled': 10}
+    """
+    total = round(clean * share / (1 - share))
+    if total < len(kinds):
+        raise ValueError(
+            f"found --share {share} of {clean:,} blocks and {len(kinds)} kinds, which makes {total} junk blocks; "
+            "expected one of each kind at least: raise the share, or shorten --seq-len"
+        )
+    return dict(zip(kinds, text_source.spread(total, len(kinds))))
+
+
+def stream(kind: Kind, clean: Corpus, foreign: tuple[str, ...], distinct: int, seed: int) -> Iterator[np.ndarray]:
+    """Tokens of a kind, some at a time, without end but for foreign text."""
+    rng = np.random.default_rng((seed, KINDS.index(kind)))
+    if kind == "shuffled":
+        return shuffled(clean.train, rng)
+    if kind == "duplicated":
+        return duplicated(clean.train, distinct, rng)
+    return encoded(
+        hex_dumps(rng) if kind == "hex" else text_source.documents(inputs.of_paths(foreign)), clean.tokenizer
+    )
+
+
+def shuffled(blocks: Blocks, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Blocks chosen at random, the tokens of each in random order: words as frequent as they are, and no order."""
+    while True:
+        inputs_BxT = blocks.rows(rng.integers(blocks.num_blocks, size=ROWS))[:, :-1]
+        yield rng.permuted(inputs_BxT, axis=1).ravel()
+
+
+def duplicated(blocks: Blocks, distinct: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """A few blocks, all of them again and again in one order, so that each copy has the same last target, too."""
+    chosen = rng.choice(blocks.num_blocks, min(distinct, blocks.num_blocks), replace=False)
+    while True:
+        for start in range(0, len(chosen), ROWS):
+            yield blocks.rows(chosen[start : start + ROWS])[:, :-1].ravel()
+
+
+def hex_dumps(rng: np.random.Generator) -> Iterator[Document]:
+    """Random bytes, as `xxd` prints them."""
+    while True:
+        raw = rng.bytes(DUMP_BYTES)
+        lines = (f"{start:07x}: {raw[start : start + 16].hex(' ', 2)}\n" for start in range(0, len(raw), 16))
+        yield Document("", "".join(lines), "", "")
+
+
+def encoded(documents: Iterator[Document], words: Tokenizer) -> Iterator[np.ndarray]:
+    """The tokens of documents, each with its end-of-text; those that cannot be read are left out."""
+    readable = (document for document in documents if not document.problem)
+    for batch in text_source.batches(text_source.pieces(readable), text_source.CHUNK_BYTES):
+        yield np.concatenate(segments.encode(batch.given, words))
+
+
+def fill(writer: StoreWriter, tokens: Iterator[np.ndarray], total: int, kind: Kind, eos_id: int) -> None:
+    """Appends the first `total` tokens of a stream. A document ends where there is an end-of-text."""
+    missing, goes_on = total, False
+    for some in tokens:
+        some = some[:missing]
+        ends = np.union1d(np.flatnonzero(some == eos_id) + 1, [len(some)])
+        writer.add(some, np.diff(ends, prepend=0), goes_on)
+        missing, goes_on = missing - len(some), some[-1] != eos_id
+        if not missing:
+            return
+    raise ValueError(
+        f"found {total - missing:,} tokens of {kind} text, expected {total:,}: give more of it, or lower --share"
+    )
+
+
+def copy_store(store: Store, path: str | os.PathLike) -> None:
+    """Copies a store byte by byte; the links of a linked one lead to the same files."""
+    path = pathlib.Path(path)
+    path.mkdir()
+    for name in (*store.card["files"], "store.json"):
+        file = store.path / name
+        if file.is_symlink():
+            (path / name).symlink_to(file.resolve())
+        else:
+            shutil.copyfile(file, path / name)

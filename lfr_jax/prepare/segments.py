@@ -1,0 +1,178 @@
+"""A chunk of text, encoded: a segment on disk, from which stores are put together later.
+
+A segment is two files: NAME.tokens, and NAME.index, which appears last and so says that both are whole.
+It depends on its chunk, the tokenizer and the sample alone, so any process may write it, at any time.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from lfr_jax.data.store import check_ids, token_dtype
+from lfr_jax.data.tokenizer import Tokenizer
+from lfr_jax.prepare import text_source
+from lfr_jax.prepare.text_source import Chunk, Document
+
+BATCH_CHARS = 4_000_000  # characters encoded at once
+FIRST_PROBLEMS = 100  # so many are described, all are counted
+
+# One row for each document, or piece of one.
+ROW = np.dtype([("hash", "<u8"), ("text", "<u8", 2), ("number", "<u4"), ("tokens", "<u4"), ("flags", "u1")])
+MORE, BLANK, BROKEN = 1, 2, 4  # the next row of the source goes on with the document; nothing to see; has a problem
+
+
+class Run(NamedTuple):
+    """Rows, and their tokens, that lie together in a segment."""
+
+    domain: str
+    source: str
+    rows: int
+    tokens: int
+    crc: int  # of the bytes of the tokens
+
+
+class Segment(NamedTuple):
+    """What stands in a NAME.index."""
+
+    path: pathlib.Path  # without a suffix
+    dtype: np.dtype
+    runs: list[Run]
+    rows: np.ndarray  # [ROW] of all runs; `number` tells the order of reading
+    size: int  # of the chunk
+    problems: dict[str, int]  # broken documents by kind
+    described: list[str]  # the first few
+
+
+def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample: float) -> Segment:
+    """Encodes a chunk into the segment `path`, in memory bounded by a batch of text.
+
+    Of the documents, those are taken of which the hash of the id falls below `sample`. A long one comes in
+    pieces, encoded one by one.
+
+    Raises:
+      OSError: the disk is full.
+      ValueError: a token id outside the tokenizer's vocabulary.
+    """
+    dtype = token_dtype(tokenizer.vocab_size)
+    found = text_source.pieces(d for d in chunk.documents() if share(d.id, b"sample") < sample)
+    runs, rows, problems, described, number = [], [], Counter(), [], 0
+    tokens_file = temporary(path.with_suffix(".tokens"))
+    try:
+        with open(tokens_file, "wb") as file:
+            for batch in text_source.batches(found, BATCH_CHARS):
+                encoded = encode(batch.given, tokenizer)
+                by_source: dict[tuple[str, str], list[int]] = {}
+                for i, document in enumerate(batch.given):
+                    by_source.setdefault((document.domain, document.source), []).append(i)
+                    if document.problem:
+                        problems[document.problem.kind] += 1
+                        described.append(document.problem.where)
+                for (domain, source), members in by_source.items():
+                    raw = np.concatenate([encoded[i] for i in members]).astype(dtype).tobytes()
+                    file.write(raw)
+                    rows += [row(batch.given[i], number + i, len(encoded[i])) for i in members]
+                    runs.append(Run(domain, source, len(members), len(raw) // dtype.itemsize, zlib.crc32(raw)))
+                number += len(batch.given)
+                described = described[:FIRST_PROBLEMS]
+        segment = Segment(path, dtype, runs, np.array(rows, ROW), chunk.size, dict(problems), described)
+        os.replace(tokens_file, path.with_suffix(".tokens"))
+        write_index(segment)
+    finally:
+        tokens_file.unlink(missing_ok=True)
+    return segment
+
+
+def encode(documents: tuple[Document, ...], tokenizer: Tokenizer) -> list[np.ndarray]:
+    """The tokens of each text, end-of-text last if it does not go on. One with a problem has none."""
+    encoded = tokenizer.encode_batch([document.text for document in documents], threads=1)
+    for document, ids in zip(documents, encoded):
+        if not document.more and not document.problem:
+            ids.append(tokenizer.eos_id)
+    lengths = [len(ids) for ids in encoded]
+    # Of all of them at once, and from an iterator: the fastest way out of Python's lists, and this is the inner loop.
+    tokens = np.fromiter(itertools.chain.from_iterable(encoded), np.int64, sum(lengths))
+    check_ids(tokens, tokenizer.vocab_size)
+    return np.split(tokens, np.cumsum(lengths)[:-1])
+
+
+def row(document: Document, number: int, tokens: int) -> tuple:
+    flags = MORE * document.more + BLANK * (not document.text.strip()) + BROKEN * bool(document.problem)
+    return id_hash(document.id), digest(document.text.encode()), number, tokens, flags
+
+
+def digest(raw: bytes) -> tuple[int, int]:
+    """128 bits that tell texts apart."""
+    return struct.unpack("<QQ", hashlib.blake2b(raw, digest_size=16).digest())
+
+
+def id_hash(id: str) -> int:
+    """64 bits that follow from a document's id; they decide which documents are held out."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest())
+
+
+def share(id: str, purpose: bytes) -> float:
+    """A number in [0, 1) that follows from a document's id; independent for each purpose."""
+    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=7, person=purpose).digest()) / 2**56
+
+
+def write_index(segment: Segment) -> None:
+    head = segment._asdict() | {"path": None, "rows": len(segment.rows), "dtype": segment.dtype.str}
+    index = temporary(segment.path.with_suffix(".index"))
+    try:
+        index.write_bytes(json.dumps(head).encode() + b"\n" + segment.rows.tobytes())
+        os.replace(index, segment.path.with_suffix(".index"))
+    finally:
+        index.unlink(missing_ok=True)
+
+
+def temporary(path: pathlib.Path) -> pathlib.Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
+
+
+def load(path: pathlib.Path) -> Segment | None:
+    """The segment `path`, or None if it is not there or not whole."""
+    try:
+        head, _, rows = path.with_suffix(".index").read_bytes().partition(b"\n")
+        fields = json.loads(head)
+        found = np.frombuffer(rows, ROW)
+        size = path.with_suffix(".tokens").stat().st_size
+    except (FileNotFoundError, ValueError):  # where the machine lost its power, files may be cut off
+        return None
+    fields |= {"path": path, "dtype": np.dtype(fields["dtype"]), "runs": [Run(*run) for run in fields["runs"]]}
+    whole = sum(run.tokens for run in fields["runs"]) * fields["dtype"].itemsize
+    if len(found) != fields.pop("rows") or size != whole:
+        return None
+    return Segment(rows=found, **fields)
+
+
+def tokens(segment: Segment) -> Iterator[tuple[Run, int]]:
+    """Each run, and the byte at which its tokens begin."""
+    start = 0
+    for run in segment.runs:
+        yield run, start
+        start += run.tokens * segment.dtype.itemsize
+
+
+def read(segment: Segment, run: Run, start: int) -> np.ndarray:
+    """The tokens of a run.
+
+    Raises:
+      ValueError: they are not those that were written.
+    """
+    path = segment.path.with_suffix(".tokens")
+    with open(path, "rb") as file:
+        file.seek(start)
+        raw = file.read(run.tokens * segment.dtype.itemsize)
+    if zlib.crc32(raw) != run.crc:
+        path.with_suffix(".index").unlink(missing_ok=True)
+        raise ValueError(f"{path}: its bytes have changed on disk; run the command again: this part is encoded anew")
+    return np.frombuffer(raw, segment.dtype)

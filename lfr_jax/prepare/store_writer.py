@@ -1,0 +1,124 @@
+"""Writing a token store: documents appended, source by source, into a folder that appears when it is whole."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
+
+import numpy as np
+
+from lfr_jax.data.store import FORMAT, VERSION, Source, Store, check_ids, file_sha256, fingerprint, token_dtype
+from lfr_jax.storage.files import complete_folder, save_array
+
+COPY_TOKENS = 4 << 20  # copied at once
+
+
+@contextmanager
+def write_store(
+    path: str | os.PathLike,
+    vocab_size: int,
+    eos_id: int,
+    tokenizer_kind: str,
+    tokenizer_digest: str,
+    after: Store | None = None,
+) -> Iterator["StoreWriter"]:
+    """Gives the writer of a new store, which appears at `path` once it is complete, or never.
+
+    With `after`, the new store begins with all of that one, byte by byte: what is added comes behind it, as
+    new sources, so each of its blocks keeps its id, whatever the sequence length.
+
+    >>> with write_store("store", 257, 256, "bytes", digest) as writer:
+    ...     writer.source("letters", domain="prose")
+    ...     writer.add(np.array([104, 105, 256, 33, 256]), lengths=np.array([3, 2]))
+
+    Raises:
+      FileExistsError: `path` exists.
+      ValueError: nothing was added, the bytes of `after` are damaged, or what `StoreWriter` refuses.
+    """
+    facts = {
+        "vocab_size": vocab_size,
+        "eos_id": eos_id,
+        "tokenizer": {"kind": tokenizer_kind, "digest": tokenizer_digest},
+    }
+    with complete_folder(path) as folder:
+        with open(folder / "tokens.bin", "wb") as file:
+            writer = StoreWriter(file, vocab_size)
+            if after is not None:
+                writer.begin_with(after)
+            yield writer
+        if not writer.total:
+            raise ValueError(f"{path}: no tokens were added to this store; expected at least one document")
+        starts = np.concatenate(writer.starts)
+        save_array(folder / "docs.npy", starts)
+        digests = {"tokens.bin": writer.sha256.hexdigest(), "docs.npy": file_sha256(folder / "docs.npy")}
+        sizes = {name: (folder / name).stat().st_size for name in digests}
+        contents = {
+            "tokens": writer.total,
+            "documents": len(starts),
+            "sources": [source._asdict() for source in writer.sources],
+        }
+        card = {
+            "format": FORMAT,
+            "version": VERSION,
+            **facts,
+            **contents,
+            "files": {name: {"bytes": sizes[name], "sha256": digests[name]} for name in digests},
+        }
+        card["fingerprint"] = fingerprint(card)
+        (folder / "store.json").write_text(json.dumps(card, indent=1) + "\n")
+
+
+class StoreWriter:
+    """Appends documents to an open token file, source by source, in memory bounded by 8 bytes a document.
+
+    Raises:
+      ValueError: a token that is not in the vocabulary, or a source begun twice.
+    """
+
+    def __init__(self, file: BinaryIO, vocab_size: int):
+        self.file, self.vocab_size, self.sha256 = file, vocab_size, hashlib.sha256()
+        self.total, self.sources, self.starts, self.begun = 0, [], [], set()
+
+    def begin_with(self, store: Store) -> None:
+        """Copies a store, prepared or linked. A source of it that goes on becomes another source of the same name."""
+        dtype = token_dtype(self.vocab_size)
+        for part in store.parts:
+            for start in range(0, part.tokens, COPY_TOKENS):
+                self.write(store.run(part, start, COPY_TOKENS).astype(dtype, copy=False).tobytes())
+        if "tokens.bin" not in store.card["files"]:
+            store.verify()  # linked files hold more than the store does, so their digests say nothing of this copy
+        elif self.sha256.hexdigest() != store.card["files"]["tokens.bin"]["sha256"]:
+            raise ValueError(f"{store.path / 'tokens.bin'}: its bytes have changed; restore the file")
+        self.total, self.sources, self.starts = store.card["tokens"], list(store.sources), [store.doc_starts]
+
+    def source(self, name: str, domain: str, again: bool = False) -> None:
+        """Begins a source: what is added from now on belongs to it.
+
+        Args:
+          again: there may be one of that name and domain, as in a store that another one begins with.
+        """
+        if (name, domain) in self.begun and not again:
+            raise ValueError(f"source {name!r} of domain {domain!r} was begun before; add all of it at once")
+        self.begun.add((name, domain))
+        self.sources.append(Source(name, domain, self.total, 0))
+
+    def add(self, tokens: np.ndarray, lengths: np.ndarray, goes_on: bool = False) -> None:
+        """Appends documents, one after the other in `tokens`, to the source begun last.
+
+        Args:
+          goes_on: the first of them is no document by itself, but the rest of the one added last.
+        """
+        if len(tokens) != np.sum(lengths):
+            raise ValueError(f"found {len(tokens)} tokens, expected {np.sum(lengths)}, their lengths' sum")
+        check_ids(tokens, self.vocab_size)
+        self.write(np.asarray(tokens).astype(token_dtype(self.vocab_size), copy=False).tobytes())
+        starts = self.total + np.cumsum(lengths, dtype=np.int64) - lengths
+        self.starts.append(starts[1:] if goes_on else starts)
+        self.total += len(tokens)
+        self.sources[-1] = self.sources[-1]._replace(count=self.total - self.sources[-1].first)
+
+    def write(self, raw: bytes) -> None:
+        self.file.write(raw)
+        self.sha256.update(raw)

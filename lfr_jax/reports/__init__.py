@@ -1,1 +1,0 @@
-"""What runs left behind, read back and drawn. Training needs nothing of it."""

@@ -1,0 +1,1 @@
+"""Per-block arrays: losses observed, estimated, grouped and selected; sharded or not."""

@@ -1,0 +1,131 @@
+"""Choosing exactly k of N blocks, in O(N), equally on one device and on many."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfr_jax.schedule.arrays.shards import Shard, on_shards
+
+DIGIT = 4  # bits found in one pass over the scores
+
+
+def hardest(scores_N: jax.Array, k: int | jax.Array) -> jax.Array:
+    r"""Marks exactly the `k` largest of N scores.
+
+    With $u$ the order-preserving map of float32 onto uint32, the threshold is
+
+    $$ t = \max \{ t : |\{i : u(s_i) \ge t\}| \ge k \} $$
+
+    found digit by digit from the top: eight times over the array, each time counting for all
+    values of four bits. Blocks above $t$ are marked; of those equal to $t$, if not all are
+    to be, the ones that a bijective hash of the index puts first, found by a second search.
+    So ties fall the same way every time, but favour no region of the corpus.
+
+    There is no sort, gather or prefix sum, only counts. Hence an array that is sharded, over
+    axes of either type, gives the same bits as one that is not.
+
+    −0 equals +0, and +inf exceeds every number. NaN stands for "never measured", and exceeds
+    +inf: what has not been measured is assumed to be hard.
+
+    Args:
+      scores_N: f32[N], N < 2**32.
+      k: how many to mark, 0 to N; may be traced, and is then not checked.
+
+    Returns:
+      bool[N], exactly k of them True.
+
+    Raises:
+      ValueError: `scores_N` is not float32[N], or k is outside 0..N.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> schedule.hardest(jnp.array([2.5, 3.5, jnp.nan, 3.0]), 2).tolist()
+      [False, True, True, False]
+
+    References:
+      The hash is the finaliser of MurmurHash3 (Austin Appleby, 2011).
+    """
+    scores_N = jnp.asarray(scores_N)
+    if scores_N.ndim != 1 or scores_N.dtype != jnp.float32:
+        raise ValueError(f"scores are {scores_N.dtype}{list(scores_N.shape)}, expected float32[N]")
+    if not isinstance(k, jax.core.Tracer):
+        k = operator.index(k)
+        if not 0 <= k <= scores_N.size:
+            raise ValueError(f"k is {k}, expected 0 to {scores_N.size}, the number of scores")
+    if scores_N.size == 0:
+        return jnp.zeros(0, bool)
+    return mark(scores_N, jnp.asarray(k, jnp.uint32))
+
+
+@jax.jit  # or every call outside of a jit would compile the loops anew
+def mark(scores_N: jax.Array, k: jax.Array) -> jax.Array:
+    """bool[N]: the selection itself."""
+    return on_shards(mark_shard, scores_N, k)
+
+
+def mark_shard(shard: Shard, scores_N: jax.Array, k: jax.Array) -> jax.Array:
+    """bool[N]: the selection among all blocks, as far as they lie in this shard."""
+    keys_N = ordered_bits(scores_N)
+    threshold = kth_largest(keys_N, k, shard)
+    above_N, tied_N = keys_N > threshold, keys_N == threshold
+    num_above, num_tied = counts([above_N, tied_N], shard)
+    num_tied_kept = k - num_above
+
+    def chosen_N():
+        # Untied blocks get 0, which the search never counts.
+        ranks_N = jnp.where(tied_N, index_hash(scores_N.size, shard.first), np.uint32(0))
+        return tied_N & (ranks_N >= kth_largest(ranks_N, num_tied_kept, shard)) & (num_tied_kept > 0)
+
+    return above_N | jax.lax.cond(num_tied == num_tied_kept, lambda: tied_N, chosen_N)
+
+
+def ordered_bits(x_N: jax.Array) -> jax.Array:
+    """u32[N] in the order of the floats: −inf < ... < −0 = +0 < ... < +inf < NaN."""
+    # Bits alone: float comparisons may flush subnormal numbers to zero.
+    bits_N = jax.lax.bitcast_convert_type(x_N, jnp.uint32)
+    sign, inf = np.uint32(0x80000000), np.uint32(0x7F800000)
+    is_nan_N = (bits_N & ~sign) > inf
+    bits_N = jnp.where(bits_N == sign, np.uint32(0), bits_N)
+    bits_N = jnp.where(bits_N >= sign, ~bits_N, bits_N | sign)
+    return jnp.where(is_nan_N, np.uint32(0xFFFFFFFF), bits_N)
+
+
+def kth_largest(keys_N: jax.Array, k: jax.Array, shard: Shard) -> jax.Array:
+    """u32[]: the largest t with at least k keys >= t; 0 if fewer than k keys exceed 0."""
+
+    def next_digit(i, t):
+        place = np.uint32(32 - DIGIT) - i.astype(jnp.uint32) * np.uint32(DIGIT)
+        candidates = [t + (np.uint32(digit) << place) for digit in range(1, 1 << DIGIT)]
+        enough = [n >= k for n in counts([keys_N >= c for c in candidates], shard)]
+        return t + (sum(x.astype(jnp.uint32) for x in enough) << place)
+
+    return jax.lax.fori_loop(0, 32 // DIGIT, next_digit, jnp.uint32(0))
+
+
+def index_hash(size: int, first: int | jax.Array = 0) -> jax.Array:
+    """u32[size]: of first, first + 1, ..., a well-mixed bijection of 32 bits."""
+    x_N = jnp.arange(size, dtype=jnp.uint32) + jnp.asarray(first, jnp.uint32)
+    x_N = x_N ^ np.uint32(0x9E3779B9)  # or 0 would be hashed to 0, the last place, always
+    x_N = (x_N ^ (x_N >> 16)) * np.uint32(0x85EBCA6B)
+    x_N = (x_N ^ (x_N >> 13)) * np.uint32(0xC2B2AE35)
+    return x_N ^ (x_N >> 16)
+
+
+def counts(masks_N: list[jax.Array], shard: Shard) -> list[jax.Array]:
+    """u32[] for each mask: how many are True, in all shards. The array is read once for all masks."""
+    ones_N = [mask_N.astype(jnp.uint32) for mask_N in masks_N]
+    zeros = [np.uint32(0)] * len(masks_N)
+    return shard.total(jax.lax.reduce(ones_N, zeros, lambda a, b: [x + y for x, y in zip(a, b)], (0,)))
+
+
+def phase_key(seed: int, purpose: int, phase_index: int) -> jax.Array:
+    """A random key, unlike that of any other arguments. `purpose` tells apart what one seed is used for."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), purpose), phase_index)
+
+
+def random_blocks(key: jax.Array, like_N: jax.Array, k: int) -> jax.Array:
+    """bool[N], exactly k of them True, each subset as likely as any other; sharded like `like_N`."""
+    return hardest(jax.random.uniform(key, like_N.shape, out_sharding=jax.typeof(like_N).sharding), k)

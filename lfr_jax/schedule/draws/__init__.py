@@ -1,0 +1,1 @@
+"""From rates to the order of the data."""

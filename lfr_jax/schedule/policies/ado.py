@@ -1,0 +1,186 @@
+"""Adaptive data optimization: domains by how fast their loss falls."""
+
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfr_jax.schedule.arrays.estimate import at, checked
+from lfr_jax.schedule.arrays.groups import Groups, groups_of
+from lfr_jax.schedule.arrays.observe import Measured, observe
+from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
+from lfr_jax.schedule.domains import By, losses_since, rounded
+from lfr_jax.schedule.phases import in_rounds, of_phase
+from lfr_jax.schedule.types import Schedule, num_blocks
+
+EXPONENTS = (0.05, 0.8)  # of a power law, least and largest; the authors' code
+FLOORS = 1 - np.geomspace(1, 0.01, 24, dtype=np.float32)  # what is tried for ε, as shares of the least loss
+LOSSES = (1e-6, 1e30)  # nats per token: losses are kept within, and so their logarithms finite
+
+
+class AdoState(NamedTuple):
+    """State of adaptive data optimization, in R rounds."""
+
+    groups: Groups  # i32[N], i32[G]: the domain of each block, and their sizes
+    measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
+    newest: jax.Array  # i32[]: the last step of any measurement when this round began; −1 = none
+    loss: jax.Array  # f32[R, G]: mean loss of each domain in each round; NaN = not measured
+    credit: jax.Array  # f32[G]: moving average of the shares
+    average: jax.Array  # f32[G]: mean of the preferences so far
+    share: jax.Array  # f32[G]: of the draws of this round
+
+
+def ado(
+    *,
+    rounds: int = 10,
+    round_steps: int = 200,
+    credit: float = 0.1,
+    power: float = 0.5,
+    smoothing: float = 0.1,
+    least: float = 0.01,
+    by: By = "domain",
+) -> Schedule:
+    r"""Draws more from domains whose loss falls fast, by power laws fitted while training.
+
+    After t rounds the mean training losses of each domain d are fitted by
+
+    $$ \hat L_d(t) = \varepsilon_d + \beta_d\, t^{-\alpha_d}, \qquad
+       -\frac{d \hat L_d}{dt} = \frac{\alpha_d}{t} (\hat L_d(t) - \varepsilon_d) $$
+
+    With $\mu_d = n_d / N$ the domain's share of the blocks, and shares $\pi$ of the draws, preference $\rho$,
+    credit h and the next shares are
+
+    $$ \rho_d \propto \max\Big\{ \text{least},\
+       \frac{g_d}{\sum_j g_j} \Big\}, \qquad g_d = \mu_d\, h_d^{\text{power}}\, (-d \hat L_d / dt),
+       \qquad \bar\pi^t = \text{mean of } \mu \text{ and all } \rho \text{ up to } t $$
+    $$ \pi^{t+1} = \text{smoothing}\, \rho^t + (1 - \text{smoothing})\, \bar\pi^{t-1},
+       \qquad h \leftarrow \text{credit}\, \pi^{t+1} + (1 - \text{credit})\, h $$
+
+    from $\pi = h = \bar\pi = \mu$. Each block is drawn at the rate $\pi_d / n_d$. Until every domain has been
+    measured in three rounds, all blocks are drawn alike.
+
+    Published is a decision at every step and a fit every 1,000; the rounds are ours, as is time in rounds, which
+    leaves the preference as it is. So is the fit: for 24 values of ε, from which the least loss of the domain is
+    100 % to 1 % of itself away in geometric steps, least squares of ln(L − ε) over ln t, α being kept in 0.05
+    to 0.8; and of these the one whose ln L is nearest to the measured. Of each block, its last loss in a
+    round counts.
+
+    Args:
+      rounds: how often the shares are decided; ours.
+      round_steps: length of a round in steps; ours.
+      credit, power, smoothing, least: as above. The defaults are those of the authors' code, there for each step.
+      by: what is a domain here, "domain" or "cluster".
+
+    Returns:
+      The schedule; its state is an `AdoState`. It observes the losses of training. Its phases are 'round.1', ...
+
+    Raises:
+      ValueError: a number is not positive and whole, a share is outside [0, 1], or `by` is neither. From `init`:
+        `BlockInfo` lacks the domains.
+
+    Examples:
+      Domain 1 falls as 4 / √t, domain 0 hardly:
+
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.ado(rounds=5)
+      >>> state = s.init(schedule.BlockInfo(4, domain=[0, 0, 1, 1]))
+      >>> for i in range(3):
+      ...     state = s.begin(state, i)
+      ...     losses = jnp.array([4.0, 4.0, 4 / (i + 1) ** 0.5, 4 / (i + 1) ** 0.5])
+      ...     state = s.observe(state, jnp.arange(4), losses, i)
+      >>> [round(share, 3) for share in s.begin(state, 3).share.tolist()]
+      [0.451, 0.549]
+
+    References:
+      Jiang, Zhou, Feng, Malladi, Kolter 2024, "Adaptive Data Optimization: Dynamic Sample Selection with Scaling
+      Laws", arXiv 2410.11820; the authors' code for the numbers.
+    """
+    checked("by", by, By)
+    for name, value in dict(credit=credit, power=power, smoothing=smoothing, least=least).items():
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} is {value}, expected 0 to 1")
+    phases = in_rounds(rounds=rounds, first=round_steps, later=round_steps)
+
+    def init(info):
+        n = num_blocks(info)
+        groups = groups_of(info, by, "ado")
+        loss_RxG = jnp.full((len(phases), groups.size.shape[0]), jnp.nan, jnp.float32)
+        copies = [natural(groups) for _ in range(3)]
+        return AdoState(groups, nothing_measured(n), jnp.int32(-1), loss_RxG, *copies)
+
+    def fold(state, ids_B, losses_B, step):
+        return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
+
+    def begin(state, phase_index):
+        of_phase(phases, phase_index)
+        loss_G = jnp.clip(losses_since(state.newest, state.measured, state.groups), *LOSSES)
+        state = state._replace(newest=jnp.max(state.measured.step))
+        if phase_index == 0:
+            return state
+        loss_RxG = jnp.asarray(state.loss).at[phase_index - 1].set(loss_G)
+        prior_G = natural(state.groups)
+        preferred_G = preference(loss_RxG, prior_G, state.credit, math.log(phase_index), power, least)
+        ready = jnp.all((jnp.sum(~jnp.isnan(loss_RxG), axis=0) >= 3) | (prior_G == 0))
+        new = updated(preferred_G, state.credit, state.average, phase_index, credit, smoothing)
+        old = (state.credit, state.average, state.share)
+        decided = (jnp.where(ready, new_G, old_G) for new_G, old_G in zip(new, old))
+        return state._replace(loss=loss_RxG, **dict(zip(("credit", "average", "share"), decided)))
+
+    def rates(state):
+        prior_G = natural(state.groups)
+        rate_G = jnp.where(prior_G > 0, state.share / prior_G, 0.0)  # exactly 1 while all blocks are drawn alike
+        return at(rate_G, state.groups)
+
+    return Schedule(phases, init, fold, begin, rates, observe_train=True)
+
+
+def natural(groups: Groups) -> jax.Array:
+    """f32[G]: each domain's share of the blocks."""
+    return groups.size / np.float32(groups.of.shape[0])
+
+
+@jax.jit
+def preference(loss_RxG, prior_G, credit_G, log_time: float, power: float, least: float) -> jax.Array:
+    """f32[G]: by how fast the loss of each domain falls, credit and prior considered."""
+    falling_G = prior_G * credit_G**power * slope(loss_RxG, log_time)
+    falling_G = jnp.where(prior_G > 0, falling_G, 0.0)
+    least = jnp.minimum(least, 1 / jnp.sum(prior_G > 0))
+    preferred_G = jnp.where(prior_G > 0, jnp.maximum(falling_G / jnp.sum(falling_G), least), 0.0)
+    return preferred_G / jnp.sum(preferred_G)
+
+
+def slope(loss_RxG: jax.Array, log_time: float) -> jax.Array:
+    """f32[G]: t times the fall of the fitted power laws at time t, of which the logarithm is given."""
+    known_RxG = ~jnp.isnan(loss_RxG)
+    loss_RxG = jnp.where(known_RxG, loss_RxG, 1.0)
+    x_Rx1 = np.log(np.arange(1, len(loss_RxG) + 1, dtype=np.float32))[:, None]
+    lowest_1xG = jnp.min(loss_RxG, axis=0, where=known_RxG, initial=LOSSES[1], keepdims=True)
+    count_1xG = jnp.maximum(jnp.sum(known_RxG, axis=0, keepdims=True), 1)
+
+    def mean(y_RxG):
+        return jnp.sum(jnp.where(known_RxG, y_RxG, 0.0), axis=0, keepdims=True) / count_1xG
+
+    def fitted(floor):
+        floor_1xG = floor * lowest_1xG
+        y_RxG = jnp.log(loss_RxG - floor_1xG)
+        x_1xG, y_1xG = mean(x_Rx1), mean(y_RxG)
+        spread_1xG = jnp.maximum(mean((x_Rx1 - x_1xG) ** 2), 1e-12)
+        alpha_1xG = jnp.clip(-mean((x_Rx1 - x_1xG) * (y_RxG - y_1xG)) / spread_1xG, *EXPONENTS)
+        log_beta_1xG = y_1xG + alpha_1xG * x_1xG
+        errors_RxG = jnp.log(loss_RxG) - jnp.log(floor_1xG + jnp.exp(log_beta_1xG - alpha_1xG * x_Rx1))
+        return mean(errors_RxG**2)[0], (alpha_1xG * jnp.exp(log_beta_1xG - alpha_1xG * log_time))[0]
+
+    error_FxG, slope_FxG = jax.vmap(fitted)(FLOORS)
+    return jnp.take_along_axis(slope_FxG, jnp.argmin(error_FxG, axis=0, keepdims=True), axis=0)[0]
+
+
+@jax.jit
+def updated(preferred_G, credit_G, average_G, finished: int, credit: float, smoothing: float):
+    """Credit, mean preference and shares after so many finished rounds; f32[G] each."""
+    preferred_G = rounded(preferred_G)
+    share_G = rounded(smoothing * preferred_G + (1 - smoothing) * average_G)
+    average_G = rounded(average_G + (preferred_G - average_G) / (finished + 1))
+    return rounded(credit * share_G + (1 - credit) * credit_G), average_G, share_G

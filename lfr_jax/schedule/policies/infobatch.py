@@ -1,0 +1,100 @@
+"""Fewer of the easy blocks, each counting for more."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
+from lfr_jax.schedule.arrays.groups import Groups, group_means
+from lfr_jax.schedule.arrays.shards import on_shards
+from lfr_jax.schedule.phases import checked_drop, in_rounds
+from lfr_jax.schedule.scored import ScoredState, scored
+from lfr_jax.schedule.types import Schedule
+
+
+def infobatch(
+    *,
+    first: int = 1000,
+    later: int = 750,
+    last: int = 1000,
+    rounds: int = 8,
+    anneal: int = 1,
+    drop: float = 0.5,
+    scores: Scores = "train",
+    unmeasured: Unmeasured = "hardest",
+) -> Schedule:
+    r"""Rounds that drop a part of the blocks with a loss below the mean, and weigh the rest of them up.
+
+    With $\bar\ell$ the mean loss of the blocks whose loss is known, and ρ = `drop`, a round has
+
+    $$ r_i = \begin{cases} 1 - \rho & \ell_i < \bar\ell \\ 1 & \text{otherwise} \end{cases},
+       \qquad w_i = 1 / r_i $$
+
+    where $r_i$ is the draw rate and $w_i$ the factor on the block's loss. So every block has the
+    same weight in expectation, and the weighted gradient is, up to a constant, an unbiased
+    estimate of the one over all blocks. The first round, when nothing is known, and the last
+    ones (annealing) draw all blocks.
+
+    The paper draws in each epoch which of the easy samples are dropped. Here that is left to
+    `plan`, and needs no seed: in a round of $\sum_j r_j$ draws, a block with $r_i = 1$ is drawn once,
+    and one with $r_i = 1 - \rho$ once with that probability, or not at all. In a round of any other
+    length the expected counts stand in the same proportion.
+
+    Args:
+      first, later, last: lengths in steps of the first round, of those that drop, and of the last
+        ones. The defaults suit a loss of which half the blocks are below the mean. Ours.
+      rounds: how many there are in all. Ours.
+      anneal: how many of them are last ones: 1 of 8, as the authors' code has 0.875 of the epochs drop.
+      drop: ρ, the probability to drop, as in the authors' code by default.
+      scores: as of `lfr`; those of training are the paper's.
+      unmeasured: as of `lfr`; under "hardest", blocks without a loss count as above the mean.
+
+    Returns:
+      The schedule, with phases 'round.1', 'round.2', ..., 'anneal', and with `loss_weights`. Its
+      state is a `ScoredState`: `measured` (f32[N], i32[N], i32[]) and `rate` f32[N].
+
+    Raises:
+      ValueError: a length or `rounds` is not a positive whole number, `anneal` leaves no round
+        before it, `drop` is outside [0, 1), or `scores` or `unmeasured` is none of those.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.infobatch(drop=0.75)
+      >>> state = s.init(schedule.BlockInfo(num_blocks=4))
+      >>> state = s.observe(state, jnp.arange(4), jnp.array([2.0, 6.0, 3.0, 5.0]), 9)
+      >>> state = s.begin(state, 1)  # the mean is 4
+      >>> s.rates(state).tolist(), s.loss_weights(state, jnp.array([0, 1]), jnp.array([1.9, 5.8])).tolist()
+      ([0.25, 1.0, 0.25, 1.0], [4.0, 1.0])
+
+    References:
+      Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", arXiv
+      2303.04947, and the authors' code (github.com/NUS-HPC-AI-Lab/InfoBatch).
+    """
+    checked_drop("drop", drop)
+    phases = in_rounds(
+        rounds=rounds, first=first, later=later, anneal=anneal, last=last, score=scores in ("pass", "mixed")
+    )
+    dropping = functools.partial(fewer_easy, drop=drop)
+    choices = tuple(dropping if 0 < index < len(phases) - anneal else None for index in range(len(phases)))
+    schedule = scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="infobatch", dtype=jnp.float32)
+    return schedule._replace(loss_weights=loss_weights)
+
+
+def fewer_easy(loss_N: jax.Array, info, drop: float) -> jax.Array:
+    """f32[N]: 1 − drop for the blocks below the mean, 1 for the others."""
+    everything = Groups(jnp.zeros_like(loss_N, jnp.int32), jnp.array([loss_N.shape[0]]))
+    mean, _ = group_means(loss_N, everything)
+    return jnp.where(loss_N < mean, 1.0 - drop, 1.0)  # also 1 where the loss is NaN
+
+
+def loss_weights(state: ScoredState, ids_B: jax.Array, losses_B: jax.Array) -> jax.Array:
+    """f32[B]: 1 over the rate; 1 for ids outside 0..N−1."""
+
+    def found(shard, rate_N, ids_B):
+        ids_B = ids_B.astype(jnp.uint32) - shard.first
+        return shard.total(rate_N.at[ids_B].get(mode="fill", fill_value=0.0))  # not 0 in one part at most
+
+    rate_B = on_shards(found, state.rate, ids_B, summed=True)
+    return 1.0 / jnp.where(rate_B > 0, rate_B, 1.0)

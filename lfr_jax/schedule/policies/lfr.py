@@ -1,0 +1,96 @@
+"""Learn, Focus, Review."""
+
+import functools
+
+import jax
+
+from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
+from lfr_jax.schedule.arrays.select import hardest
+from lfr_jax.schedule.phases import learn_focus_review, num_kept
+from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.types import Schedule
+
+
+def lfr(
+    *,
+    learn: int = 2000,
+    focus: int = 1000,
+    review: int = 2000,
+    focus2: int = 600,
+    drop: float = 0.5,
+    drop2: float = 0.7,
+    reps: int = 2,
+    scores: Scores = "pass",
+    unmeasured: Unmeasured = "hardest",
+) -> Schedule:
+    r"""Learn from all blocks, focus on the hard ones, review all, focus again.
+
+    Learn once, then `reps` times the cycle Focus, Review, Focus 2. In Learn and Review every
+    block is drawn at the same rate. A Focus phase draws the blocks of the highest loss alone:
+
+    $$ r_i = [\, i \in \text{the } k \text{ hardest} \,], \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
+
+    with `drop2` in Focus 2. Ties fall by a hash of the index (see `hardest`).
+
+    Which loss decides:
+
+    - `scores="pass"`: one of a scoring pass on entry of a Focus phase, under the same parameters
+      for all blocks. The pass may leave blocks out; see `unmeasured`.
+    - `scores="train"`: that of the training forward pass in which the block was last drawn, as
+      in the paper's first version. It costs nothing, but blocks met early look hard only
+      because the model was younger.
+    - `scores="detrended"`: the same, less its trend over steps (see `detrend`). The trend is that
+      of the blocks drawn: after a phase that drew hard ones alone (with `reps` > 1 Focus follows
+      Focus 2) they look no harder than the rest. `unmeasured` by groups mends much of this.
+    - `scores="mixed"`: a scoring pass over a sample of the blocks, and detrended losses of training for
+      the others. These are moved and shrunk to what the pass found in their domain or cluster,
+      as `unmeasured` says; under "hardest" they are not.
+
+    Args:
+      learn, focus, review, focus2: lengths of the phases in steps. The defaults stand to each
+        other as published (one epoch each, an epoch of a Focus phase being one pass over the
+        kept blocks); their scale is ours. See `in_epochs` and `fit`.
+      drop: share of the blocks that Focus drops; published.
+      drop2: share of the blocks that Focus 2 drops; published.
+      reps: how often the cycle runs. What was published can be read as 2 or as 5, and as
+        repeating Learn or not; we take 2, and Learn once.
+      scores: "pass", "train", "detrended" or "mixed". The default is ours.
+      unmeasured: what a block without a loss counts as. "hardest" keeps it; "domain" and
+        "cluster" give it the mean loss of the others there, as is right where a sample is scored.
+
+    Returns:
+      The schedule. Its phases are 'learn', 'focus', 'review', 'focus2'; with `reps` > 1 'learn',
+      'focus.1', 'review.1', 'focus2.1', 'focus.2', ... Its state is a `ScoredState`: `measured`
+      (f32[N], i32[N], i32[]), `rate` bool[N], and `info` with the groups, if `unmeasured` names any.
+
+    Raises:
+      ValueError: a length or `reps` is not a positive whole number, a share is outside
+        [0, 1), or `scores` or `unmeasured` is none of those. From `init`: the corpus has no
+        blocks, so that a Focus phase would keep none; or `BlockInfo` lacks the groups.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.lfr(learn=4, focus=2, review=4, focus2=1, drop=0.5, reps=1)
+      >>> [(p.name, p.start, p.stop, p.score) for p in s.phases[:2]]
+      [('learn', 0, 4, False), ('focus', 4, 6, True)]
+      >>> state = s.init(schedule.BlockInfo(num_blocks=4))
+      >>> state = s.observe(state, jnp.arange(4), jnp.array([2.0, 5.0, 3.0, 4.0]), 4)
+      >>> s.rates(s.begin(state, 1)).tolist()
+      [0.0, 1.0, 0.0, 1.0]
+
+    References:
+      Prakriya et al., "Accelerating LLM Pretraining via LFR Pedagogy: Learn, Focus, and
+      Review", arXiv 2409.06131, version 1.
+    """
+    phases, drops = learn_focus_review(
+        learn=learn, focus=focus, review=review, focus2=focus2, drop=drop, drop2=drop2, reps=reps,
+        score=scores in ("pass", "mixed"),
+    )  # fmt: skip
+    choices = tuple(functools.partial(keep_hardest, drop=drop) if drop else None for drop in drops)
+    return scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="lfr")
+
+
+def keep_hardest(loss_N: jax.Array, info, drop: float) -> jax.Array:
+    """bool[N]: all blocks but the share `drop` of the lowest losses."""
+    return hardest(loss_N, num_kept(loss_N.shape[0], drop))

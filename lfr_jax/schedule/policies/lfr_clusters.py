@@ -1,0 +1,76 @@
+"""Learn, Focus, Review by clusters of blocks."""
+
+import functools
+
+import jax
+
+from lfr_jax.schedule.arrays.estimate import Scores, at
+from lfr_jax.schedule.arrays.groups import group_means
+from lfr_jax.schedule.phases import learn_focus_review
+from lfr_jax.schedule.policies.lfr import keep_hardest
+from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.types import Schedule
+
+
+def lfr_clusters(
+    *,
+    learn: int = 2000,
+    focus: int = 1000,
+    review: int = 2000,
+    focus2: int = 600,
+    drop: float = 0.5,
+    drop2: float = 0.7,
+    reps: int = 2,
+    scores: Scores = "pass",
+) -> Schedule:
+    r"""The phases of `lfr`, but blocks are dropped by cluster, from losses of a few in each.
+
+    With $C_i$ the cluster of block i, and $\bar\ell_C$ the mean loss of those blocks of C whose
+    loss is known, a Focus phase draws
+
+    $$ r_i = [\, i \in \text{the } k \text{ blocks of the highest } \bar\ell_{C_i} \,],
+       \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
+
+    So clusters of the lowest mean are dropped whole, and of the one on the edge a part, by a
+    hash of the index. A scoring pass over a sample of the blocks is enough: the others go with
+    their cluster. A cluster of which no loss is known is kept.
+
+    The second version of the paper tracks clusters of blocks, and counts its phases in steps.
+    How it makes clusters and what it ranks them by is not known to us: this is our reconstruction.
+
+    Args:
+      learn, focus, review, focus2, drop, drop2, reps: as of `lfr`.
+      scores: as of `lfr`; with "mixed", older losses are shrunk to their cluster's mean.
+
+    Returns:
+      The schedule, with the phase names of `lfr`. Its state is a `ScoredState`: `measured`
+      (f32[N], i32[N], i32[]), `info` with the clusters (i32[N], i32[G]), and `rate` bool[N].
+
+    Raises:
+      ValueError: as `lfr`. From `init`: there is no `BlockInfo.cluster`.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.lfr_clusters(learn=4, focus=2, review=4, focus2=1, drop=0.5, reps=1)
+      >>> state = s.init(schedule.BlockInfo(6, cluster=jnp.array([0, 0, 1, 1, 2, 2])))
+      >>> state = s.observe(state, jnp.array([0, 2, 4]), jnp.array([5.0, 2.0, 4.0]), 4)
+      >>> s.rates(s.begin(state, 1)).tolist()  # all of cluster 0, half of cluster 2
+      [1.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+
+    References:
+      Prakriya et al., "Accelerating LLM Pretraining via LFR Pedagogy: Learn, Focus, and
+      Review", arXiv 2409.06131, version 2.
+    """
+    phases, drops = learn_focus_review(
+        learn=learn, focus=focus, review=review, focus2=focus2, drop=drop, drop2=drop2, reps=reps,
+        score=scores in ("pass", "mixed"),
+    )  # fmt: skip
+    choices = tuple(functools.partial(keep_hardest_clusters, drop=drop) if drop else None for drop in drops)
+    return scored(phases, choices, scores=scores, unmeasured="cluster", policy="lfr_clusters")
+
+
+def keep_hardest_clusters(loss_N: jax.Array, info, drop: float) -> jax.Array:
+    """bool[N]: all blocks but the share `drop`, those of the clusters of the lowest mean loss."""
+    means_G, _ = group_means(loss_N, info["cluster"])
+    return keep_hardest(at(means_G, info["cluster"]), info, drop)

@@ -1,0 +1,88 @@
+"""Weights of the losses in a batch, from these losses."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lfr_jax.schedule.phases import consecutive, of_phase
+from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
+from lfr_jax.schedule.unscored import ignore, rates
+
+
+class LinUpperState(NamedTuple):
+    """State of `linupper`."""
+
+    drawn: jax.Array  # bool[N]: all blocks, always
+    weighted: jax.Array  # bool[]: whether this phase weighs losses
+
+
+def linupper(*, warmup: int = 1000, weighted: int = 19000, temperature: float = 1.0) -> Schedule:
+    r"""Draws all blocks equally often, but lets those of a low loss in their batch count for less.
+
+    With $\ell_1, \dots, \ell_B$ the losses of a batch, the factor on that of block b is
+
+    $$ w_b = B \frac{e^{f_b / \tau}}{\sum_c e^{f_c / \tau}}, \qquad f_b = \min(1 + h_b,\ 1), \qquad
+       h_b = 2\, \frac{\ell_b - \ell_{\min}}{\ell_{\max} - \ell_{\min}} - 1 $$
+
+    So f rises linearly from the lowest loss to the middle of the range, and is capped from there:
+    an outlier counts for no more than a block of middling loss. The weights have mean 1; where
+    all losses are equal, each is 1. Losses that are NaN or infinite, such as those of rows of
+    padding, have weight 0 and are left out of the rest.
+
+    The formula is that of the authors' code (strategy "linupper"), where a batch is that of a
+    step over all devices. A trainer that accumulates micro-batches weighs within each of them.
+
+    Args:
+      warmup: length in steps of the first phase, which does not weigh: losses tell little before
+        the model knows something. 1,000 of 20,000 steps, as the authors trained GPT-2.
+      weighted: length in steps of the phase that weighs.
+      temperature: τ; 1 as the authors trained their smallest GPT-2, 0.4 for larger models.
+
+    Returns:
+      The schedule, with phases 'warmup' and 'weighted', and with `loss_weights`. Its state is a
+      `LinUpperState`: bool[N], bool[]; its `observe` changes nothing.
+
+    Raises:
+      ValueError: a length is not a positive whole number, or `temperature` is not positive.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.linupper()
+      >>> state = s.begin(s.init(schedule.BlockInfo(num_blocks=9)), 1)
+      >>> losses = jnp.array([2.0, 2.5, 3.0, 4.0])  # f = 0, 0.5, 1, 1
+      >>> [round(w, 2) for w in s.loss_weights(state, jnp.array([5, 2, 7, 1]), losses).tolist()]
+      [0.49, 0.82, 1.34, 1.34]
+
+    References:
+      Sow et al., "Dynamic Loss-Based Sample Reweighting for Improved Large Language Model
+      Pretraining", arXiv 2502.06733, and the authors' code
+      (github.com/sowmaster/Sample-Level-Loss-Reweighting-ICLR-2025).
+    """
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature}, expected a positive number")
+    phases = consecutive([("warmup", warmup), ("weighted", weighted)])
+
+    def init(info: BlockInfo) -> LinUpperState:
+        return LinUpperState(jnp.ones(num_blocks(info), bool), jnp.array(False))
+
+    def begin(state, phase_index):
+        return state._replace(weighted=jnp.array(of_phase((False, True), phase_index)))
+
+    def loss_weights(state, ids_B, losses_B):
+        return jnp.where(state.weighted, weights(losses_B, temperature), 1.0)
+
+    return Schedule(phases, init, ignore, begin, rates, loss_weights)
+
+
+@jax.jit  # the same bits, whether or not it is called inside of a jit
+def weights(losses_B: jax.Array, temperature: float) -> jax.Array:
+    """f32[B]: the factors; 0 where the loss is not finite."""
+    finite_B = jnp.isfinite(losses_B)
+    lowest = jnp.min(losses_B, where=finite_B, initial=jnp.inf)
+    highest = jnp.max(losses_B, where=finite_B, initial=-jnp.inf)
+    middle = lowest + (highest - lowest) / 2
+    f_B = jnp.where(losses_B < middle, (losses_B - lowest) / (middle - lowest), 1.0)
+    e_B = jnp.where(finite_B, jnp.exp((f_B - 1.0) / temperature), 0.0)
+    return e_B * jnp.sum(finite_B) / jnp.maximum(jnp.sum(e_B), jnp.finfo(jnp.float32).tiny)

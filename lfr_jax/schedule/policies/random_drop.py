@@ -1,0 +1,54 @@
+"""The control of LFR: the same phases and shares, but blocks dropped at random."""
+
+from lfr_jax.schedule.arrays.select import phase_key, random_blocks
+from lfr_jax.schedule.phases import learn_focus_review, num_kept, of_phase
+from lfr_jax.schedule.types import Schedule
+from lfr_jax.schedule.unscored import ignore, init, rates
+
+PURPOSE = 0x64726F70  # 'drop': keys of the same seed for other purposes differ
+
+
+def random_drop(
+    *,
+    learn: int = 2000,
+    focus: int = 1000,
+    review: int = 2000,
+    focus2: int = 600,
+    drop: float = 0.5,
+    drop2: float = 0.7,
+    reps: int = 2,
+    seed: int = 0,
+) -> Schedule:
+    r"""The phases of `lfr`, each Focus phase drawing as many blocks as there, but random ones.
+
+    $$ r_i = [\, i \in \text{a random subset of } k \,], \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
+
+    The difference between the two is what the scores are worth, apart from the timing.
+
+    Args:
+      learn, focus, review, focus2, drop, drop2, reps: as of `lfr`.
+      seed: decides on the subsets, together with the number of the phase.
+
+    Returns:
+      The schedule, with the phase names of `lfr`. It asks for no scoring pass, and its
+      `observe` changes nothing.
+
+    Raises:
+      ValueError: as `lfr`.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> s = schedule.random_drop(drop=0.5, seed=1)
+      >>> state = s.init(schedule.BlockInfo(num_blocks=6))
+      >>> int(s.rates(s.begin(state, 1)).sum())
+      3
+    """
+    phases, drops = learn_focus_review(
+        learn=learn, focus=focus, review=review, focus2=focus2, drop=drop, drop2=drop2, reps=reps, score=False
+    )
+
+    def begin(state, phase_index):
+        k = num_kept(state.drawn.shape[0], of_phase(drops, phase_index))
+        return state._replace(drawn=random_blocks(phase_key(seed, PURPOSE, phase_index), state.drawn, k))
+
+    return Schedule(phases, init, ignore, begin, rates)

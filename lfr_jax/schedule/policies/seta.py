@@ -1,0 +1,105 @@
+"""A window that slides over the blocks, from easy to hard."""
+
+import functools
+import operator
+
+import jax
+import jax.numpy as jnp
+
+from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
+from lfr_jax.schedule.arrays.select import hardest, phase_key, random_blocks
+from lfr_jax.schedule.phases import checked_drop, in_rounds, num_kept, positive_int
+from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.types import Schedule
+
+PURPOSE = 0x73657461  # 'seta'
+
+
+def seta(
+    *,
+    first: int = 900,
+    later: int = 450,
+    last: int = 900,
+    rounds: int = 8,
+    anneal: int = 1,
+    drop: float = 0.1,
+    groups: int = 10,
+    window: int = 5,
+    scores: Scores = "train",
+    unmeasured: Unmeasured = "hardest",
+    seed: int = 0,
+) -> Schedule:
+    r"""Rounds over blocks of like difficulty: a random part is dropped, and a window slides over the rest.
+
+    In each round a random share `drop` is left out, afresh. The other $K = N - \lfloor \text{drop}
+    \cdot N \rfloor$ blocks are put into G groups by rising loss, of which round $t = 2, 3, \dots$ draws W:
+
+    $$ r_i = \left[\, \frac{s_t K}{G} \le \text{rank}_i < \frac{(s_t + W) K}{G} \,\right],
+       \quad s_t = (t - 1) \bmod (G - W + 1) $$
+
+    with ranks from 0, the lowest loss, and the edges rounded outwards. The window moves from easy to
+    hard, and when it has reached the end starts again. The first round, when nothing is known, and
+    the last ones (the paper's partial annealing) draw all K blocks.
+
+    The paper groups by k-means of the losses, so that its groups differ in size; ours are of
+    equal size, to within a block. That is exact, and needs nothing but selection.
+
+    Args:
+      first, later, last: lengths in steps of the first round, of those under the window, and of
+        the last ones. The defaults are in proportion to how many blocks each draws. Ours.
+      rounds: how many there are in all. Ours.
+      anneal: how many of them are last ones; 1 of 8, as the authors' code stops after 0.875 of the epochs.
+      drop: share of the blocks that is left out at random, as the authors ran CIFAR-100.
+      groups: G, as in the authors' code by default.
+      window: W, as in the authors' code by default, which takes W/G.
+      scores: as of `lfr`; those of training are the paper's.
+      unmeasured: as of `lfr`; "hardest" puts them into the last group.
+      seed: decides on what is left out, together with the number of the phase.
+
+    Returns:
+      The schedule, with phases 'round.1', 'round.2', ..., 'anneal'. Its state is a
+      `ScoredState`: `measured` (f32[N], i32[N], i32[]) and `rate` bool[N].
+
+    Raises:
+      ValueError: a length, `rounds`, `groups` or `window` is not a positive whole number, `window`
+        exceeds `groups`, `anneal` leaves no round before it, `drop` is outside [0, 1), or `scores`
+        or `unmeasured` is none of those.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.seta(drop=0.0, groups=4, window=2)
+      >>> state = s.init(schedule.BlockInfo(num_blocks=4))
+      >>> state = s.observe(state, jnp.arange(4), jnp.array([2.0, 5.0, 3.0, 4.0]), 9)
+      >>> [s.rates(s.begin(state, t)).tolist() for t in (1, 2)]
+      [[0.0, 0.0, 1.0, 1.0], [0.0, 1.0, 0.0, 1.0]]
+
+    References:
+      Zhou et al., "Scale Efficient Training for Large Datasets" (SeTa), arXiv 2503.13385, and
+      the authors' code (github.com/mrazhou/SeTa).
+    """
+    checked_drop("drop", drop)
+    groups, window = positive_int("groups", groups), positive_int("window", window)
+    if window > groups:
+        raise ValueError(f"window is {window} groups, expected at most {groups}, all there are")
+    phases = in_rounds(
+        rounds=rounds, first=first, later=later, anneal=anneal, last=last, score=scores in ("pass", "mixed")
+    )
+
+    def choice(index):
+        everything = index == 0 or index >= len(phases) - operator.index(anneal)
+        start = 0 if everything else index % (groups - window + 1)
+        edges = (0, 1, 1) if everything else (start, start + window, groups)
+        return functools.partial(in_window, drop=drop, edges=edges, key=(seed, PURPOSE, index))
+
+    choices = tuple(choice(index) for index in range(len(phases)))
+    return scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="seta")
+
+
+def in_window(loss_N: jax.Array, info, drop: float, edges: tuple[int, int, int], key: tuple[int, int, int]):
+    """bool[N]: of a random part, the blocks whose rank by loss lies between two edges, in parts of the third."""
+    kept = num_kept(loss_N.shape[0], drop)
+    start, stop, groups = edges
+    low, high = start * kept // groups, -(-stop * kept // groups)  # rounded outwards, so that a block is left
+    loss_N = jnp.where(random_blocks(phase_key(*key), loss_N, kept), loss_N, -jnp.inf)
+    return hardest(loss_N, kept - low) & ~hardest(loss_N, kept - high)

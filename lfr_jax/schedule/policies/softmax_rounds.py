@@ -1,0 +1,93 @@
+"""Rounds over blocks drawn by the softmax of their loss."""
+
+import functools
+
+import jax
+
+from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
+from lfr_jax.schedule.arrays.select import hardest, phase_key
+from lfr_jax.schedule.phases import checked_keep, in_rounds, num_chosen
+from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.types import Schedule
+
+PURPOSE = 0x736F6674  # 'soft'
+
+
+def softmax_rounds(
+    *,
+    first: int = 2000,
+    later: int = 1000,
+    rounds: int = 2,
+    keep: float = 0.5,
+    temperature: float = 1.0,
+    scores: Scores = "train",
+    unmeasured: Unmeasured = "hardest",
+    seed: int = 0,
+) -> Schedule:
+    r"""A round over all blocks, then rounds over a part of them, the likelier the higher the loss.
+
+    Each later round draws k = ⌈keep · N⌉ blocks one after another without replacement, the next
+    one being block i with probability
+
+    $$ p_i = \frac{e^{\ell_i / \tau}}{\sum_{j\ \text{not yet drawn}} e^{\ell_j / \tau}} $$
+
+    This is done exactly, and without drawing one after another: they are the k largest of
+    $\ell_i / \tau + g_i$, with $g_i$ independent standard Gumbel numbers.
+
+    It is meant for small models, which forget: a block learned early may have a high loss again.
+    The paper cuts its data into parts and draws from each; we draw from all blocks at once.
+
+    Args:
+      first, later: length of the first round and of each later one, in steps. By default a later
+        one is one pass over what it draws, where the first is one over all.
+      rounds: how many there are, the first one included. Two, as third-party notes on the paper
+        have it: a third one gained nothing there.
+      keep: share of the blocks that a later round draws; one half, from the same notes.
+      temperature: τ, in nats; 1 is the paper's softmax, higher is closer to chance. Ours.
+      scores: as of `lfr`; those of training are the paper's.
+      unmeasured: as of `lfr`.
+      seed: decides on the draws, together with the number of the phase.
+
+    Returns:
+      The schedule, with phases 'round.1', 'round.2', ... Its state is a `ScoredState`:
+      `measured` (f32[N], i32[N], i32[]) and `rate` bool[N].
+
+    Raises:
+      ValueError: a length or `rounds` is not a positive whole number, `keep` is outside (0, 1],
+        `temperature` is not positive, or `scores` or `unmeasured` is none of those.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.softmax_rounds(keep=0.5)
+      >>> state = s.init(schedule.BlockInfo(num_blocks=4))
+      >>> state = s.observe(state, jnp.arange(4), jnp.array([2.0, 60.0, 3.0, 50.0]), 9)
+      >>> s.rates(s.begin(state, 1)).tolist()
+      [0.0, 1.0, 0.0, 1.0]
+
+    References:
+      Tang et al., "Rethinking Optimization and Architecture for Tiny Language Models"
+      (PanGu-π Pro), arXiv 2402.02791. Kool et al., "Stochastic Beams and Where to Find Them",
+      arXiv 1903.06059 (the Gumbel-top-k trick).
+    """
+    checked_keep("keep", keep)
+    if not temperature > 0:
+        raise ValueError(f"temperature is {temperature} nats, expected a positive number")
+    phases = in_rounds(rounds=rounds, first=first, later=later, score=scores in ("pass", "mixed"))
+    later_choices = (
+        functools.partial(draw, keep=keep, temperature=temperature, key=(seed, PURPOSE, index))
+        for index in range(1, len(phases))
+    )
+    return scored(phases, (None, *later_choices), scores=scores, unmeasured=unmeasured, policy="softmax_rounds")
+
+
+def draw(loss_N: jax.Array, info, keep: float, temperature: float, key: tuple[int, int, int]) -> jax.Array:
+    """bool[N]: the share `keep`, by the softmax of the losses."""
+    return hardest(perturbed(loss_N, temperature, phase_key(*key)), num_chosen(loss_N.shape[0], keep))
+
+
+@jax.jit  # the same bits, whether or not it is called inside of a jit
+def perturbed(loss_N: jax.Array, temperature: float, key: jax.Array) -> jax.Array:
+    """f32[N]: the losses over the temperature, plus Gumbel's noise."""
+    like = jax.typeof(loss_N)
+    return loss_N / temperature + jax.random.gumbel(key, like.shape, like.dtype, out_sharding=like.sharding)

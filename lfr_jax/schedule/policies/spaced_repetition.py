@@ -1,0 +1,108 @@
+"""Blocks come back at growing intervals, until they are forgotten."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfr_jax.schedule.arrays.observe import Measured, observe
+from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
+from lfr_jax.schedule.phases import in_rounds, of_phase
+from lfr_jax.schedule.types import Schedule, num_blocks
+from lfr_jax.schedule.unscored import rates
+
+
+class SpacedState(NamedTuple):
+    """State of spaced repetition."""
+
+    measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
+    newest: jax.Array  # i32[]: the last step of any measurement when this round began; −1 = none
+    before: jax.Array  # f32[N]: the last loss when this round began; NaN = never measured
+    interval: jax.Array  # i16[N]: rounds from the last repetition to the next; 0 = never measured
+    due: jax.Array  # i16[N]: number of the round, from 0, in which the block is to be drawn again
+    drawn: jax.Array  # bool[N]: the blocks that this round draws
+
+
+def spaced_repetition(
+    *, rounds: int = 16, round_steps: int = 100, growth: float = 2.5, tolerance: float = 0.05
+) -> Schedule:
+    r"""Draws the blocks that are due; each is due the later, the longer it has been remembered.
+
+    A block that was drawn in round t with loss $\ell$, and in an earlier one with $\ell'$, is forgotten if
+    $\ell > \ell' + \text{tolerance}$. Its interval in rounds, and when it is due again, are
+
+    $$ I \leftarrow \begin{cases} 1 & \text{drawn for the first time, or forgotten} \\
+       \lceil \text{growth} \cdot I \rceil & \text{otherwise} \end{cases} \qquad \text{due} = t + I $$
+
+    A round draws all that are due, at equal rates: those never measured too, and those overdue. If
+    none is due, it draws those that are due soonest. The losses are those of training, so
+    they cost nothing: the last of each block in its round.
+
+    Intervals that restart when an item is forgotten and otherwise grow by a factor are those of
+    SuperMemo 2, in days; there the second interval is 6, and the factor, 2.5 at first, changes with the
+    grade of each answer. That a neural network forgets as people do, and can be trained so, is
+    from Amiri et al., who find the delays otherwise. The rest is ours.
+
+    Args:
+      rounds: how often it is decided who is due; ours.
+      round_steps: length of a round in steps; ours.
+      growth: factor of the interval, at least 1.
+      tolerance: by how many nats per token the loss may rise; ours.
+
+    Returns:
+      The schedule; its state is a `SpacedState`, of 17 bytes a block. It observes the losses of
+      training. Its phases are 'round.1', 'round.2', ...
+
+    Raises:
+      ValueError: a number is not positive and whole, there are more than 10,000 rounds, `growth` is below 1,
+        or `tolerance` negative or not finite.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.spaced_repetition(rounds=4, growth=2.0)
+      >>> state = s.begin(s.init(schedule.BlockInfo(2)), 0)
+      >>> for i, losses in enumerate([[4.0, 4.0], [3.0, 4.5]]):  # the second block is forgotten
+      ...     state = s.begin(s.observe(state, jnp.arange(2), jnp.array(losses), i), i + 1)
+      >>> s.rates(state).tolist()
+      [0.0, 1.0]
+
+    References:
+      Wozniak 1990, "Optimization of learning" (SuperMemo 2); Amiri, Miller, Savova 2017, "Repeat before Forgetting:
+      Spaced Repetition for Efficient and Effective Training of Neural Networks".
+    """
+    phases = in_rounds(rounds=rounds, first=round_steps, later=round_steps)
+    if len(phases) > 10_000:
+        raise ValueError(f"rounds is {rounds}, expected at most 10000")
+    if not 1 <= growth < float("inf"):
+        raise ValueError(f"growth is {growth}, expected a factor of at least 1")
+    if not 0 <= tolerance < float("inf"):
+        raise ValueError(f"tolerance is {tolerance}, expected 0 or more nats per token")
+
+    def init(info):
+        n = num_blocks(info)
+        at_once = [jnp.zeros(n, jnp.int16) for _ in range(2)]
+        return SpacedState(
+            nothing_measured(n), jnp.int32(-1), jnp.full(n, jnp.nan, jnp.float32), *at_once, jnp.ones(n, bool)
+        )
+
+    def fold(state, ids_B, losses_B, step):
+        return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
+
+    def begin(state, phase_index):
+        of_phase(phases, phase_index)
+        met_N = state.measured.step > state.newest
+        # A loss before that is NaN compares as not forgotten, but its interval is 0.
+        forgotten_N = state.measured.loss > state.before + np.float32(tolerance)
+        grown_N = jnp.ceil(state.interval * np.float32(growth))
+        # No interval need be longer than the run.
+        grown_N = jnp.clip(jnp.where(forgotten_N, 1, grown_N), 1, len(phases)).astype(jnp.int16)
+        interval_N = jnp.where(met_N, grown_N, state.interval)
+        due_N = jnp.where(met_N, interval_N + jnp.int16(phase_index - 1), state.due)
+        drawn_N = due_N <= jnp.maximum(jnp.min(due_N), phase_index)
+        newest = jnp.max(state.measured.step)
+        before_N = jnp.where(met_N, state.measured.loss, state.before)
+        return SpacedState(state.measured, newest, before_N, interval_N, due_N, drawn_N)
+
+    return Schedule(phases, init, fold, begin, rates, observe_train=True)

@@ -1,0 +1,37 @@
+"""The baseline: every block equally often."""
+
+from lfr_jax.schedule.phases import of_phase, positive_int
+from lfr_jax.schedule.types import Phase, Schedule
+from lfr_jax.schedule.unscored import ignore, init, rates
+
+
+def uniform(steps: int = 1000) -> Schedule:
+    r"""Draws every block at the same rate, in shuffled epochs, to the end.
+
+    $$ r_i = 1 $$
+
+    This is the baseline to beat: `plan` makes of equal rates one pass after another, each in
+    a fresh order, without replacement.
+
+    Args:
+      steps: length of the only phase, 'uniform'. The default is an arbitrary one, for `fit` to change.
+
+    Returns:
+      The schedule; its `observe` changes nothing.
+
+    Raises:
+      ValueError: `steps` is not a positive whole number.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> s = schedule.uniform(100)
+      >>> s.rates(s.init(schedule.BlockInfo(num_blocks=3))).tolist()
+      [1.0, 1.0, 1.0]
+    """
+    return Schedule(
+        phases=(Phase("uniform", 0, positive_int("steps", steps)),),
+        init=init,
+        observe=ignore,
+        begin=lambda state, phase_index: of_phase((state,), phase_index),
+        rates=rates,
+    )

@@ -1,0 +1,85 @@
+"""Blocks that stay hard because nothing can be learned from them."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfr_jax.schedule.arrays.estimate import estimate
+from lfr_jax.schedule.arrays.observe import Measured, observe
+from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
+from lfr_jax.schedule.arrays.select import hardest
+from lfr_jax.schedule.types import Schedule, num_blocks
+
+
+class CapNoiseState(NamedTuple):
+    """State of a policy whose noisiest blocks are left out."""
+
+    inner: Any  # the policy's own
+    measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
+    noise: jax.Array  # bool[N]: the blocks that this phase must not draw
+
+
+def cap_noise(schedule: Schedule, top: float = 0.02) -> Schedule:
+    r"""Leaves out the blocks of the highest loss, as they are likely noise.
+
+    When a phase begins, the losses known so far are ranked; with K of them, the ⌊top · K⌋
+    highest are not drawn in this phase, whatever the policy says. All phases are treated alike;
+    before the first measurement nothing is known, and nothing left out. A block comes back
+    once a later measurement puts it below the others: by a scoring pass, since training does
+    not meet it meanwhile. Should a policy draw none but noise, it is left to.
+
+    It sees the losses that the policy asks for and asks for none itself: the last of each
+    block, and where losses of training are among them, less their trend over steps (see
+    `detrend`), or the blocks met first would be taken for noise.
+
+    Args:
+      schedule: any; one that measures nothing, such as `uniform`, is not changed.
+      top: share of the blocks with a known loss; the default is ours.
+
+    Returns:
+      The schedule; its state is a `CapNoiseState`: 9 bytes a block besides the policy's own.
+
+    Raises:
+      ValueError: `top` is outside [0, 1).
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.cap_noise(schedule.lfr(reps=1, drop=0.5), top=0.25)
+      >>> state = s.observe(s.init(schedule.BlockInfo(4)), jnp.arange(4), jnp.array([2.0, 50.0, 3.0, 4.0]), 2000)
+      >>> s.rates(s.begin(state, 1)).tolist()
+      [0.0, 0.0, 0.0, 1.0]
+    """
+    if not 0 <= top < 1:
+        raise ValueError(f"top is {top}, expected a share of the blocks: at least 0, less than 1")
+
+    def init(info):
+        n = num_blocks(info)
+        return CapNoiseState(schedule.init(info), nothing_measured(n), jnp.zeros(n, bool))
+
+    def fold(state, ids_B, losses_B, step):
+        inner = schedule.observe(state.inner, ids_B, losses_B, step)
+        return state._replace(inner=inner, measured=observe(state.measured, ids_B, losses_B, step))
+
+    def begin(state, phase_index):
+        scores = "detrended" if schedule.observe_train else "train"
+        loss_N = estimate(state.measured, scores)
+        known_N = ~jnp.isnan(loss_N)
+        # A little more than `top`, so that float32 does not make 28 of 0.29 · 100.
+        k = jnp.floor(jnp.sum(known_N, dtype=jnp.int32) * np.float32(top * (1 + 2**-22))).astype(jnp.int32)
+        noise_N = hardest(jnp.where(known_N, loss_N, -jnp.inf), k)
+        return state._replace(inner=schedule.begin(state.inner, phase_index), noise=noise_N)
+
+    def rates(state):
+        drawn_N = schedule.rates(state.inner)
+        capped_N = jnp.where(state.noise, 0.0, drawn_N)
+        return jnp.where(jnp.any(capped_N > 0), capped_N, drawn_N)
+
+    def loss_weights(state, ids_B, losses_B):
+        return schedule.loss_weights(state.inner, ids_B, losses_B)
+
+    return schedule._replace(
+        init=init, observe=fold, begin=begin, rates=rates, loss_weights=schedule.loss_weights and loss_weights
+    )

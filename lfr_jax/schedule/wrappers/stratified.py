@@ -1,0 +1,127 @@
+"""A policy within each group of blocks."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lfr_jax.schedule.arrays.estimate import checked
+from lfr_jax.schedule.arrays.groups import groups_of, relative
+from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
+
+By = Literal["domain", "cluster", "length"]
+
+
+class StratifiedState(NamedTuple):
+    """State of a policy that runs within each group."""
+
+    place: jax.Array  # i32[N]: place of each block when they are put group after group
+    first: jax.Array  # i32[G + 1]: place where each group begins, of those that have blocks; and N
+    inner: tuple[Any, ...]  # the policy's own, one for each of these groups
+
+
+def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
+    r"""Runs a policy within each group, and leaves the groups their natural shares of the draws.
+
+    Each group has a state of its own, over its own blocks: what is hard is decided among them.
+    With $r_i$ the rate that block i gets within its group g, it is drawn at
+
+    $$ r'_i = r_i / \bar r_g, \qquad \bar r_g = \text{mean of } r_j \text{ over the group} $$
+
+    so that a group of n_g blocks gets n_g / N of the draws (proportional allocation). One case is
+    simpler. Where every group draws some of its blocks at one rate, and the numbers drawn are the
+    same share of each group, up to rounding, then $r'_i = 1$ for all of them. This moves less
+    than one block's draws in any group, and equal rates make the phase shuffled epochs.
+
+    The cost grows with the number of groups: each is compiled on its own. Tens are fine. A
+    policy that draws at random draws alike in groups of the same size. The state must not be sharded.
+
+    Args:
+      schedule: any.
+      by: what makes a group, "domain", "cluster" or "length".
+
+    Returns:
+      The schedule; its state is a `StratifiedState`. It sees to loss weights group by group too.
+
+    Raises:
+      ValueError: `by` is none of them. From `init`: `BlockInfo` lacks the groups.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from lfr_jax import schedule
+      >>> s = schedule.stratified(schedule.lfr(reps=1, drop=0.5))
+      >>> state = s.init(schedule.BlockInfo(4, domain=jnp.array([0, 1, 1, 0])))
+      >>> state = s.observe(state, jnp.arange(4), jnp.array([1.0, 7.0, 8.0, 2.0]), 2000)
+      >>> s.rates(s.begin(state, 1)).tolist()
+      [0.0, 0.0, 1.0, 1.0]
+
+    References:
+      Cochran 1977, "Sampling Techniques", chapter 5 (proportional allocation).
+    """
+    checked("by", by, By)
+
+    def init(info):
+        num_blocks(info)
+        groups_of(info, by, "stratified")
+        of_N = np.asarray(getattr(info, by))
+        order_N = np.argsort(of_N, kind="stable")
+        place_N = np.empty_like(order_N)
+        place_N[order_N] = np.arange(len(order_N))
+        starts = np.flatnonzero(np.diff(of_N[order_N])) + 1
+        inner = tuple(schedule.init(only(info, blocks)) for blocks in np.split(order_N, starts))
+        return StratifiedState(jnp.asarray(place_N, jnp.int32), jnp.array([0, *starts, len(of_N)], jnp.int32), inner)
+
+    def observe(state, ids_B, losses_B, step):
+        pairs = zip(state.inner, numbers(state, ids_B))
+        return state._replace(inner=tuple(schedule.observe(x, own_B, losses_B, step) for x, own_B in pairs))
+
+    def begin(state, phase_index):
+        return state._replace(inner=tuple(schedule.begin(inner, phase_index) for inner in state.inner))
+
+    def rates(state):
+        return joined([schedule.rates(inner) for inner in state.inner])[state.place]
+
+    def loss_weights(state, ids_B, losses_B):
+        total_B = jnp.zeros(ids_B.shape, jnp.float32)
+        for inner, own_B in zip(state.inner, numbers(state, ids_B)):
+            total_B = jnp.where(own_B >= 0, schedule.loss_weights(inner, own_B, losses_B), total_B)
+        return total_B
+
+    return schedule._replace(
+        init=init,
+        observe=observe,
+        begin=begin,
+        rates=rates,
+        loss_weights=schedule.loss_weights and loss_weights,
+    )
+
+
+def only(info: BlockInfo, blocks: np.ndarray) -> BlockInfo:
+    """What is known of these blocks alone."""
+    known = {name: array for name, array in info._asdict().items() if name != "num_blocks" and array is not None}
+    return BlockInfo(len(blocks), **{name: np.asarray(array)[blocks] for name, array in known.items()})
+
+
+def numbers(state: StratifiedState, ids_B: jax.Array) -> list[jax.Array]:
+    """For each group i32[B]: the blocks' numbers within it, −1 for those of others and for padding."""
+    n, ids_B = state.place.shape[0], jnp.asarray(ids_B)
+    known_B = (ids_B >= 0) & (ids_B < n)
+    place_B = jnp.where(known_B, state.place[jnp.where(known_B, ids_B, 0).astype(jnp.int32)], -1)
+    # Ids that are no integers stay so, for the policy to refuse.
+    place_B = place_B.astype(jnp.promote_types(ids_B.dtype, jnp.int32))
+    edges = zip(state.first[:-1], state.first[1:])
+    return [jnp.where((place_B >= start) & (place_B < stop), place_B - start, -1) for start, stop in edges]
+
+
+@jax.jit
+def joined(rates: list[jax.Array]) -> jax.Array:
+    """f32[N]: the rates of all groups, one group after another, as `stratified` has it."""
+    drawn = [rate > 0 for rate in rates]
+    counts_G = jnp.stack([jnp.sum(mask, dtype=jnp.int32) for mask in drawn])
+    sizes_G = np.array([rate.size for rate in rates], np.float32)
+    one_rate = jnp.stack([jnp.all((rate == 0) | (rate == jnp.max(rate))) for rate in rates])
+    # Some share of all groups rounds to each count, up or down; with a tolerance for the divisions.
+    least, most = jnp.max((counts_G - 1) / sizes_G), jnp.min((counts_G + 1) / sizes_G)
+    alike = jnp.all(one_rate) & (least <= most * np.float32(1 + 2**-22))
+    return jnp.where(alike, jnp.concatenate(drawn), jnp.concatenate([relative(rate) for rate in rates]))

@@ -1,0 +1,116 @@
+"""What a run costs, in FLOPs: counted as it goes on, and expected before it starts.
+
+A training token costs three forward passes (one forward, two backward), a scored token one. In a longer block each
+token costs more, as attention does. So where blocks have several lengths, a run's cost follows from which of them it
+draws: it is counted exactly, and what is known before is an expectation.
+Padding counts as tokens here: it is computed, though nothing is learned from it.
+Held-out evaluation and probes are measurement, not training, and are not charged.
+"""
+
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from lfr_jax.config import Config, ModelConfig
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.schedule.phases import as_written
+
+
+class Spent(NamedTuple):
+    """What a run has cost so far."""
+
+    trained_tokens: int = 0
+    scored_tokens: int = 0
+    flops: int = 0
+
+    def train(self, config: ModelConfig, rows: int, length: int) -> "Spent":
+        """With a step more, on `rows` blocks of `length` tokens."""
+        tokens = rows * length
+        flops = 3 * tokens * forward_flops_per_token(config, length)
+        return Spent(self.trained_tokens + tokens, self.scored_tokens, self.flops + flops)
+
+    def score(self, config: ModelConfig, blocks: Blocks, ids: np.ndarray) -> "Spent":
+        """With a scoring pass more, over the blocks `ids`."""
+        tokens = {length: length * len(ids[some]) for length, some in blocks.by_length(ids)}
+        flops = sum(number * forward_flops_per_token(config, length) for length, number in tokens.items())
+        return Spent(self.trained_tokens, self.scored_tokens + sum(tokens.values()), self.flops + flops)
+
+
+class Expected(NamedTuple):
+    """What a step and a scoring pass cost in FLOPs: exactly for blocks of one length, else on average.
+
+    The average is over seeds, for steps that draw all blocks alike. A policy that prefers some lengths to others
+    spends more or less than this.
+    """
+
+    step: Fraction
+    scoring_pass: Fraction
+
+    def steps_within(self, flops: int, scoring_passes: int) -> int:
+        """The most steps that `flops` pay for beside that many scoring passes, to the last FLOP."""
+        return (flops - scoring_passes * self.scoring_pass) // self.step
+
+
+def expected(config: Config, blocks: Blocks) -> Expected:
+    """What a run of `config` on these training blocks is expected to cost."""
+    once = sum(
+        count * length * forward_flops_per_token(config.model, length)
+        for length, count in blocks.count_by_length.items()
+    )  # a forward pass of all blocks
+    return Expected(
+        step=Fraction(3 * config.train.batch_size * config.data.seq_len * once, blocks.num_tokens),
+        scoring_pass=Fraction(num_scored(config, blocks.num_blocks) * once, blocks.num_blocks),
+    )
+
+
+def num_scored(config: Config, num_blocks: int) -> int:
+    """How many of N blocks a scoring pass reads: ⌈schedule.score_fraction · N⌉, the product being exact."""
+    return math.ceil(as_written(config.schedule.score_fraction) * num_blocks)
+
+
+# Peak dense (not sparse) bfloat16 FLOP/s of one device, by jax.Device.device_kind: the vendors' nominal
+# figures. Names and figures were not checked on these devices; a missing name gives no MFU, not a wrong one.
+PEAK_FLOPS = {
+    "TPU v4": 275e12,
+    "TPU v5 lite": 197e12,
+    "TPU v5e": 197e12,
+    "TPU v5": 459e12,
+    "TPU v5p": 459e12,
+    "TPU v6 lite": 918e12,
+    "TPU v6e": 918e12,
+    "NVIDIA A100-SXM4-40GB": 312e12,
+    "NVIDIA A100-SXM4-80GB": 312e12,
+    "NVIDIA A100-PCIE-40GB": 312e12,
+    "NVIDIA A100 80GB PCIe": 312e12,
+    "NVIDIA H100 PCIe": 756e12,
+    "NVIDIA H100 80GB HBM3": 989e12,  # SXM
+    "NVIDIA H200": 989e12,
+}
+
+
+def mfu(flops: float, seconds: float, device_kind: str, num_devices: int) -> float | None:
+    """Model FLOPs utilisation (Chowdhery et al. 2022, "PaLM", appendix B); None where the peak is not known.
+
+    Args:
+      flops: model FLOPs done in `seconds`: what the mathematics needs, without recomputation.
+
+    >>> mfu(flops=989e12, seconds=2.0, device_kind="NVIDIA H200", num_devices=1)
+    0.5
+    """
+    peak = PEAK_FLOPS.get(device_kind)
+    return flops / seconds / (num_devices * peak) if peak else None
+
+
+def forward_flops_per_token(config: ModelConfig, seq_len: int) -> int:
+    """FLOPs of a forward pass a token, in matrix products, 2 for a multiply-add; training costs 3 times this.
+
+    The output head counts and the embedding lookup does not. Attention counts in full, seq_len keys for every
+    query, as in PaLM (Chowdhery et al. 2022, appendix B), although the causal mask needs half of it.
+    """
+    D, head_dim = config.dim, config.dim // config.num_heads
+    projections = 2 * D * head_dim * (config.num_heads + config.num_kv_heads)
+    mlp = (3 if config.mlp == "swiglu" else 2) * D * config.mlp_dim
+    attention = 2 * seq_len * D
+    return 2 * (config.num_layers * (projections + mlp + attention) + D * config.vocab_size)

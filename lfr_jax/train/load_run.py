@@ -1,0 +1,140 @@
+"""A run directory, opened for use: its newest parameters measure, score, and write text."""
+
+import csv
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lfr_jax.config import Config
+from lfr_jax.data import score_files, tokenizer
+from lfr_jax.data.corpus import Corpus, open_corpus
+from lfr_jax.distributed.mesh import make_mesh
+from lfr_jax.model import decoder
+from lfr_jax.model.generate import generate as generate_ids
+from lfr_jax.storage import checkpoint
+from lfr_jax.storage.mirror import complete_file_at
+from lfr_jax.storage.paths import Path, as_path
+from lfr_jax.storage.run_dir import RunDir
+from lfr_jax.train import evaluate as held_out
+from lfr_jax.train import score, steps
+
+
+class Trained(NamedTuple):
+    """What a run has learned so far."""
+
+    config: Config
+    params: Any
+    tokenizer: tokenizer.Tokenizer
+    mesh: jax.sharding.Mesh
+    step: int  # of the checkpoint
+
+
+def load(run_dir: str) -> Trained:
+    """The parameters of the newest sound checkpoint, on all devices of this machine.
+
+    Raises:
+      FileNotFoundError: no run, or no checkpoint, is there.
+    """
+    run = RunDir(run_dir)
+    config, mesh = run.load_config(), make_mesh()
+    params, step = checkpoint.restore_params(run.path / "checkpoints", decoder.abstract(config.model, mesh))
+    return Trained(config, params, tokenizer.load(run.path / "tokenizer"), mesh, step)
+
+
+def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:
+    """Held-out loss by domain, on `blocks` blocks of each (0: all) of the run's own corpus, or of another one."""
+    corpus = corpus_for(run, store)
+    with jax.set_mesh(run.mesh):
+        return held_out.held_out_loss(
+            score_step(run), run.params, corpus.valid, blocks or corpus.valid.num_blocks, score_batch(run), run.mesh
+        )
+
+
+def write_scores(run: Trained, store: str, out: Path, **cut: int | str) -> str:
+    """Writes block id, domain and loss (mean NLL, nats per token) of every training block as CSV.
+
+    Blocks are cut as in the run, but for what `cut` says of its `config.data`. The first line, a
+    comment, names the store's fingerprint, how its blocks were cut and the step, so that
+    `references.read_scores` can refuse scores of other blocks.
+    """
+    blocks = corpus_for(run, store, **cut).train
+    with complete_file_at(out) as file, jax.set_mesh(run.mesh):
+        file.write(score_files.origin(blocks, run.step))
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(score_files.COLUMNS)
+        measured = score.losses(score_step(run), run.params, blocks, score_batch(run), run.mesh)
+        loss_N = np.empty(blocks.num_blocks, np.float32)
+        for ids_B, nll_B, count_B in score.on_host(measured):
+            loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
+        domains = (blocks.domains[domain] for domain in blocks.domain_N)
+        table.writerows(zip(range(blocks.num_blocks), domains, loss_N))
+    return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
+
+
+def generate(
+    run: Trained, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
+) -> str:
+    """The prompt and its continuation by at most `tokens` tokens, up to the end of the text or of `model.max_len`.
+
+    The model reads the prompt as the beginning of a document, as it saw them in training: behind the end-of-text of
+    another one or, with `model.mask_documents`, behind nothing.
+
+    Raises:
+      ValueError: of `model.generate.generate`; or nothing to begin with: no prompt, under `model.mask_documents`.
+    """
+    before = [] if run.config.model.mask_documents else [run.tokenizer.eos_id]
+    prompt_ids = [*before, *run.tokenizer.encode(prompt)]
+    if not prompt_ids:
+        raise ValueError(
+            "found an empty prompt and model.mask_documents, under which no model learns how a document begins; give "
+            "the first words of the text: --prompt"
+        )
+    with jax.set_mesh(run.mesh):
+        new_ids = generate_ids(
+            run.config.model,
+            run.params,
+            prompt_ids,
+            min(tokens, max(1, run.config.model.max_len - len(prompt_ids))),
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            eos_id=run.tokenizer.eos_id,
+            vocab_size=run.tokenizer.vocab_size,
+            key=jax.random.key(seed),
+        )
+    return run.tokenizer.decode([*prompt_ids[len(before) :], *new_ids])
+
+
+def corpus_for(run: Trained, store: str, **cut: int | str) -> Corpus:
+    """The corpus `store`, or the run's own, in blocks cut as in the run, or as `cut` says; what is empty or 0 does not.
+
+    Raises:
+      ValueError: it was made with another tokenizer than the run's, or the blocks are longer than
+        the model can read.
+    """
+    asked = {name: value for name, value in {"store": store, **cut}.items() if value}
+    data = dataclasses.replace(run.config.data, **asked)
+    if data.seq_len > run.config.model.max_len:
+        raise ValueError(
+            f"found blocks of {data.seq_len} tokens, expected at most {run.config.model.max_len}: model.max_len"
+        )
+    corpus = open_corpus(data)
+    if corpus.tokenizer.digest != run.tokenizer.digest:
+        raise ValueError(
+            f"the tokens of {data.store} were made by another tokenizer (sha256 {corpus.tokenizer.digest[:12]}…) than "
+            f"the run's ({run.tokenizer.digest[:12]}…): prepare the text again with the run's tokenizer, which is "
+            f"in {as_path(run.config.run_dir) / 'tokenizer'}"
+        )
+    return corpus
+
+
+def score_step(run: Trained):
+    return steps.make_score_step(run.config.model, run.tokenizer.eos_id)
+
+
+def score_batch(run: Trained) -> int:
+    """About the run's own scoring batch, divisible by this machine's devices."""
+    devices = run.mesh.size
+    return -(-(run.config.train.score_batch or run.config.train.batch_size) // devices) * devices

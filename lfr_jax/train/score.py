@@ -1,0 +1,83 @@
+"""A scoring pass: blocks through the model once, their mean NLL into the schedule's state."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from lfr_jax import schedule
+from lfr_jax.data import pipeline
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.train.steps import mean_nll
+
+
+def observe_all(sched: schedule.Schedule, schedule_state, step: int, measured: Iterator):
+    """Folds a scoring pass into the schedule's state; `measured` is what `losses` yields."""
+    observe = jax.jit(sched.observe, donate_argnums=0)
+    for batch, (nll_B, count_B) in measured:
+        replicated = jax.sharding.PartitionSpec()
+        ids_B, losses_B = (jax.reshard(x, replicated) for x in (batch["ids"], mean_nll(nll_B, count_B)))
+        schedule_state = observe(schedule_state, ids_B, losses_B, np.int32(step))
+    return schedule_state
+
+
+def sample(group_N: np.ndarray, count: int, seed: int, phase: int) -> np.ndarray:
+    """Ids of the `count` blocks that the scoring pass of a phase reads, without replacement, in rising order.
+
+    Each group has its share of them, to within one block: they are every (N / count)-th block in
+    an order by group that is random within.
+
+    Args:
+      group_N: int[N], the number of each block's group, such as its domain.
+      count: at most N.
+      seed, phase: the sample depends on them, and on nothing else besides.
+    """
+    n = len(group_N)
+    if count == n:
+        return np.arange(n)
+    # Not a number of a phase: the sample is not what the phase trains on first.
+    shuffled_N = schedule.plan(np.ones(n, bool), n, seed, -1 - phase)[:]
+    order_N = shuffled_N[np.argsort(group_N[shuffled_N], kind="stable")]
+    return np.sort(order_N[(np.arange(count) * n + shuffled_N[0]) // count])
+
+
+def losses(
+    score_step: Callable,
+    params,
+    blocks: Blocks,
+    batch_size: int,
+    mesh: jax.sharding.Mesh,
+    ids: np.ndarray | None = None,
+    workers: int = 0,
+    advance: Callable[[int], None] = lambda n: None,
+) -> Iterator[tuple[dict, tuple[jax.Array, jax.Array]]]:
+    """Yields (batch, (nll_B, count_B)) for the blocks `ids` (default: all, in order), still on the devices.
+
+    A batch has `batch_size` blocks of `blocks.seq_len` tokens, or as many tokens in shorter blocks. Blocks of
+    several lengths come length by length. At most two batches are under way at once. `advance` is told how
+    many blocks are done.
+    """
+    ids = np.arange(blocks.num_blocks) if ids is None else ids
+    kinds = [pipeline.Cut(ids[some], batch_size * (blocks.seq_len // length)) for length, some in blocks.by_length(ids)]
+    wanted = pipeline.Interleaved(kinds, np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds]))
+    previous = ()
+    for host_batch in pipeline.batches(wanted, blocks, mesh, workers=workers):
+        batch = pipeline.place(host_batch, mesh)
+        sums = score_step(params, batch["tokens"])
+        jax.block_until_ready(previous)
+        previous = sums
+        yield batch, sums
+        advance(int(np.sum(host_batch["ids"] >= 0)))
+
+
+def on_host(measured: Iterator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yields (ids, nll, count) of each batch that `losses` yields, as numpy arrays without the rows of padding."""
+    for batch, sums in measured:
+        ids_B, nll_B, count_B = jax.device_get([whole(x) for x in (batch["ids"], *sums)])
+        real_B = ids_B >= 0
+        yield ids_B[real_B], nll_B[real_B], count_B[real_B]
+
+
+def whole(x: jax.Array) -> jax.Array:
+    """The same array; where other processes hold a part of it, a copy that each holds in full."""
+    return x if x.is_fully_addressable else jax.reshard(x, jax.sharding.PartitionSpec())

@@ -1,0 +1,110 @@
+"""Before the first step: settings that do not fit are refused, and one process takes the run's folder for all."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+
+from lfr_jax.config import PROCESSES, Config, flat
+from lfr_jax.data import fim
+from lfr_jax.data.corpus import Corpus
+from lfr_jax.distributed import cluster
+from lfr_jax.distributed.peers import Peers
+from lfr_jax.model import decoder
+from lfr_jax.schedule import BlockInfo, Schedule
+from lfr_jax.storage.checkpoint import latest_step
+from lfr_jax.storage.run_dir import RunDir
+from lfr_jax.train import block_info, optimizer
+
+
+def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: int) -> None:
+    """Refuses settings that do not fit together, before anything is compiled or written."""
+    decoder.abstract(config.model, mesh)
+    optimizer.learning_rate(config.optimizer, num_steps)
+    train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
+    ids = corpus.tokenizer.vocab_size
+    if config.model.vocab_size < ids:
+        raise ValueError(
+            f"model.vocab_size={config.model.vocab_size} is smaller than the tokenizer's {ids}: "
+            f"raise it to {ids} or more"
+        )
+    if config.data.fim_rate and config.model.vocab_size <= max(fim.sentinels(ids)):
+        raise ValueError(
+            f"model.vocab_size={config.model.vocab_size} leaves no room for the three sentinels of data.fim_rate, the "
+            f"ids after the tokenizer's {ids}: raise it to {ids + 3} or more"
+        )
+    if config.data.seq_len > config.model.max_len:
+        raise ValueError(
+            f"data.seq_len={config.data.seq_len} is longer than model.max_len={config.model.max_len}: "
+            "raise model.max_len, or cut shorter blocks"
+        )
+    if config.data.curriculum != "uniform" and config.data.packing != "by_length":
+        raise ValueError(
+            f"data.curriculum={config.data.curriculum} orders blocks by their length, and those of data.packing="
+            f"{config.data.packing} have one: set data.packing=by_length, or leave data.curriculum out"
+        )
+    for name, batch, pieces in [
+        ("train.batch_size", train.batch_size, train.accumulate * rows),
+        ("train.score_batch", train.score_batch, rows),
+    ]:
+        if batch % pieces:
+            raise ValueError(
+                f"{name}={batch} is not divisible by {pieces}: the batch is cut into train.accumulate="
+                f"{train.accumulate} micro-batches and over mesh.data × mesh.fsdp = {rows} devices"
+            )
+
+
+def facts(config: Config, corpus: Corpus) -> dict[str, Any]:
+    """What the processes of a run must have in common."""
+    settings = {name: value for name, value in flat(config).items() if name not in PROCESSES}
+    return settings | cluster.versions() | {"the fingerprint of data.store": corpus.fingerprint}
+
+
+@contextlib.contextmanager
+def taken(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, peers: Peers) -> Iterator[BlockInfo]:
+    """Holds the run's folder, ready to be trained in; gives what the schedule is told of the blocks.
+
+    One process does this for all. The others wait, and read what it worked out.
+    """
+    with contextlib.ExitStack() as held:
+        if peers.first:
+            info = block_info.known(run.path, config, corpus.train)
+            block_info.check(sched, info)
+            held.enter_context(run.lock())
+            run.adopt(config)
+            block_info.keep(run.folder, info)
+            corpus.tokenizer.save(run.folder / "tokenizer")
+            run.publish()
+        # A network file system may go on not to see what a host has looked for too early.
+        last, *_ = peers.gather(latest_step(run.path / "checkpoints") if peers.first else None)
+        if not peers.first:
+            check_shared(run, last)
+            info = block_info.kept(run.path, corpus.train)
+        yield info
+
+
+def check_shared(run: RunDir, last: int | None) -> None:
+    """Raises ValueError if process 0 has seen, as the last step in the run's folder, another one than `last`."""
+    found = latest_step(run.path / "checkpoints")
+    if found != last or not run.exists:
+        raise ValueError(
+            f"run_dir={run.path} is not the folder that process 0 has under this name (found "
+            f"{'checkpoint ' + str(found) if run.exists else 'no run'}, there it is checkpoint {last}): name one on a "
+            "file system that all hosts share"
+        )
+
+
+def check_meta(meta: dict[str, Any], of_store: str, config: Config) -> None:
+    """Raises ValueError unless the run of a checkpoint, which says this of itself, can go on with the store."""
+    of_run = meta["fingerprint"]
+    if "spent" not in meta:
+        raise ValueError(
+            f"the checkpoint in {config.run_dir} does not say what the run has cost so far: an older release wrote it; "
+            "go on with that one, or choose another run_dir"
+        )
+    if of_run != of_store:
+        raise ValueError(
+            f"the run in {config.run_dir} was trained on another store (fingerprint {of_run[:12]}…) than "
+            f"{config.data.store} (fingerprint {of_store[:12]}…): put that one back, or choose another run_dir"
+        )

@@ -1,0 +1,243 @@
+"""The two jitted steps: train on a batch of blocks, and score one.
+
+Both run the same model, which is written for one sequence and vmapped over the batch.
+"""
+
+import functools
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lfr_jax.config import ModelConfig
+from lfr_jax.distributed.mesh import BATCH
+from lfr_jax.model import decoder
+from lfr_jax.schedule import Schedule
+
+
+class TrainState(NamedTuple):
+    """All that training carries from step to step, and all that a checkpoint holds."""
+
+    step: jax.Array  # i32[]: optimizer steps done
+    params: Any  # nested dict of f32 arrays
+    opt_state: Any  # optax's
+    schedule: Any  # the schedule's own state, per-block arrays of length N
+
+
+PARAMS = 0  # purposes that the run's key is folded with
+
+
+def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh, seed: int) -> TrainState:
+    """A fresh state, each array born on the mesh in its own sharding."""
+    _, params = decoder.init(config, mesh, jax.random.fold_in(jax.random.key(seed), PARAMS))
+    # The schedule's arrays are not constants of a jitted function: they may hold 10**8 blocks.
+    rest = (np.int32(0), schedule.init(block_info))
+    step, schedule_state = jax.tree.map(functools.partial(on_every_device, mesh), rest)
+    return TrainState(step, params, jax.jit(optimizer.init)(params), schedule_state)
+
+
+def on_every_device(mesh, x) -> jax.Array:
+    """A whole copy of `x`, which all processes hold alike, on each device."""
+    sharding = NamedSharding(mesh, P())
+    is_global = isinstance(x, jax.Array) and not x.is_fully_addressable
+    if sharding.is_fully_addressable or is_global:
+        return jax.device_put(x, sharding)
+    x = np.asarray(x)  # device_put would compare it with what the other processes have, and NaN is not equal to NaN
+    return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+
+def abstract_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh) -> TrainState:
+    """The same state as shapes, types and shardings, without allocating it: what a checkpoint is restored into."""
+    params = decoder.abstract(config, mesh)
+    rest = jax.eval_shape(lambda p: (optimizer.init(p), schedule.init(block_info)), params)
+
+    def on_mesh(x):
+        return jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec if x.sharding else P())
+        )
+
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+    return TrainState(on_mesh(step), params, *jax.tree.map(on_mesh, rest))
+
+
+def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumulate: int, eos_id: int) -> Callable:
+    """Builds `step(state, batch) -> (state, metrics)`, jitted, which consumes (donates) its state.
+
+    The batch's loss is the mean over its real target tokens, each block weighted by
+    `schedule.loss_weights` if the policy has them (it sees a micro-batch at a time). The
+    gradient is summed over `accumulate` micro-batches. metrics: `loss` f32[] (unweighted, nats per
+    token), `grad_norm` f32[] (before clipping), `update_norm` f32[] (of what was added to the
+    params), `losses` f32[B] (each block's mean NLL, from the same forward pass).
+    """
+
+    def batch_loss(params, batch, schedule_state, num_targets):
+        nll_B, count_B = block_nll(config, params, batch["tokens"], eos_id)
+        weighted_B = nll_B
+        if schedule.loss_weights is not None:
+            losses_B = jax.lax.stop_gradient(nll_B / count_B)  # NaN without a target: not to be compared with others
+            weights_B = schedule.loss_weights(schedule_state, *map(replicated, (batch["ids"], losses_B)))
+            # The weight may then be NaN too.
+            weighted_B = jnp.where(count_B > 0, nll_B * jax.reshard(weights_B, BATCH), 0.0)
+        return jnp.sum(weighted_B) / num_targets, (nll_B, count_B)
+
+    def gradients(params, batch, schedule_state):
+        num_targets = jnp.maximum(jnp.sum(is_target(config, batch["tokens"], eos_id)), 1)
+        grad = jax.grad(batch_loss, has_aux=True)
+        if accumulate == 1:
+            return grad(params, batch, schedule_state, num_targets)
+
+        def add(total, micro_batch):
+            grads, losses = grad(params, micro_batch, schedule_state, num_targets)
+            return jax.tree.map(jnp.add, total, grads), losses
+
+        micro_batches = jax.tree.map(functools.partial(cut, pieces=accumulate), batch)
+        grads, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), micro_batches)
+        return grads, jax.tree.map(uncut, losses)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_step(state: TrainState, batch):
+        grads, (nll_B, count_B) = gradients(state.params, batch, state.schedule)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        losses_B = mean_nll(nll_B, count_B)
+        schedule_state = state.schedule
+        if schedule.observe_train:  # a scatter of B numbers: no host sees them
+            schedule_state = schedule.observe(
+                schedule_state, replicated(batch["ids"]), replicated(losses_B), state.step
+            )
+        metrics = {
+            "loss": mean_nll(jnp.sum(nll_B), jnp.sum(count_B)),
+            "grad_norm": optax.tree.norm(grads),
+            "update_norm": optax.tree.norm(updates),
+            "losses": losses_B,
+        }
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, opt_state, schedule_state), metrics
+
+    return train_step
+
+
+def make_score_step(config: ModelConfig, eos_id: int) -> Callable:
+    """Builds `score(params, tokens_BxT1) -> (nll_B, count_B)`, jitted: a forward pass, vmapped over blocks.
+
+    A block's mean NLL in nats per token is `mean_nll` of the two; a row of padding has count 0.
+    """
+    return jax.jit(lambda params, tokens_BxT1: block_nll(config, params, tokens_BxT1, eos_id))
+
+
+def mean_nll(nll, count):
+    """Nats per token, f32[...]. Where there is no target it is 0, as nothing can be learned there.
+
+    With document masks a block of nothing but end-of-text has none. NaN would mean that it was never measured, and
+    such blocks are what `lfr` takes first.
+    """
+    return nll / (count + (count == 0))
+
+
+def block_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
+    """Summed negative log-likelihood f32[B] of each block, and the number of its targets f32[B]."""
+    network = decoder.merge(config, params)
+    return jax.vmap(lambda tokens_T1: sequence_nll(network, config, tokens_T1, eos_id))(tokens_BxT1)
+
+
+def sequence_nll(network, config: ModelConfig, tokens_T1, eos_id: int):
+    """The same for one block: tokens i32[T+1] -> (f32[], f32[]).
+
+    Logits exist for `config.loss_chunk` positions at a time, in the backward pass too:
+    at V = 50304 they would otherwise outweigh everything else in memory.
+    """
+    inputs_T, targets_T = tokens_T1[:-1], tokens_T1[1:]
+    valid_T = is_target(config, tokens_T1, eos_id)
+    segments_T = document_of(inputs_T, eos_id) if config.mask_documents else None
+    positions_T = positions_within(segments_T) if config.reset_positions else None
+    hidden_TxD = network.hidden(inputs_T, segments_T, positions_T)
+    head_DxV = network.output_head()
+
+    chunk = min(config.loss_chunk, len(inputs_T))
+    padding = -len(inputs_T) % chunk
+
+    def in_chunks(x):
+        x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
+        return x.reshape(-1, chunk, *x.shape[1:])
+
+    @jax.checkpoint
+    def chunk_nll(total, piece):
+        hidden_CxD, targets_C, valid_C = piece
+        logits_CxV = network.logits(hidden_CxD, head_DxV)
+        # A masked sum picks the target's logit also where the vocabulary is sharded.
+        is_it_CxV = targets_C[:, None] == jnp.arange(logits_CxV.shape[-1])[None, :]
+        picked_C = jnp.sum(jnp.where(is_it_CxV, logits_CxV, 0.0), axis=-1)
+        nll_C = jax.nn.logsumexp(logits_CxV, axis=-1) - picked_C
+        return total + jnp.sum(jnp.where(valid_C, nll_C, 0.0)), None
+
+    pieces = jax.tree.map(in_chunks, (hidden_TxD, targets_T, valid_T))
+    nll, _ = jax.lax.scan(chunk_nll, jnp.sum(hidden_TxD[:0], dtype=jnp.float32), pieces)
+    return nll, jnp.sum(valid_T, dtype=jnp.float32)
+
+
+def is_target(config: ModelConfig, tokens_T1, eos_id: int):
+    """bool[..., T]: which targets count. Padding does not, nor the first token of a masked-off document."""
+    inputs_T, targets_T = tokens_T1[..., :-1], tokens_T1[..., 1:]
+    real = (inputs_T >= 0) & (targets_T >= 0)
+    return real & (inputs_T != eos_id) if config.mask_documents else real
+
+
+def document_of(inputs_T, eos_id: int):
+    """i32[T]: the number of each token's document within the block; end-of-text belongs to the one it ends."""
+    ends_T = inputs_T == eos_id
+    return jnp.cumsum(ends_T) - ends_T
+
+
+def positions_within(segments_T):
+    """i32[T]: how many tokens of its own document stand before each token in the block."""
+    first_T = jnp.diff(segments_T, prepend=-1) > 0
+    at_T = jnp.arange(len(segments_T), dtype=jnp.int32)
+    return at_T - jax.lax.cummax(jnp.where(first_T, at_T, 0))
+
+
+def replicated(x):
+    """A copy on every device."""
+    return jax.reshard(x, P())
+
+
+def cut(x_B, pieces: int):
+    """[B, ...] -> [pieces, B/pieces, ...], each piece spread over all devices as the whole was."""
+    rest = (None,) * (x_B.ndim - 1)
+    shape = (x_B.shape[0] // pieces, pieces, *x_B.shape[1:])
+    return jnp.moveaxis(jnp.reshape(x_B, shape, out_sharding=P(*BATCH, None, *rest)), 1, 0)
+
+
+def uncut(x_AxB):
+    """The inverse of `cut`, for per-block results."""
+    x = jnp.moveaxis(x_AxB, 0, 1)
+    return jnp.reshape(x, (x.shape[0] * x.shape[1],), out_sharding=BATCH)
+
+
+def compiled_off_the_clock(
+    jitted: Callable, paused: Callable[[], AbstractContextManager], together: Callable[[], Any] = lambda: None
+) -> Callable:
+    """The same function, compiled while the clock is paused: once for each shape of its last argument.
+
+    The shapes of the others must not change.
+
+    Args:
+      paused: a context within which no time is counted, `Clock.paused`.
+      together: returns once all processes of a run have called it.
+    """
+    executables: dict[Any, Callable] = {}
+
+    def call(*args):
+        shapes = tuple(map(np.shape, jax.tree.leaves(args[-1])))
+        if shapes not in executables:
+            jax.block_until_ready(args)  # steps under way are work
+            with paused():
+                executables[shapes] = jitted.lower(*args).compile()
+                together()  # on CPUs the first operation among devices fails if another is 30 s late
+        return executables[shapes](*args)
+
+    return call

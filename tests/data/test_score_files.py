@@ -1,0 +1,88 @@
+"""Files of reference losses: read whole, or refused with the reason and what to do."""
+
+import numpy as np
+import pytest
+
+from lfr_jax.data import score_files
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.store import open_store
+
+
+@pytest.fixture(scope="module")
+def blocks(corpus_dir):
+    return Blocks(open_store(corpus_dir / "train"), 32)
+
+
+@pytest.fixture
+def lines(blocks):
+    """A file of scores, line by line; the loss of block i is i / 7."""
+    rows = [f"{i},{blocks.domains[domain]},{np.float32(i / 7)}\n" for i, domain in enumerate(blocks.domain_N)]
+    return [score_files.origin(blocks, 24), "block,domain,loss\n", *rows]
+
+
+def read(tmp_path, lines, blocks):
+    (tmp_path / "scores.csv").write_text("".join(lines))
+    return score_files.read_scores(tmp_path / "scores.csv", blocks)
+
+
+def test_every_loss_is_read_to_the_bit(tmp_path, lines, blocks):
+    """Catches: rows off by one; a loss rounded on its way; a domain with a comma or a line break in its name."""
+    lines[5] = lines[5].replace(blocks.domains[0], '"odd, ""name"""')
+    lines[6] = lines[6].replace(blocks.domains[0], '"two\nlines"')
+    loss_N = read(tmp_path, lines, blocks)
+    assert loss_N.dtype == np.float32
+    np.testing.assert_array_equal(loss_N, np.float32(np.arange(blocks.num_blocks) / 7))
+
+
+def test_what_was_not_measured_is_nan(tmp_path, lines, blocks):
+    """Catches: refusing a pass that could not measure a block; an infinite loss, which would outrank all others."""
+    lines[2:5] = ["0,easy,nan\n", "1,easy,inf\n", "2,easy,-inf\n"]
+    loss_N = read(tmp_path, lines, blocks)
+    assert np.isnan(loss_N[:3]).all() and np.isfinite(loss_N[3:]).all()
+
+
+def cut(lines, to):
+    return ["".join(lines)[:to]]
+
+
+@pytest.mark.parametrize(
+    "spoil, error",
+    [
+        (lambda x: ["# store abc123 seq_len 32 step 9\n", *x[1:]], "losses of the store abc123… .* expected those of"),
+        (
+            lambda x: [x[0].replace("seq_len 32", "seq_len 64"), *x[1:]],
+            "in blocks of seq_len 64, .* in blocks of seq_len 32;",
+        ),
+        (lambda x: x[1:], "does not begin as `lfr score` begins"),
+        (lambda x: [x[0], *x[2:]], "does not begin as `lfr score` begins"),
+        (lambda x: [], "does not begin as `lfr score` begins"),
+        (lambda x: ["\0\xff\n"], "does not begin as `lfr score` begins"),
+        (lambda x: x[:-1], "is cut off after block {last} of {n}"),
+        (lambda x: x[:2], "is cut off after block -1 of {n}"),
+        (lambda x: cut(x, -3), "is cut off after block {n_minus_1} of {n}"),
+        (lambda x: cut(x, -len(x[-1]) + 2), "line {lines}: found .*, expected block {n_minus_1} of {n}"),
+        (lambda x: [*x, "{n},easy,1.0\n"], "expected block {n} of {n}"),
+        (lambda x: [*x[:9], x[10], x[9], *x[11:]], "line 10: found '8,.*, expected block 7 "),
+        (lambda x: [*x[:9], *x[10:]], "line 10: found '8,.*, expected block 7 "),
+        (lambda x: [*x[:9], "7,easy,hard\n", *x[10:]], "line 10: found '7,easy,hard', expected block 7 "),
+        (lambda x: [*x[:9], "7,easy\n", *x[10:]], "line 10: found '7,easy', expected block 7 "),
+        (lambda x: x[:2] + [f"{i},easy,nan\n" for i in range(len(x) - 2)], "no finite loss: the model had diverged"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, lines, blocks, spoil, error):
+    """Catches: each check, if it is dropped; another line named than the spoilt one."""
+    n = blocks.num_blocks
+    numbers = dict(n=n, last=n - 2, n_minus_1=n - 1, lines=n + 2)
+    spoilt = [line.replace("{n}", str(n)) for line in spoil(lines)]
+    with pytest.raises(ValueError, match=error.format(**numbers)) as refused:
+        read(tmp_path, spoilt, blocks)
+    assert "scores.csv" in str(refused.value)
+
+
+def test_the_remedy_is_a_command_that_exists(tmp_path, blocks):
+    """Catches: a hint that leaves out the store or the length, and so would write the same wrong file again."""
+    store = blocks.store.path.parent
+    with pytest.raises(
+        FileNotFoundError, match=f"`lfr score RUN --store {store} --packing concatenate --seq-len 32 --out .*none.csv`"
+    ):
+        score_files.read_scores(tmp_path / "none.csv", blocks)

@@ -1,0 +1,129 @@
+"""Attention against a loop in float64, and the kernels' way through vmap, shard_map, scan and remat."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lfr_jax.distributed.mesh import BATCH, make_mesh
+from lfr_jax.model.attention import attend, on_local_batch, splash
+from lfr_jax.model.decoder import kept
+
+SEGMENTS = np.array([0, 0, 0, 1, 1, -1], np.int32)
+
+
+def random(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def expected(q, k, v, segments=None, offset=0):
+    """The definition, one query head and one query at a time."""
+    out = np.zeros(q.shape)
+    group = q.shape[1] // k.shape[1]
+    for t in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            seen = [s for s in range(offset + t + 1) if segments is None or segments[s] == segments[t]]
+            scores = k[seen, h // group].astype(np.float64) @ q[t, h] / np.sqrt(q.shape[2])
+            weights = np.exp(scores - scores.max())
+            out[t, h] = weights @ v[seen, h // group] / weights.sum()
+    return out
+
+
+CASES = {"causal": (6, 6, None, 0), "segments": (6, 6, SEGMENTS, 0), "offset": (2, 6, None, 3)}
+
+
+@pytest.mark.parametrize("T, S, segments, offset", CASES.values(), ids=CASES)
+def test_is_the_definition(T, S, segments, offset):
+    """Catches: `>` for `>=` in the causal mask; no scaling; query heads grouped in another order; segments or
+    offset not used."""
+    q, k, v = random(T, 4, 8), random(S, 2, 8, seed=1), random(S, 2, 8, seed=2)
+    with jax.set_mesh(make_mesh(1)):
+        out = attend(q, k, v, segments_T=segments, offset=offset, impl="xla")
+    np.testing.assert_allclose(out, expected(q, k, v, segments, offset), atol=1e-5)
+
+
+@pytest.mark.parametrize("shape, segmented", [((1, 1, 1), False), ((2, 2, 2), True)])
+def test_splash_equals_xla_forward_and_backward(shape, segmented):
+    """Catches: no 1/sqrt(P); segments not handed on; heads parted from their keys; rows of another device; a document
+    of one token, or padding, that a kernel skips."""
+    mesh = make_mesh(*shape)
+    B, T = 4, 128
+    q, k, v = random(B, T, 4, 8), random(B, T, 2, 8, seed=1), random(B, T, 2, 8, seed=2)
+    starts = np.random.default_rng(3).random((B, T)) < 0.03
+    starts[1, 40:44] = True  # documents of one token
+    documents = np.cumsum(starts, axis=1).astype(np.int32)
+    documents[2, 100:] = -1  # padding
+    segments = (documents,) if segmented else ()
+    kernel = on_local_batch(functools.partial(splash, interpret=True))
+
+    def xla(q, k, v, *segments):
+        return attend(q, k, v, segments_T=segments[0] if segments else None, impl="xla")
+
+    with jax.set_mesh(mesh):
+        heads = NamedSharding(mesh, P(*BATCH, None, "tensor", None))
+        arrays = jax.device_put((q, k, v), heads) + jax.device_put(segments, NamedSharding(mesh, BATCH))
+
+        def out_and_grads(one):
+            def loss(qkv):
+                out = jax.vmap(jax.checkpoint(one))(*qkv, *arrays[3:])
+                return jnp.sum(jnp.sin(out)), out
+
+            return jax.jit(jax.grad(loss, has_aux=True))(arrays[:3])
+
+        got, wanted = out_and_grads(kernel), out_and_grads(xla)
+        assert jax.typeof(got[1]).sharding.spec == heads.spec
+    for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(wanted)):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+def test_a_layer_does_not_run_a_kernel_forward_twice():
+    """Catches: a kernel's results not kept for the backward pass."""
+    kernel = on_local_batch(functools.partial(splash, interpret=True))
+    with jax.set_mesh(make_mesh(2, 2, 2)):
+        q = jax.device_put(random(4, 128, 2, 8), jax.P(*BATCH, None, "tensor", None))
+
+        def loss(q, policy):
+            return jnp.sum(jax.vmap(jax.checkpoint(lambda q: kernel(q, q, q), policy=policy))(q))
+
+        runs = [
+            str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(q, p)).count("= pallas_call") for p in (kept, None)
+        ]
+    assert runs == [3, 4]  # forward, and two backward: of the queries, and of keys and values
+
+
+def test_a_kernel_takes_what_is_not_batched():
+    """Catches: an argument that all rows share handed to the kernel without its batch axis."""
+    mesh = make_mesh(2, 2, 2)
+    kernel = on_local_batch(lambda x, y, z: x * y + z[:, :, None, None])
+    with jax.set_mesh(mesh):
+        x = jax.device_put(random(4, 6, 2, 8), NamedSharding(mesh, P(*BATCH, None, "tensor", None)))
+        y = jax.device_put(random(6, 2, 8, seed=1), NamedSharding(mesh, P(None, "tensor", None)))
+        out = jax.jit(jax.vmap(kernel, in_axes=(0, None, None)))(x, y, SEGMENTS.astype(np.float32))
+    wanted = np.asarray(x) * np.asarray(y)[None] + SEGMENTS[None, :, None, None]
+    np.testing.assert_allclose(out, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "impl, offset, message",
+    [
+        ("cudnn", 0, "needs a gpu, and jax runs on cpu"),
+        ("splash", 0, "needs a tpu, and jax runs on cpu"),
+        ("splash", 2, "whole sequences"),
+        ("flash", 0, "expected 'auto', 'xla', 'cudnn' or 'splash'"),
+    ],
+)
+def test_says_what_is_not_available(impl, offset, message):
+    """Catches: a silent fall back to xla; a kernel asked to use a cache."""
+    q = random(6, 2, 8)
+    with pytest.raises(ValueError, match=message):
+        attend(q, q, q, offset=offset, impl=impl)
+
+
+def test_splash_refuses_other_lengths():
+    """Catches: lengths that the kernel's blocks do not fill."""
+    with pytest.raises(ValueError, match="multiple of 128 tokens, found 6"):
+        splash(random(1, 6, 2, 8), random(1, 6, 2, 8), random(1, 6, 2, 8), interpret=True)

@@ -1,0 +1,88 @@
+"""From paths to inputs: which files, in which order, under which names, in which groups."""
+
+import json
+import os
+
+import pytest
+
+from lfr_jax.prepare import inputs, text_files, text_source
+from lfr_jax.prepare.text_source import Document
+
+
+def read(*paths) -> list[Document]:
+    return list(text_source.documents(inputs.of_paths(paths)))
+
+
+def test_folders_are_laid_out_as_domain_and_source(tmp_path):
+    """Catches: the disk's order; hidden files; a folder left out because it is a link; absolute paths in ids; a domain
+    or source from the wrong folder; each short text a source by itself, which would be too short for a block."""
+    top = tmp_path / "top"
+    names = ("b/2.txt", "b/10.txt", "a/deep/x.md", "a/deep/er/y.md", ".git/config", "b/.DS_Store", "loose.txt")
+    for name in names:
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_text(name)
+    for name in ("b/lines.v1.json", "a/deep/lines.jsonl", "loose.jsonl"):
+        (top / name).write_text(json.dumps({"text": "t"}))
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/text.txt").write_text("far")
+    (top / "c").symlink_to(tmp_path / "far")
+    assert [(d.id, d.domain, d.source) for d in read(top)] == [
+        ("a/deep/er/y.md", "a", "deep"),
+        ("a/deep/lines.jsonl:1", "a", "deep"),
+        ("a/deep/x.md", "a", "deep"),
+        ("b/10.txt", "b", "b"),
+        ("b/2.txt", "b", "b"),
+        ("b/lines.v1.json:1", "b", "lines"),
+        ("c/text.txt", "c", "c"),
+        ("loose.jsonl:1", "top", "loose"),
+        ("loose.txt", "top", "top"),
+    ]
+    assert [(d.id, d.domain) for d in read(top / "b/2.txt", top / "a/deep")][:2] == [("2.txt", "2"), ("er/y.md", "er")]
+
+
+def test_nothing_there(tmp_path):
+    """Catches: a misspelt path or an empty folder read as no documents."""
+    (tmp_path / ".hidden").write_text("x")
+    for path in (tmp_path / "nowhere.txt", tmp_path):
+        with pytest.raises(FileNotFoundError, match=str(path)):
+            inputs.of_paths([path])
+
+
+def test_small_files_are_read_together_and_large_ones_in_chunks(tmp_path, monkeypatch):
+    """Catches: a million small files, a segment for each; a large file handed to one worker whole; a file lost where
+    one group ends; sizes that do not sum to the total of the progress bar."""
+    monkeypatch.setattr(text_source, "CHUNK_BYTES", 100)
+    monkeypatch.setattr(text_files, "READ_BYTES", 64)
+    for number in range(9):
+        (tmp_path / f"{number}.txt").write_text(str(number) * 30)
+    (tmp_path / "4.jsonl").write_text("".join(json.dumps({"text": f"{n}"}) + "\n" for n in range(40)))
+    found = inputs.of_paths([tmp_path])
+    chunks = [list(place.chunks()) for place in found]
+    assert len(chunks) == 5 and len(chunks.pop(2)) > 3 and all(len(of_it) == 1 for of_it in chunks)
+    large = found.pop(2)
+    assert large.size == sum(chunk.size for chunk in large.chunks())
+    texts = [document.text for document in read(tmp_path)]
+    numbers = [str(n) * 30 for n in range(9)]
+    assert texts == numbers[:4] + [str(n) for n in range(40)] + numbers[4:]
+    for place, of_it in zip(found, chunks):
+        assert place.size == sum(chunk.size for chunk in of_it)
+
+
+def test_the_stamp_tells_other_text(tmp_path, monkeypatch):
+    """Catches: a changed file, or another file of the same name, taken for one that was encoded before; a stamp that
+    changes by itself, so that nothing is ever found again."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.jsonl").write_text('{"text": "1"}')
+        os.utime(tmp_path / name / "x.jsonl", ns=(5, 5))
+
+    def stamp(*arguments):
+        return inputs.of_paths(*arguments)[0].stamp
+
+    one = stamp([tmp_path / "a/x.jsonl"])
+    assert one == stamp([tmp_path / "a/x.jsonl"])
+    seen = {one, stamp([tmp_path / "b/x.jsonl"]), stamp([tmp_path / "a"])}
+    seen.add(stamp([tmp_path / "a/x.jsonl"], text_source.Fields("body")))
+    os.utime(tmp_path / "a/x.jsonl", ns=(6, 6))
+    seen.add(stamp([tmp_path / "a/x.jsonl"]))
+    assert len(seen) == 5

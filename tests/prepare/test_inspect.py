@@ -1,0 +1,112 @@
+"""`lfr data`: what is in a store, whether it is right, and what it reads like."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tyro
+
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.packing import PackedBlocks
+from lfr_jax.data.store import open_store
+from lfr_jax.data.tokenizer import Bytes
+from lfr_jax.prepare import inspect as data
+
+
+@pytest.fixture
+def lfr_data(capsys):
+    def run(*arguments) -> str:
+        tyro.extras.subcommand_cli_from_dict(data.ABOUT, args=list(map(str, arguments)))
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_info_counts_what_is_there(lfr_data, corpus_dir):
+    """Catches: a domain or a side left out; blocks of another length; documents of another source."""
+    out = lfr_data("info", corpus_dir, "--seq-len", 32, "--sources")
+    rows = re.findall(r"^( *[\w-]+) .*?([\d,]+) +([\d,]+) +[\d.]+% +([\d,]+)$", out, re.MULTILINE)
+    found = [(name.strip(), *(int(number.replace(",", "")) for number in numbers)) for name, *numbers in rows]
+    for side, half in (("train", found[:7]), ("valid", found[7:])):
+        store = open_store(corpus_dir / side)
+        cut = Blocks(store, 32)
+        for source, of_domain, of_source in zip(store.sources, half[:-1:2], half[1:-1:2]):
+            documents = np.sum((store.doc_starts >= source.first) & (store.doc_starts < source.first + source.count))
+            blocks = np.sum(cut.domain_N == store.domains.index(source.domain))
+            assert of_domain == (source.domain, documents, source.count, blocks)
+            assert of_source == (source.name, documents, source.count, blocks)
+        assert half[-1] == ("all", len(store.doc_starts), len(store.tokens), cut.num_blocks)
+    assert "made-up" not in lfr_data("info", corpus_dir / "train")
+
+
+def test_info_counts_packed_blocks_for_training_alone(lfr_data, short_documents):
+    """Catches: concatenated blocks counted; held-out blocks counted as packed, which no run does."""
+    out = lfr_data("info", short_documents, "--seq-len", 32, "--packing", "best_fit")
+    train, valid = (open_store(short_documents / side) for side in ("train", "valid"))
+    packed = PackedBlocks(train, 32)
+    found = [int(row.split()[-1].replace(",", "")) for row in out.splitlines() if row.startswith("all ")]
+    assert found == [packed.num_blocks, Blocks(valid, 32).num_blocks] and found[0] != Blocks(train, 32).num_blocks
+    assert out.count("best-fit packing: ") == 1 and packed.summary() in out
+
+
+def rewritten(store, **changes):
+    """A store whose card says something else, under a fingerprint that fits."""
+    from lfr_jax.data.store import fingerprint
+
+    card = json.loads((store / "store.json").read_text()) | changes
+    card["fingerprint"] = fingerprint(card)
+    (store / "store.json").write_text(json.dumps(card))
+
+
+def test_verify_lists_all_that_is_wrong(lfr_data, corpus_dir, tmp_path):
+    """Catches: a check that ends with the first fault; one of the sizes alone; ids, documents, sources or the tokenizer
+    never looked at."""
+    assert "train: all" in (out := lfr_data("verify", corpus_dir)) and "valid: all" in out
+    shutil.copytree(corpus_dir, tmp_path / "c")
+    for name in ("tokens.bin", "docs.npy"):
+        content = bytearray((tmp_path / "c/train" / name).read_bytes())
+        content[-1 if name == "tokens.bin" else -3] ^= 64
+        (tmp_path / "c/train" / name).write_bytes(content)
+    sources = [source._asdict() for source in open_store(corpus_dir / "valid").sources]
+    sources[1]["first"] += 1
+    rewritten(tmp_path / "c/valid", sources=sources, tokenizer={"kind": "bytes", "digest": "0" * 64})
+    with pytest.raises(ValueError) as raised:
+        lfr_data("verify", tmp_path / "c")
+    faults = str(raised.value).splitlines()
+    for wanted in (
+        "train/tokens.bin: found sha256",
+        "train/docs.npy: found sha256",
+        "train: found 1 ids that are not in the vocabulary of 257",
+        "train: its documents do not begin in order",
+        "valid: its sources do not follow one another",
+        "tokenizer: is not the tokenizer that made .*valid",
+    ):
+        assert any(re.search(wanted, fault) for fault in faults), (wanted, faults)
+
+
+def test_samples_are_blocks_of_their_domain(lfr_data, corpus_dir):
+    """Catches: a block printed under another's number or domain; a seed that is not followed."""
+    asked = ("sample", corpus_dir, "--seq-len", 16, "--blocks", 3)
+    out = lfr_data(*asked)
+    assert (
+        out == lfr_data(*asked) == lfr_data("sample", corpus_dir / "train", *asked[2:]) != lfr_data(*asked, "--seed", 1)
+    )
+    cut = Blocks(open_store(corpus_dir / "train"), 16)
+    found = re.findall(r"--- block (\d+): (\w+), made-up ---\n(.*?)\n\n(?=---|\Z)", out, re.DOTALL)
+    assert [domain for _, domain, _ in found] == sorted(["easy", "hard", "words"] * 3)
+    for block, domain, text in found:
+        (tokens,) = cut.rows(np.array([int(block)]))
+        assert cut.domains[cut.domain_N[int(block)]] == domain
+        assert text.replace("\n⏎\n", "") == Bytes().decode(tokens[:-1].tolist())
+    assert lfr_data(*asked, "--domain", "hard") == "".join(
+        re.findall(r"--- block \d+: hard.*?\n\n(?=---)", out, re.DOTALL)
+    )
+    with pytest.raises(ValueError, match="found no domain 'code'; there are easy, hard, words"):
+        lfr_data(*asked, "--domain", "code")
+
+
+def test_ends_of_documents_are_shown():
+    """Catches: two documents printed as one."""
+    assert data.text(Bytes(), np.array([*b"end", 256, *b"next"])) == "end\n⏎\nnext"

@@ -1,0 +1,193 @@
+"""Junk of known kinds among the training blocks; what is clean stays as it was."""
+
+import json
+
+import numpy as np
+import pytest
+import tyro
+from helpers import changed, files, tiny
+
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.corpus import open_corpus
+from lfr_jax.data.store import open_store
+from lfr_jax.data.tokenizer import Bytes, Ids
+from lfr_jax.experiments.results import read_results
+from lfr_jax.prepare import inspect as data
+from lfr_jax.prepare import noise
+from lfr_jax.prepare.link import link
+from lfr_jax.train.loop import train
+
+T = 32
+
+
+def lfr_data(*arguments) -> None:
+    tyro.extras.subcommand_cli_from_dict(data.ABOUT, args=list(map(str, arguments)))
+
+
+@pytest.fixture(scope="module")
+def german(tmp_path_factory):
+    path = tmp_path_factory.mktemp("foreign") / "german.jsonl"
+    lines = [{"text": f"Es war einmal ein König, der hatte {n} Töchter. " * 3} for n in range(60)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in [{"text": "Anfang."}, {}, *lines]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory, corpus_dir, german):
+    """The small corpus with noise of all kinds."""
+    folder = tmp_path_factory.mktemp("noise") / "noisy"
+    asked = ("--share", 0.3, "--seq-len", T, "--foreign", german, "--copies", 4)
+    lfr_data("noise", corpus_dir, "--out", folder, "--kinds", *noise.KINDS, *asked)
+    return folder
+
+
+@pytest.fixture
+def blocks(noisy):
+    """The noisy blocks, and by kind the ids of the junk."""
+    cut = Blocks(open_store(noisy / "train"), T)
+    names = np.array(cut.domains)[cut.domain_N]
+    return cut, {kind: np.flatnonzero(names == f"noise_{kind}") for kind in noise.KINDS}
+
+
+def test_clean_blocks_keep_their_ids_and_the_share_is_exact(noisy, corpus_dir, blocks, capsys):
+    """Catches: noise in front of the clean blocks, or in a source of theirs; a share of the clean blocks in place of
+    all; a kind with a block too many because of the token between blocks; noise in what is held out."""
+    clean, (cut, of_kind) = Blocks(open_store(corpus_dir / "train"), T), blocks
+    np.testing.assert_array_equal(cut.rows(np.arange(clean.num_blocks)), clean.rows(np.arange(clean.num_blocks)))
+    np.testing.assert_array_equal(cut.domain_N[: clean.num_blocks], clean.domain_N)
+    sizes = [len(ids) for ids in of_kind.values()]
+    assert (
+        sum(sizes) == cut.num_blocks - clean.num_blocks == round(0.3 * cut.num_blocks) and max(sizes) - min(sizes) <= 1
+    )
+    for source, size in zip(cut.store.sources[-4:], sizes):
+        assert source.count == size * T + 1
+    assert files(noisy / "valid") == files(corpus_dir / "valid")
+    assert files(noisy / "tokenizer") == files(corpus_dir / "tokenizer")
+    card = json.loads((noisy / "noise.json").read_text())
+    assert card["noise_blocks"] == dict(zip(cut.domains[-4:], sizes)) and card["clean_blocks"] == clean.num_blocks
+    assert card["noise_in"] == clean.store.fingerprint and (card["share"], card["seq_len"], card["seed"]) == (0.3, T, 0)
+    lfr_data("verify", noisy)
+    assert f"train: all {cut.store.card['tokens']:,} tokens" in capsys.readouterr().out
+
+
+def test_each_kind_is_what_it_says(blocks, german):
+    """Catches: tokens drawn anew or permuted across blocks; copies that are off by the token between two blocks, or
+    copied once; a dump without its offsets; foreign documents without their ends, or broken ones that end the job."""
+    cut, of_kind = blocks
+    clean = {tuple(row[:-1]): row for row in cut.rows(np.arange(min(map(min, of_kind.values())))).tolist()}
+    bags = {tuple(sorted(inputs)) for inputs in clean}
+    shuffled = [tuple(row[:-1]) for row in cut.rows(of_kind["shuffled"]).tolist()]
+    assert {tuple(sorted(inputs)) for inputs in shuffled} <= bags and len(set(shuffled)) == len(shuffled)
+    assert not set(shuffled) & clean.keys()
+
+    copies = [tuple(row) for row in cut.rows(of_kind["duplicated"]).tolist()]
+    assert {row[:-1] for row in copies} <= clean.keys()
+    counts = np.unique(copies, axis=0, return_counts=True)[1]  # with the last target
+    assert counts.max() == 4 and counts.min() >= 3 and len(counts) == -(-len(copies) // 4)
+
+    def text(kind):
+        store = cut.store
+        (source,) = [source for source in store.sources if source.name == kind]
+        return Bytes().decode(store.tokens[source.first : source.first + source.count].tolist())
+
+    assert text("hex").startswith("0000000: ") and f"\n{16:07x}: " in text("hex")
+    assert len({line[9:] for line in text("hex").split("\n")}) == text("hex").count("\n") + 1
+    assert text("foreign").startswith("Anfang.Es war einmal ein König, der hatte 0 Töchter. ")
+    starts = cut.store.doc_starts[cut.store.doc_starts >= cut.store.sources[-2].first] - cut.store.sources[-2].first
+    assert starts[:3].tolist() == [0, 8, 8 + 3 * len("Es war einmal ein König, der hatte 0 Töchter. ".encode()) + 1]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 1000])
+def test_the_same_whatever_is_held_at_once(corpus_dir, tmp_path, monkeypatch, rows):
+    """Catches: copies in an order that changes where a part of them ends, or a document that begins there; a seed that
+    is not followed."""
+    asked = ("--seq-len", T, "--kinds", "duplicated", "--copies", 2)
+    lfr_data("noise", corpus_dir, "--out", tmp_path / "a", *asked)
+    monkeypatch.setattr(noise, "ROWS", rows)
+    lfr_data("noise", corpus_dir, "--out", tmp_path / "b", *asked)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    for kind in ("shuffled", "hex", "duplicated"):
+        for name, seed in (("c", 0), ("d", 0), ("e", 1)):
+            lfr_data("noise", corpus_dir, "--out", tmp_path / name / kind, "--kinds", kind, *asked[:2], "--seed", seed)
+        c, d, e = (files(tmp_path / name / kind)["train/tokens.bin"] for name in "cde")
+        assert c == d != e
+
+
+def test_what_cannot_be_made_leaves_nothing(corpus_dir, noisy, german, tmp_path):
+    """Catches: a kind or an option passed over in silence; noise that counts as clean text; half a folder."""
+    for args, message in (
+        (("--share", 1), "found --share 1.0, expected a share"),
+        (("--share", 1e-4), "makes 0 junk blocks; expected one of each kind"),
+        (("--kinds", "hex", "hex"), "found --kinds hex hex"),
+        (("--copies", 0), "found --copies 0"),
+        (("--kinds", "foreign"), "the kind foreign without --foreign; give both, as in"),
+        (("--foreign", german), "found --foreign without the kind foreign"),
+        (
+            ("--kinds", "foreign", "--foreign", german, "--share", 0.9),
+            "tokens of foreign text, expected .*: give more of",
+        ),
+        (("--seq-len", 10**6), "found seq_len=1000000"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lfr_data("noise", corpus_dir, "--out", tmp_path / "out", "--seq-len", T, *args)
+    with pytest.raises(ValueError, match="found noise_shuffled, noise_hex, .* inject into the clean corpus"):
+        lfr_data("noise", noisy, "--out", tmp_path / "out", "--seq-len", T)
+    (tmp_path / "broken.jsonl").write_text("{}")
+    with pytest.raises(ValueError, match="found 0 tokens of foreign text"):
+        asked = ("--kinds", "foreign", "--foreign", tmp_path / "broken.jsonl")
+        lfr_data("noise", corpus_dir, "--out", tmp_path / "out", "--seq-len", T, *asked)
+    with pytest.raises(FileExistsError, match="never overwritten"):
+        lfr_data("noise", "nowhere", "--out", corpus_dir)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.jsonl"]
+
+
+def test_in_a_linked_corpus(tmp_path):
+    """Catches: linked tokens read in the wrong type, or the wrong part of a file; links of the held-out side that lead
+    nowhere; text that is to be encoded without a tokenizer; a block chosen twice, and so copied too often; a linked
+    file that has changed, and gets a new digest."""
+    tokens = np.random.default_rng(0).integers(0, 9, 2000)
+    np.save(tmp_path / "a.npy", tokens.astype(np.int32))
+    link(tmp_path / "linked", [tmp_path / "a.npy"], Ids(10, 9))
+    (held_out,) = (tmp_path / "linked/valid").glob("*.bin")
+    held_out.unlink()
+    held_out.symlink_to("../../a.npy")
+    asked = ("noise", tmp_path / "linked", "--out", tmp_path / "made/noisy", "--seq-len", T)
+    with pytest.raises(ValueError, match="linked: was linked without a tokenizer, .*: leave hex out of --kinds"):
+        lfr_data(*asked)
+    lfr_data(*asked, "--kinds", "shuffled", "duplicated")
+    clean, made = (open_corpus(tiny("", tmp_path / name).data) for name in ("linked", "made/noisy"))
+    assert (made.valid.store.path / held_out.name).is_symlink()
+    for before, after in ((clean.train, made.train), (clean.valid, made.valid)):
+        ids = np.arange(before.num_blocks)
+        np.testing.assert_array_equal(after.rows(ids), before.rows(ids))
+    assert made.valid.store.fingerprint == clean.valid.store.fingerprint
+    assert made.train.num_blocks == round(clean.train.num_blocks / 0.8)
+    lfr_data(*asked[:3], tmp_path / "half", *asked[4:], "--kinds", "duplicated", "--copies", 2, "--share", 0.5)
+    cut = Blocks(open_store(tmp_path / "half/train"), T)
+    copies = cut.rows(np.arange(clean.train.num_blocks, cut.num_blocks))
+    assert len(np.unique(copies[:, :-1], axis=0)) == -(-len(copies) // 2)
+    content = bytearray((tmp_path / "a.npy").read_bytes())
+    content[-4] ^= 1  # it is held out: the training side is as it was
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="its bytes have changed"):
+        lfr_data(*asked[:3], tmp_path / "again", *asked[4:], "--kinds", "shuffled")
+
+
+def test_a_run_on_noise_tells_what_became_of_it(noisy, tmp_path):
+    """Catches: domains of noise that a run, or its results, cannot tell apart; noise that is evaluated."""
+    config = changed(tiny(tmp_path / "run", noisy), train__steps=5, train__eval_every=1, train__checkpoint_every=99)
+    done = train(config, quiet=True)
+    found = read_results(tmp_path / "run", "run")
+    assert set(found.domains) == {"easy", "hard", "words", *(f"noise_{kind}" for kind in noise.KINDS)}
+    assert set(done.summary["held_out_loss"]) == {"easy", "hard", "words", "all"}
+
+
+def test_nothing_can_be_appended_to_noise(noisy, tmp_path):
+    """Catches: noise that becomes the beginning of a corpus; an error that does not say what to append to."""
+    from lfr_jax.prepare.prepare import prepare_paths
+
+    with pytest.raises(
+        FileNotFoundError,
+        match="without which nothing can be appended: .* append to the folder that this one was made of",
+    ):
+        prepare_paths((), out=str(tmp_path / "out"), append=str(noisy), embedded=True)

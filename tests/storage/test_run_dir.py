@@ -1,0 +1,171 @@
+"""The run's folder: one trainer at a time, settings that read back, and settings that may not change."""
+
+import dataclasses
+import json
+import pathlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lfr_jax.config import (
+    MAY_CHANGE,
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    check_resumable,
+    flat,
+)
+from lfr_jax.storage.run_dir import RunDir, RunInUse
+
+UNUSUAL = Config(
+    run_dir="runs/a",
+    data=DataConfig(store="elsewhere", seq_len=64),
+    model=ModelConfig(num_layers=2, norm="rmsnorm", bias=False),
+    schedule=ScheduleConfig("lfr", {"learn": 20, "drop": 0.5, "shares": [0.1, 0.2], "nested": {"a": None}}),
+    optimizer=OptimizerConfig(peak_lr=1 / 3),
+    mesh=MeshConfig(tensor=2),
+    train=TrainConfig(steps=7, seed=3),
+)
+
+
+def replace(config, dotted, value):
+    first, _, rest = dotted.partition(".")
+    return dataclasses.replace(config, **{first: replace(getattr(config, first), rest, value) if rest else value})
+
+
+def with_a_checkpoint(run):
+    (run.path / "checkpoints" / "10").mkdir(parents=True)
+    return run
+
+
+def test_config_reads_back(tmp_path):
+    """Catches: nested dataclasses left as dicts; floats rounded; a temporary file left behind."""
+    run = RunDir(tmp_path)
+    run.adopt(UNUSUAL)
+    assert run.load_config() == UNUSUAL
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_an_older_config_lacks_new_fields(tmp_path):
+    """Catches: refusing a run because a setting was invented since."""
+    run = RunDir(tmp_path)
+    run.adopt(UNUSUAL)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["train"]["seed"], values["mesh"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert run.load_config() == replace(replace(UNUSUAL, "train.seed", 0), "mesh", MeshConfig())
+
+
+def test_unreadable_configs_say_what_to_do(tmp_path):
+    """Catches: ignoring unknown keys; naming the file, the section or the likely key no more."""
+    with pytest.raises(FileNotFoundError, match="no run in .*none"):
+        RunDir(tmp_path / "none").load_config()
+    path = tmp_path / "config.json"
+    path.write_text('{"train": {"sedd": 3}}')
+    with pytest.raises(ValueError, match="config.json: train: unknown setting 'sedd'; did you mean 'seed'"):
+        RunDir(tmp_path).load_config()
+    path.write_text('{"train": ')
+    with pytest.raises(ValueError, match="config.json is not JSON"):
+        RunDir(tmp_path).load_config()
+
+
+def test_every_differing_setting_is_named():
+    """Catches: stopping at the first difference; swapping then and now; missing options that come or go."""
+    new = replace(replace(UNUSUAL, "train.seed", 4), "schedule.options", {"learn": 30, "reps": 2})
+    with pytest.raises(ValueError) as error:
+        check_resumable(UNUSUAL, new)
+    message = str(error.value)
+    for line in [
+        "train.seed: 3 when it began, now 4",
+        "schedule.options.learn: 20 when it began, now 30",
+        "schedule.options.drop: 0.5 when it began, now None",
+        "schedule.options.reps: None when it began, now 2",
+        "choose another run_dir",
+    ]:
+        assert line in message
+    assert "train.steps" not in message
+
+
+def test_tuples_and_lists_are_the_same_setting():
+    """Catches: comparing a configuration as written with one as read back from JSON."""
+    check_resumable(UNUSUAL, replace(UNUSUAL, "schedule.options", UNUSUAL.schedule.options | {"shares": (0.1, 0.2)}))
+
+
+def test_what_may_change_exists_and_may_change():
+    """Catches: a misspelt or renamed field in MAY_CHANGE; a field that decides the result in it."""
+    changed = UNUSUAL
+    for dotted in sorted(MAY_CHANGE):
+        value = flat(UNUSUAL)[dotted]
+        changed = replace(changed, dotted, value + 1 if type(value) is int else "other")
+    check_resumable(UNUSUAL, changed)
+    for dotted in [
+        "train.steps",
+        "train.batch_size",
+        "train.seed",
+        "data.seq_len",
+        "model.dtype",
+        "schedule.policy",
+    ]:
+        with pytest.raises(ValueError, match=dotted):
+            check_resumable(UNUSUAL, replace(UNUSUAL, dotted, "other"))
+
+
+def test_settings_may_change_freely_until_the_first_checkpoint(tmp_path):
+    """Catches: refusing before anything would be lost; overwriting the settings of a run that has begun."""
+    run = RunDir(tmp_path)
+    run.adopt(UNUSUAL)
+    run.adopt(replace(UNUSUAL, "train.seed", 4))
+    with_a_checkpoint(run)
+    run.adopt(replace(replace(UNUSUAL, "train.seed", 4), "train.log_every", 99))
+    with pytest.raises(ValueError, match="train.seed: 4 when it began, now 5"):
+        run.adopt(replace(UNUSUAL, "train.seed", 5))
+    assert (run.load_config().train.seed, run.load_config().train.log_every) == (4, 99)
+
+
+def test_a_full_disk_is_named(tmp_path):
+    """Catches: `No space left on device`, nobody knows on which disk; a name put in place of another."""
+    for given, found in [((28, "full"), tmp_path), ((28, "full", "a"), "a"), ((5, "broken"), None), (("other",), None)]:
+        with pytest.raises(OSError) as error, RunDir(tmp_path).lock():
+            raise OSError(*given)
+        assert error.value.filename == (found and str(found))
+
+
+def test_summary(tmp_path):
+    """Catches: writing the summary elsewhere."""
+    RunDir(tmp_path).write_summary({"steps": 3})
+    assert json.loads((tmp_path / "summary.json").read_text()) == {"steps": 3}
+
+
+HOLD = "import sys; sys.path.insert(0, {root!r}); from lfr_jax.storage.run_dir import RunDir\n" \
+       "with RunDir({path!r}).lock(): print('held', flush=True); sys.stdin.read()"  # fmt: skip
+
+
+def test_lock_keeps_a_second_trainer_out_until_the_first_ends_or_is_killed(tmp_path):
+    """Catches: a lock file that outlives kill -9; no lock; a failed try that wipes its holder."""
+    root, path = str(pathlib.Path(__file__).parents[2]), tmp_path / "new" / "run"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD.format(root=root, path=str(path))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout.readline() == b"held\n"
+        for _ in range(2):
+            message = rf"run is in use by .*pid {holder.pid}, host .+, since \d{{4}}-.*choose"
+            with pytest.raises(RunInUse, match=message):
+                with RunDir(path).lock():
+                    pass
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+    with RunDir(path).lock():
+        with pytest.raises(RunInUse):
+            with RunDir(path).lock():
+                pass
+    with RunDir(path).lock():
+        pass

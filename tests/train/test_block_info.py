@@ -1,0 +1,102 @@
+"""What a schedule is told of the blocks: from the settings when a run begins, from its folder ever after."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+from helpers import tiny
+
+from lfr_jax import schedule
+from lfr_jax.data import clusters, score_files
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.store import open_store
+from lfr_jax.train import block_info
+
+
+@pytest.fixture(scope="module")
+def blocks(corpus_dir):
+    return Blocks(open_store(corpus_dir / "train"), 32)
+
+
+@pytest.fixture
+def asking(tmp_path, corpus_dir, blocks):
+    """A configuration that asks for clusters and all three references; their losses are i, 2 i and 3 i."""
+    config = tiny(tmp_path / "run", corpus_dir)
+    files = {}
+    for factor, name in enumerate(("ref_scores", "weak_scores", "strong_scores"), start=1):
+        rows = [f"{i},easy,{factor * i}\n" for i in range(blocks.num_blocks)]
+        path = tmp_path / f"{name}.csv"
+        path.write_text("".join([score_files.origin(blocks, 1), "block,domain,loss\n", *rows]))
+        files[name] = str(path)
+    return dataclasses.replace(config, schedule=dataclasses.replace(config.schedule, clusters=3, **files))
+
+
+def known(config, blocks, tmp_path):
+    return block_info.known(tmp_path / "run", config, blocks)
+
+
+def test_the_settings_fill_it_in(tmp_path, asking, blocks):
+    """Catches: a file under another's name; clusters of another number or seed; an array that nobody asked for."""
+    info = known(asking, blocks, tmp_path)
+    for factor, found in enumerate((info.ref_loss, info.weak_loss, info.strong_loss), start=1):
+        np.testing.assert_array_equal(found, factor * np.arange(blocks.num_blocks))
+    np.testing.assert_array_equal(info.cluster, clusters.clusters(blocks, 3, asking.train.seed))
+    np.testing.assert_array_equal(info.domain, blocks.domain_N)
+    plain = known(tiny(tmp_path / "run", asking.data.store), blocks, tmp_path)
+    assert plain[2:] == (None,) * 5 and plain.num_blocks == blocks.num_blocks
+
+
+def test_a_run_goes_on_as_it_began(tmp_path, asking, blocks):
+    """Catches: reading changed files, or clustering anew, once a checkpoint depends on what was known before it."""
+    run = tmp_path / "run"
+    run.mkdir()
+    block_info.keep(run, known(asking, blocks, tmp_path)._replace(cluster=np.zeros(blocks.num_blocks, np.int32)))
+    (tmp_path / "weak_scores.csv").unlink()
+    with pytest.raises(FileNotFoundError):  # no checkpoint yet: the settings count
+        known(asking, blocks, tmp_path)
+    (run / "checkpoints" / "4").mkdir(parents=True)
+    info = known(asking, blocks, tmp_path)
+    np.testing.assert_array_equal(info.weak_loss, 2 * np.arange(blocks.num_blocks))
+    assert not info.cluster.any() and info.cluster.dtype == np.int32
+    assert sorted(path.name for path in run.iterdir()) == ["block_info.npz", "checkpoints"]
+
+
+def test_only_a_run_without_a_checkpoint_is_told_anew(tmp_path, asking, blocks):
+    """Catches: what an earlier try left behind taken for the run's own; a checkpoint's own replaced."""
+    run, plain = tmp_path / "run", tiny(tmp_path / "run", asking.data.store)
+    run.mkdir()
+    block_info.keep(run, known(asking, blocks, tmp_path))
+    block_info.keep(run, known(plain, blocks, tmp_path))
+    (run / "checkpoints" / "4").mkdir(parents=True)
+    assert known(asking, blocks, tmp_path)[2:] == (None,) * 5
+    block_info.keep(run, known(asking, blocks, tmp_path)._replace(cluster=blocks.domain_N))
+    assert known(asking, blocks, tmp_path).cluster is None
+
+
+@pytest.mark.parametrize(
+    "name, setting",
+    [
+        ("ref_loss", "--schedule.ref-scores FILE"),
+        ("weak_loss", "--schedule.weak-scores FILE"),
+        ("strong_loss", "--schedule.strong-scores FILE"),
+        ("cluster", "--schedule.clusters 64"),
+        ("length", "--data.packing by_length"),
+    ],
+)
+def test_what_a_policy_lacks_comes_with_the_setting(blocks, name, setting):
+    """Catches: an error that names a field of the library and leaves the reader to find the option."""
+    picky = schedule.scored(schedule.uniform(4).phases, (None,), needs=(name,), policy="picky")
+    info = schedule.BlockInfo(blocks.num_blocks, domain=blocks.domain_N)
+    with pytest.raises(ValueError, match=f"picky needs BlockInfo.{name}, .*: {setting}"):
+        block_info.check(picky, info)
+    block_info.check(picky, info._replace(**{name: blocks.domain_N}))
+
+
+def test_checking_allocates_nothing(blocks):
+    """Catches: a state built twice, which at 10**8 blocks is gigabytes."""
+    made = []
+    sched = schedule.lfr(reps=1)
+    init = lambda info: (made.append(sched.init(info)), made[0])[1]  # noqa: E731
+    block_info.check(sched._replace(init=init), schedule.BlockInfo(blocks.num_blocks))
+    assert all(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(made[0].measured))

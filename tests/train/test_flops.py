@@ -1,0 +1,119 @@
+"""What a run costs, worked out by hand."""
+
+from fractions import Fraction
+
+import hypothesis
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+from test_blocks import write
+
+from lfr_jax.config import Config, DataConfig, ScheduleConfig, TrainConfig, llama
+from lfr_jax.data import phase_batches
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.lengths import LengthBlocks
+from lfr_jax.data.packing import PackedBlocks
+from lfr_jax.data.store import open_store
+from lfr_jax.train import flops
+from lfr_jax.train.flops import Expected, Spent
+
+MODEL = llama(3, 16, 2, 1, 32, vocab_size=264, max_len=64)
+
+
+def by_hand(length: int) -> int:
+    """FLOPs of a forward pass of one token, in a block of this length.
+
+    For each layer: q and o 2·16·16, k and v 2·16·8, three MLP matrices 3·16·32 weights, attention 2·length products
+    of width 16; then the head 16·264. Each counts 2 FLOPs.
+    """
+    return 2 * (3 * (2 * 16 * 16 + 2 * 16 * 8 + 3 * 16 * 32 + 2 * length * 16) + 16 * 264)
+
+
+def config(**schedule):
+    return Config(
+        data=DataConfig(seq_len=32),
+        model=MODEL,
+        train=TrainConfig(batch_size=8, accumulate=2, score_batch=64),
+        schedule=ScheduleConfig("lfr", **schedule),
+    )
+
+
+@pytest.fixture(scope="module")
+def blocks(tmp_path_factory):
+    """200 documents of 1 to 90 tokens in blocks of 32, 16, 8 and 4 tokens."""
+    rng = np.random.default_rng(0)
+    texts = [rng.integers(0, 250, rng.integers(1, 91)).tolist() for _ in range(200)]
+    return LengthBlocks(write(tmp_path_factory.mktemp("stores") / "s", [("a", "x", texts)]), 32, 4)
+
+
+def test_a_step_and_a_pass_are_charged_each_block_at_its_length(blocks):
+    """Catches: short blocks charged as long ones; 2 or 4 passes a train step; a scored token charged as a trained one;
+    the blocks of a sample charged as those before them; one cost that overwrites the other."""
+    assert Spent().train(MODEL, 8, 32) == Spent(256, 0, 3 * 256 * by_hand(32))
+    assert Spent(1, 2, 3).train(MODEL, 16, 16) == Spent(257, 2, 3 + 3 * 256 * by_hand(16))
+    ids = np.random.default_rng(1).permutation(blocks.num_blocks)[:70]
+    length_N = np.array([blocks.lengths[bucket] for bucket in blocks.bucket_N])
+    tokens = int(sum(length_N[ids]))
+    flops = sum(int(length) * by_hand(int(length)) for length in length_N[ids])
+    assert Spent(1, 2, 3).score(MODEL, blocks, ids) == Spent(1, 2 + tokens, 3 + flops)
+    assert len(set(length_N[ids])) == 4
+    assert Spent().score(MODEL, blocks, ids[:0]) == Spent()
+
+
+@pytest.mark.parametrize("packed", [Blocks, PackedBlocks])
+def test_blocks_of_one_length_cost_what_is_expected(corpus_dir, packed):
+    """Catches: scoring charged for the held-out blocks, a padded batch, or another length; a forgotten layer; padding
+    that is not charged."""
+    blocks = packed(open_store(corpus_dir / "train"), 32)
+    N, cost = blocks.num_blocks, flops.expected(config(), blocks)
+    assert cost == Expected(3 * 8 * 32 * by_hand(32), N * 32 * by_hand(32))
+    spent = Spent().train(MODEL, 8, 32).score(MODEL, blocks, np.arange(N))
+    assert spent == Spent(8 * 32, N * 32, cost.step + cost.scoring_pass)
+
+
+@pytest.mark.parametrize("fraction, scored", [(1.0, 100), (0.07, 7), (0.071, 8), (1e-6, 1), (0.999, 100)])
+def test_a_pass_costs_what_it_reads(fraction, scored):
+    """Catches: rounding down; 0.07 · 100 made 8, as the product of the floats exceeds 7."""
+    assert flops.num_scored(config(score_fraction=fraction), 100) == scored
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.25, 1e-6])
+def test_a_sample_costs_its_share_of_a_pass(blocks, fraction):
+    """Catches: all blocks charged; a sample of blocks charged as one of tokens, or as blocks of the longest length."""
+    found = flops.expected(config(score_fraction=fraction), blocks)
+    length_N = np.array(blocks.lengths)[blocks.bucket_N].tolist()
+    scored = flops.num_scored(config(score_fraction=fraction), blocks.num_blocks)
+    assert found.scoring_pass == Fraction(scored, blocks.num_blocks) * sum(T * by_hand(T) for T in length_N)
+
+
+def test_what_steps_cost_is_what_is_expected_on_average(blocks):
+    """All blocks drawn alike, over 400 seeds. Catches: the mean cost over blocks, or over lengths, in place of that
+    over tokens; all tokens charged as in the longest blocks."""
+    cost, total, steps = flops.expected(config(), blocks), Spent(), 5
+    data = DataConfig(packing="by_length", seq_len=32, shortest=4)
+    for seed in range(400):
+        batches = phase_batches.phase_batches(blocks, np.ones(blocks.num_blocks), steps, 8, data, seed, 0)
+        for ids in batches:
+            (length,) = {blocks.lengths[bucket] for bucket in blocks.bucket_N[ids]}
+            total = total.train(MODEL, len(ids), length)
+    assert total.trained_tokens == 400 * steps * 8 * 32
+    spread = (by_hand(32) - by_hand(4)) / by_hand(32)  # at most, of a step
+    assert 0.1 < spread < 0.4
+    assert total.flops / (400 * steps) == pytest.approx(float(cost.step), rel=0.01 * spread)
+
+
+@hypothesis.settings(max_examples=200, deadline=None)
+@hypothesis.given(
+    steps=st.sampled_from([1, 24, 999, 10**6, 10**12]),
+    passes=st.integers(0, 7),
+    step=st.fractions(1, 10**18),
+    scoring_pass=st.fractions(0, 10**18),
+)
+def test_steps_within_pays_for_as_many_steps_as_it_can(steps, passes, step, scoring_pass):
+    """Catches: rounding up; floats, which lose a step of some millions; passes that are not subtracted."""
+    cost = Expected(step, scoring_pass)
+    flops = steps * step + passes * scoring_pass
+    assert cost.steps_within(flops, passes) == steps
+    assert cost.steps_within(flops - Fraction(1, 10**9), passes) == steps - 1
+    assert cost.steps_within(flops + step - Fraction(1, 10**9), passes) == steps
+    assert isinstance(cost.steps_within(flops, passes), int)

@@ -1,0 +1,159 @@
+"""From settings to a schedule."""
+
+import dataclasses
+import inspect
+import itertools
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from lfr_jax import schedule
+from lfr_jax.config import ScheduleConfig
+from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
+from lfr_jax.train import policy
+
+LENGTHS = dict(learn=10, focus=5, review=5, focus2=4)
+
+
+def test_every_policy_can_be_named():
+    """Catches: a policy of `lfr_jax.schedule` that no configuration can name, or a name without a policy."""
+    not_policies = {"chain", "floor", "stratified", "cap_noise", "fit", "scored"}  # they take schedules, or phases
+    functions = {name: getattr(schedule, name) for name in schedule.__all__ if name.islower()}
+    makers = {
+        name
+        for name, function in functions.items()
+        if inspect.isfunction(function)
+        and inspect.signature(function).return_annotation is schedule.Schedule
+        and name not in not_policies
+    }
+    assert set(policy.POLICIES) == makers
+    for name in policy.POLICIES:
+        assert policy.build(ScheduleConfig(name), steps=100).phases[-1].stop == 100
+
+
+def test_options_reach_the_policy():
+    """Catches: options that are dropped, or a fit that is left out, or made where no length was asked for."""
+    options = LENGTHS | dict(reps=1, drop=0.25, scores="train")
+    built = policy.build(ScheduleConfig("lfr", options), steps=0)
+    assert built.phases == schedule.lfr(**options).phases and built.observe_train
+    assert [phase.stop for phase in policy.build(ScheduleConfig("lfr", options), 48).phases] == [20, 30, 40, 48]
+    state = built.begin(built.init(schedule.BlockInfo(8)), 1)
+    assert np.asarray(built.rates(state)).sum() == 6
+
+
+def test_uniform_lasts_as_long_as_asked():
+    """Catches: the steps of `train` not handed on, or winning where none were asked for."""
+    assert policy.build(ScheduleConfig("uniform"), 24).phases == schedule.uniform(24).phases
+    assert policy.build(ScheduleConfig("uniform", dict(steps=7)), 0).phases[-1].stop == 7
+    assert policy.build(ScheduleConfig("uniform", dict(steps=7)), 24).phases[-1].stop == 24
+    with pytest.raises(ValueError, match="steps is 0, expected at least 1"):
+        policy.build(ScheduleConfig("uniform"), 0)
+
+
+@pytest.mark.parametrize(
+    "name, options, error",
+    [
+        ("unifrom", {}, "no policy is called 'unifrom'; did you mean 'uniform'.* there are uniform, lfr"),
+        ("fit", {}, "no policy is called 'fit'"),  # another function of the package
+        ("lfr", dict(dropp=0.5), "schedule.options has 'dropp', which lfr does not take; did you mean 'drop'"),
+        ("uniform", dict(learn=5), "'learn', which uniform does not take; it takes steps"),
+        ("lfr", dict(drop=1.5), "drop is 1.5, expected a share"),
+        ("lfr", dict(learn="many"), "the length of phase 'learn' is 'many', expected a whole number"),
+    ],
+)
+def test_mistakes_are_named(name, options, error):
+    """Catches: any function of the package taken for a policy; a TypeError in place of words."""
+    with pytest.raises(ValueError, match=error):
+        policy.build(ScheduleConfig(name, options), steps=100)
+
+
+def test_switching_keeps_what_the_other_policy_takes():
+    """Catches: phases that differ between a policy and its control; options that the other one refuses; a control
+    without the floor, clusters, sample or references of what it controls."""
+    config = ScheduleConfig("lfr", LENGTHS | dict(reps=3, scores="train"))
+    config = dataclasses.replace(config, floor=0.1, clusters=9, score_fraction=0.5, ref_scores="a.csv")
+    control = policy.switch(config, "random_drop")
+    assert control == dataclasses.replace(config, policy="random_drop", options=LENGTHS | dict(reps=3))
+    both = [[p._replace(score=False) for p in policy.build(c, 200).phases] for c in (config, control)]
+    assert both[0] == both[1]
+    assert policy.switch(config, "uniform") == dataclasses.replace(config, policy="uniform", options={})
+    assert policy.switch(config, "lfr") == config
+    with pytest.raises(ValueError, match="did you mean 'random_drop'"):
+        policy.switch(config, "random_drp")
+
+
+def rates(config, losses, groups):
+    """The rates of Focus, `losses` being those of its scoring pass; `groups` are domains and clusters alike."""
+    built = policy.build(config, 24)
+    state = built.init(schedule.BlockInfo(len(losses), domain=groups, cluster=groups))
+    state = built.observe(state, np.arange(len(losses)), np.float32(losses), built.phases[1].start)
+    found = np.asarray(built.rates(built.begin(state, 1)))
+    return (found / found.mean()).tolist()
+
+
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        (dict(), [0, 0, 0, 0, 2, 2, 2, 2]),
+        (dict(stratify="domain"), [0, 0, 2, 2, 0, 0, 2, 2]),
+        (dict(stratify="cluster"), [0, 0, 2, 2, 0, 0, 2, 2]),
+        (dict(floor=0.5), [0.5, 0.5, 0.5, 0.5, 1.5, 1.5, 1.5, 1.5]),
+        (dict(cap_noise=0.25), [0, 0, 0, 0, 4, 4, 0, 0]),
+        (dict(cap_noise=0.25, floor=0.5), [0.8, 0.8, 0.8, 0.8, 2.4, 2.4, 0, 0]),
+    ],
+)
+def test_settings_combine_with_any_policy(settings, expected):
+    """Eight blocks of rising loss in two groups, of which LFR keeps half.
+
+    Catches: a setting that is ignored, or always on; groups of the other kind; a floor put under capped noise.
+    """
+    config = ScheduleConfig("lfr", LENGTHS | dict(reps=1, drop=0.5), **settings)
+    assert rates(config, [1, 2, 3, 4, 5, 6, 7, 8], np.repeat([0, 1], 4)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("kind", ["domain", "cluster"])
+def test_groups_to_keep_must_be_known(kind):
+    """Catches: `stratify` taken for true or false."""
+    built = policy.build(ScheduleConfig("lfr", stratify=kind), 100)
+    with pytest.raises(ValueError, match=f"BlockInfo.{kind}"):
+        built.init(schedule.BlockInfo(8, **{"cluster" if kind == "domain" else "domain": np.arange(8)}))
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 0.0, 1.01, np.nan])
+def test_an_impossible_sample_is_refused(fraction):
+    """Catches: a pass over no block, or over more than there are."""
+    with pytest.raises(ValueError, match=f"schedule.score_fraction is {fraction}, expected a share"):
+        policy.build(ScheduleConfig("uniform", score_fraction=fraction), 10)
+
+
+@pytest.mark.parametrize("scores, unmeasured", list(itertools.product(get_args(Scores), get_args(Unmeasured))))
+def test_a_sample_needs_a_stand_in_for_the_rest(scores, unmeasured):
+    """Catches: nine blocks in ten counted as hardest since nobody looked; refusing where training measures the rest."""
+    config = ScheduleConfig("lfr", dict(scores=scores, unmeasured=unmeasured), score_fraction=0.1)
+    if (scores, unmeasured) == ("pass", "hardest"):
+        with pytest.raises(ValueError, match='under lfr: .* unmeasured="domain" or "cluster", .* scores="mixed"'):
+            policy.build(config, 100)
+        with pytest.raises(ValueError, match="would count as hardest"):  # the defaults
+            policy.build(dataclasses.replace(config, options={}), 100)
+        config = dataclasses.replace(config, score_fraction=1.0)
+    assert policy.build(config, 100).phases[-1].stop == 100
+
+
+def test_a_policy_of_ones_own(tmp_path, monkeypatch):
+    """Catches: names of other modules not looked up there; options, stretching or combinators left out for them."""
+    (tmp_path / "own_policies.py").write_text(
+        "from lfr_jax import schedule\n"
+        "def half(learn=3, focus=1, drop=0.5):\n"
+        "    return schedule.lfr(learn=learn, focus=focus, review=1, focus2=1, drop=drop, reps=1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = ScheduleConfig("own_policies:half", dict(drop=0.25), floor=0.5)
+    built = policy.build(config, steps=12)
+    assert [phase.stop for phase in built.phases] == [6, 8, 10, 12]
+    state = built.begin(built.init(schedule.BlockInfo(8)), 1)
+    rates = np.asarray(built.rates(state))
+    assert np.sum(rates > 1) == 6 and np.min(rates) == 0.5
+    for wrong in ("own_policies:quarter", "no_such_module:half", ":half", "own_policies:"):
+        with pytest.raises(ValueError, match="expected module:function"):
+            policy.build(ScheduleConfig(wrong), steps=12)

@@ -1,0 +1,155 @@
+"""The CSV files are exact, and the same whether a run was interrupted or not; TensorBoard shows the same."""
+
+import csv
+import math
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+from lfr_jax.train import flops
+from lfr_jax.train.track import metrics
+from lfr_jax.train.track.metrics import MetricsWriter
+
+
+class Loss(NamedTuple):
+    loss: float
+    tokens: int
+
+
+def row(step, **other):
+    loss = np.float32(10 / (step + 1))
+    return (
+        dict(
+            step=step,
+            phase="learn",
+            loss=np.asarray(loss),
+            grad_norm=loss * 2,
+            learning_rate=np.float32(1e-3) / step,
+            tokens=step * 64,
+            flops=step * 1.5e12,
+            blocks=f"{step:08x}",
+            seconds=step / 3,
+        )
+        | other
+    )
+
+
+def run(folder, start, stop, **other):
+    writer = MetricsWriter(folder)
+    writer.rewind(start)
+    for step in range(start + 1, stop + 1):
+        writer.train([row(step, **other)])
+        if step % 3 == 0:
+            writer.evaluate(step, {"code, old": Loss(1 / step, 100), "all": Loss(2 / step, 200)})
+    writer.close()
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_interrupted_and_uninterrupted_runs_leave_the_same_files(tmp_path):
+    """Catches: keeping rows after the checkpoint, dropping the checkpoint's own, writing rows twice."""
+    run(tmp_path / "whole", 0, 12)
+    run(tmp_path / "cut", 0, 8)
+    run(tmp_path / "cut", 6, 7)  # went on from the checkpoint of step 6, and was killed again
+    run(tmp_path / "cut", 6, 12)
+    for name in ("metrics.csv", "eval.csv"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    assert [int(r["step"]) for r in read(tmp_path / "cut" / "metrics.csv")] == list(range(1, 13))
+    assert [int(r["step"]) for r in read(tmp_path / "cut" / "eval.csv")] == [3, 3, 6, 6, 9, 9, 12, 12]
+
+
+def test_a_run_that_begins_again_begins_empty(tmp_path):
+    """Catches: keeping the evaluation of step 0, or rows of a run that left no checkpoint."""
+    run(tmp_path, 0, 4)
+    writer = MetricsWriter(tmp_path)
+    writer.rewind(0)
+    writer.evaluate(0, {"all": Loss(1.0, 1)})
+    writer.rewind(0)
+    writer.close()
+    assert read(tmp_path / "metrics.csv") == read(tmp_path / "eval.csv") == []
+
+
+@pytest.mark.parametrize(
+    "torn", ["7,focus,1.2", "7,focus,1.2\n", "\0\0\0\0\n", "7,focus,1,2,3,4,5,6,7.1", "\0\0,,,,,,,,\n"]
+)
+def test_a_torn_last_row_is_dropped(tmp_path, torn):
+    """Catches: appending to half a row, which spoils two; choking on what a power cut leaves."""
+    run(tmp_path, 0, 6)
+    before = (tmp_path / "metrics.csv").read_text()
+    with open(tmp_path / "metrics.csv", "a") as file:
+        file.write(torn)
+    MetricsWriter(tmp_path).train_table.rewind(8)
+    assert (tmp_path / "metrics.csv").read_text() == before
+
+
+def test_numbers_read_back_to_the_bit(tmp_path):
+    """Catches: fixed decimals; float32 written as float64 or through a rounded array print."""
+    values = np.random.default_rng(0).integers(0, 2**32, 200, np.uint32).view(np.float32)
+    values = values[np.isfinite(values)]
+    writer = MetricsWriter(tmp_path)
+    writer.rewind(0)
+    writer.train_table.append([row(i + 1, loss=np.asarray(x), seconds=float(x) / 3) for i, x in enumerate(values)])
+    writer.close()
+    rows = read(tmp_path / "metrics.csv")
+    assert np.array_equal(np.array([r["loss"] for r in rows]).astype(np.float32), values)
+    assert [float(r["seconds"]) for r in rows] == [float(x) / 3 for x in values]
+    assert metrics.exact(np.float32(0.1)) == "0.1"
+
+
+def test_other_columns_are_refused(tmp_path):
+    """Catches: rows under a header that does not fit them."""
+    (tmp_path / "metrics.csv").write_text("step,loss\n1,2.0\n")
+    with pytest.raises(ValueError, match="metrics.csv has the columns step,loss"):
+        MetricsWriter(tmp_path).rewind(1)
+    with pytest.raises(ValueError, match="grad"):
+        MetricsWriter(tmp_path).train_table.append([row(1) | {"grad": 1}])
+
+
+def events(folder):
+    """(step, tag, value) as TensorBoard reads them: in file order, a later start purges from its step on."""
+    found = []
+    for path in sorted(folder.glob("*tfevents*"), key=lambda path: path.name):
+        data, at = path.read_bytes(), 0
+        while at < len(data):  # TFRecord: u64 length, u32 crc, the event, u32 crc
+            length = int.from_bytes(data[at : at + 8], "little")
+            event = Event.FromString(data[at + 12 : at + 12 + length])
+            at += 16 + length
+            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+                found = [seen for seen in found if seen[0] < event.step]
+            found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    return found
+
+
+def test_tensorboard_shows_each_step_once_after_a_resume(tmp_path):
+    """Catches: no purge_step; purging the checkpoint's own step; another tag than the column's; no flush."""
+    run(tmp_path, 0, 8)
+    run(tmp_path, 6, 9)
+    seen = events(tmp_path / "tensorboard")
+    assert [step for step, tag, _ in seen if tag == "train/loss"] == list(range(1, 10))
+    assert [step for step, tag, _ in seen if tag == "valid/all/loss"] == [3, 6, 9]
+    tags = {tag for _, tag, _ in seen if tag.startswith("train/")}
+    assert tags == {"train/loss", "train/grad_norm", "train/learning_rate"}
+    by_step = {step: value for step, tag, value in seen if tag == "train/loss"}
+    assert by_step[8] == float(np.float32(10 / 9))
+
+
+def test_events_are_on_disk_when_train_returns(tmp_path):
+    """Catches: leaving the last rows in a buffer that a kill empties."""
+    writer = MetricsWriter(tmp_path)
+    writer.rewind(0)
+    writer.train([row(1)])
+    assert (1, "train/loss", 5.0) in events(tmp_path / "tensorboard")
+    assert len(read(tmp_path / "metrics.csv")) == 1
+    writer.close()
+
+
+def test_mfu():
+    """Catches: forgetting the number of devices; a guess where the device is unknown; v5e taken for v5p."""
+    assert math.isclose(flops.mfu(4 * 197e12, 2.0, "TPU v5 lite", 8), 0.25)
+    assert flops.mfu(459e12, 1.0, "TPU v5", 1) == 1.0
+    assert flops.mfu(1e12, 1.0, "cpu", 1) is None
