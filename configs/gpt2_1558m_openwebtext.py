@@ -23,7 +23,7 @@ config = Config(
         "lfr",
         dict(learn=20_000, focus=40_000, review=20_000, focus2=20_000, drop=0.5, drop2=0.7, reps=1, scores="pass"),
     ),
-    optimizer=OptimizerConfig(peak_lr=2e-4, end_lr=2e-5, shape="cosine", warmup=2000),
+    optimizer=OptimizerConfig(peak_lr=2e-4, end_lr=2e-5, lr_schedule="cosine", warmup_steps=2000),
     mesh=MeshConfig(data=1, fsdp=-1),
-    train=TrainConfig(batch_size=512, accumulate=8, score_batch=256, eval_every=1000),
+    train=TrainConfig(batch_size=512, grad_accum_steps=8, score_batch_size=256, eval_every=1000),
 )

@@ -19,8 +19,14 @@ config = Config(
     schedule=ScheduleConfig(
         "lfr", dict(learn=100, focus=50, review=100, focus2=30, drop=0.5, drop2=0.7, reps=1, scores="pass")
     ),
-    optimizer=OptimizerConfig(peak_lr=2e-3, end_lr=0.0, shape="wsd", warmup=20, decay=0.3),
+    optimizer=OptimizerConfig(peak_lr=2e-3, end_lr=0.0, lr_schedule="wsd", warmup_steps=20, decay_fraction=0.3),
     train=TrainConfig(
-        steps=360, batch_size=16, score_batch=64, eval_every=40, eval_blocks=64, probe_blocks=256, checkpoint_every=90
+        steps=360,
+        batch_size=16,
+        score_batch_size=64,
+        eval_every=40,
+        eval_blocks=64,
+        probe_blocks=256,
+        checkpoint_every=90,
     ),
 )

@@ -115,9 +115,9 @@ class OptimizerConfig:
 
     peak_lr: float = 6e-4
     end_lr: float = 6e-5  # learning rate of the last step (cosine, wsd)
-    shape: Literal["cosine", "wsd", "constant"] = "cosine"
-    warmup: int = 100  # steps of linear warm-up from 0
-    decay: float = 0.2  # wsd: share of all steps in the final decay
+    lr_schedule: Literal["cosine", "wsd", "constant"] = "cosine"
+    warmup_steps: int = 100  # steps of linear warm-up from 0
+    decay_fraction: float = 0.2  # wsd: share of all steps in the final decay
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -140,8 +140,8 @@ class TrainConfig:
 
     steps: int = 0  # optimizer steps; the phases are stretched to fill them. 0: the policy's own lengths
     batch_size: int = 64  # blocks in a step, over all devices
-    accumulate: int = 1  # micro-batches that a step's batch is cut into
-    score_batch: int = 0  # blocks at once in scoring and evaluation; 0: a micro-batch
+    grad_accum_steps: int = 1  # micro-batches that a step's batch is cut into
+    score_batch_size: int = 0  # blocks at once in scoring and evaluation; 0: a micro-batch
     seed: int = 0
     log_every: int = 10  # steps between two readings of the metrics
     eval_every: int = 1000  # steps between two evaluations; 0: only at the end
@@ -159,7 +159,7 @@ class DistributedConfig:
     num_processes: int = 0  # 1: this one alone, whatever is detected
     process_id: int = -1  # of this process, from 0
     start_timeout: float = 60.0  # seconds that a process waits for the others to come
-    heartbeat: float = 100.0  # seconds of silence after which a process counts as dead
+    heartbeat_timeout: float = 100.0  # seconds of silence after which a process counts as dead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,8 +200,8 @@ SAME_MATHS = {
     "mesh.data",
     "mesh.fsdp",
     "mesh.tensor",
-    "train.accumulate",
-    "train.score_batch",
+    "train.grad_accum_steps",
+    "train.score_batch_size",
     "model.attention",
     "model.remat",
     "model.loss_chunk",

@@ -58,14 +58,14 @@ def test_has_the_published_parameters_and_fits_eight_devices(name):
         tokens = jax.ShapeDtypeStruct((8, config.data.seq_len), jnp.int32, sharding=NamedSharding(mesh, BATCH))
         logits = jax.eval_shape(functools.partial(last_logits, config.model), shapes, tokens)
     assert logits.shape == (8, config.model.vocab_size)
-    rows = config.train.batch_size // config.train.accumulate
-    assert rows * config.train.accumulate == config.train.batch_size
-    assert rows % 8 == 0 and config.train.score_batch % 8 == 0
+    rows = config.train.batch_size // config.train.grad_accum_steps
+    assert rows * config.train.grad_accum_steps == config.train.batch_size
+    assert rows % 8 == 0 and config.train.score_batch_size % 8 == 0
     assert config.data.seq_len <= config.model.max_len
 
     schedule = getattr(lfr_jax.schedule, config.schedule.policy)(**config.schedule.options)
     assert [phase.name for phase in schedule.phases] == ["learn", "focus", "review", "focus2"]
-    assert config.optimizer.warmup < schedule.phases[0].stop == 20_000
+    assert config.optimizer.warmup_steps < schedule.phases[0].stop == 20_000
     assert (schedule.phases[1].stop, schedule.phases[-1].stop) == (60_000, 100_000)
 
 

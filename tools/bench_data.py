@@ -190,7 +190,7 @@ def waiting(config, num_steps: int) -> None:
     blocks, size = corpus.train, config.train.batch_size
     sched = policy.build(dataclasses.replace(config.schedule, policy="uniform", options={}), num_steps)
     tx = optimizer.make_optimizer(config.optimizer, num_steps)
-    train_step = steps.make_train_step(config.model, tx, sched, config.train.accumulate, corpus.tokenizer.eos_id)
+    train_step = steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, corpus.tokenizer.eos_id)
     with jax.set_mesh(MESH):
         info = schedule.BlockInfo(blocks.num_blocks, domain=blocks.domain_N)
         state = steps.init_state(config.model, tx, sched, info, MESH, config.train.seed)

@@ -41,7 +41,7 @@ def study(config, at: list[int], num_clusters: int) -> None:
     sched = policy.build(config.schedule, config.train.steps)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
     tx = optimizer.make_optimizer(config.optimizer, sched.phases[-1].stop)
-    train_step = steps.make_train_step(config.model, tx, sched, config.train.accumulate, eos_id)
+    train_step = steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, eos_id)
     score_step = steps.make_score_step(config.model, eos_id)
     size = config.train.batch_size
     with jax.set_mesh(mesh):
@@ -63,7 +63,7 @@ def study(config, at: list[int], num_clusters: int) -> None:
 def all_losses(score_step, params, blocks, config, mesh) -> np.ndarray:
     """f32[N]: a full scoring pass."""
     loss_N = np.empty(blocks.num_blocks, np.float32)
-    batch_size = config.train.score_batch or config.train.batch_size
+    batch_size = config.train.score_batch_size or config.train.batch_size
     for ids_B, nll_B, count_B in score.on_host(score.losses(score_step, params, blocks, batch_size, mesh)):
         loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
     return loss_N

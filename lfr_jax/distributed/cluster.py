@@ -48,14 +48,18 @@ def joined(config: DistributedConfig) -> Iterator[Peers]:
             "runs in one process put `with distributed.joined(...)` around them"
         )
     peers = meet(
-        cluster.coordinator_address, cluster.num_processes, cluster.process_id, config.start_timeout, config.heartbeat
+        cluster.coordinator_address,
+        cluster.num_processes,
+        cluster.process_id,
+        config.start_timeout,
+        config.heartbeat_timeout,
     )
     try:
         jax.distributed.initialize(
             **cluster._asdict(),
             cluster_detection_method="deactivate",
             initialization_timeout=max(10, round(config.start_timeout)),
-            heartbeat_timeout_seconds=round(2 * config.heartbeat) + 10,  # ours speaks first
+            heartbeat_timeout_seconds=round(2 * config.heartbeat_timeout) + 10,  # ours speaks first
         )
         check_numbers(peers)
         yield peers
@@ -98,7 +102,7 @@ def found(config: DistributedConfig) -> Cluster | None:
     Raises:
       ValueError: the settings are given in part, or make no sense; or a cluster that was detected cannot be read.
     """
-    for name in ("start_timeout", "heartbeat"):
+    for name in ("start_timeout", "heartbeat_timeout"):
         if not getattr(config, name) > 0:
             raise ValueError(f"distributed.{name} is {getattr(config, name)}, expected seconds, more than 0")
     given = {

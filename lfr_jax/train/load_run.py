@@ -48,7 +48,12 @@ def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_o
     corpus = corpus_for(run, store)
     with jax.set_mesh(run.mesh):
         return held_out.held_out_loss(
-            score_step(run), run.params, corpus.valid, blocks or corpus.valid.num_blocks, score_batch(run), run.mesh
+            score_step(run),
+            run.params,
+            corpus.valid,
+            blocks or corpus.valid.num_blocks,
+            score_batch_size(run),
+            run.mesh,
         )
 
 
@@ -64,7 +69,7 @@ def write_scores(run: Trained, store: str, out: Path, **cut: int | str) -> str:
         file.write(score_files.origin(blocks, run.step))
         table = csv.writer(file, lineterminator="\n")
         table.writerow(score_files.COLUMNS)
-        measured = score.losses(score_step(run), run.params, blocks, score_batch(run), run.mesh)
+        measured = score.losses(score_step(run), run.params, blocks, score_batch_size(run), run.mesh)
         loss_N = np.empty(blocks.num_blocks, np.float32)
         for ids_B, nll_B, count_B in score.on_host(measured):
             loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
@@ -134,7 +139,7 @@ def score_step(run: Trained):
     return steps.make_score_step(run.config.model, run.tokenizer.eos_id)
 
 
-def score_batch(run: Trained) -> int:
+def score_batch_size(run: Trained) -> int:
     """About the run's own scoring batch, divisible by this machine's devices."""
     devices = run.mesh.size
-    return -(-(run.config.train.score_batch or run.config.train.batch_size) // devices) * devices
+    return -(-(run.config.train.score_batch_size or run.config.train.batch_size) // devices) * devices

@@ -86,13 +86,13 @@ class Trainer:
         self.learning_rate = optimizer.learning_rate(config.optimizer, self.num_steps)
         eos_id = corpus.tokenizer.eos_id
         self.clock = Clock()
-        accumulate = config.train.accumulate
-        train_step = steps.make_train_step(config.model, self.optimizer, sched, accumulate, eos_id)
+        grad_accum_steps = config.train.grad_accum_steps
+        train_step = steps.make_train_step(config.model, self.optimizer, sched, grad_accum_steps, eos_id)
         self.train_step = steps.compiled_off_the_clock(train_step, self.clock.paused, peers.gather)
         score_step = steps.make_score_step(config.model, eos_id)
         self.score_step = steps.compiled_off_the_clock(score_step, self.clock.paused, peers.gather)
         self.begin = jax.jit(sched.begin, static_argnums=1, donate_argnums=0)
-        self.score_batch = config.train.score_batch or config.train.batch_size // accumulate
+        self.score_batch_size = config.train.score_batch_size or config.train.batch_size // grad_accum_steps
         self.checkpoints = Checkpointer(run.path / "checkpoints", config.train.keep_checkpoints)
         self.metrics = MetricsWriter(run.folder)
         self.probes = Probes(
@@ -176,7 +176,7 @@ class Trainer:
         """A pass over the training blocks `ids`, shown under `name` while it is read."""
         with self.progress.stage(name, len(ids)) as advance:
             yield score.losses(
-                self.score_step, state.params, self.corpus.train, self.score_batch, self.mesh,
+                self.score_step, state.params, self.corpus.train, self.score_batch_size, self.mesh,
                 ids=ids, workers=workers, advance=advance,
             )  # fmt: skip
 
@@ -238,7 +238,7 @@ class Trainer:
         chosen = len(evaluate.chosen_blocks(blocks, per_domain))
         with self.clock.paused(), self.progress.stage("evaluating", chosen) as advance:
             losses = evaluate.held_out_loss(
-                self.score_step, state.params, blocks, per_domain, self.score_batch, self.mesh, advance=advance
+                self.score_step, state.params, blocks, per_domain, self.score_batch_size, self.mesh, advance=advance
             )
         if self.peers.first:
             self.metrics.evaluate(step, losses)

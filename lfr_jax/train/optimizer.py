@@ -1,4 +1,4 @@
-"""AdamW with global-norm clipping and one of three learning-rate shapes, all from optax."""
+"""AdamW with global-norm clipping and one of three learning-rate schedules, all from optax."""
 
 import jax
 import optax
@@ -9,31 +9,32 @@ from lfr_jax.config import OptimizerConfig
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     """The learning rate of each of `steps` optimizer steps.
 
-    Linear warm-up from 0 to `peak_lr` over `warmup` steps, then
+    Linear warm-up from 0 to `peak_lr` over the first `warmup_steps`, then
 
     - cosine: half a cosine down to `end_lr` at the last step (Loshchilov & Hutter 2017);
-    - wsd: constant, then linear down to `end_lr` over the last `decay` share of all steps
+    - wsd: constant, then linear down to `end_lr` over the last `decay_fraction` of all steps
       (warm-up, stable, decay: Hu et al. 2024, "MiniCPM", section 4);
     - constant: `peak_lr` to the end.
 
     Raises:
       ValueError: the warm-up, or warm-up and decay together, do not fit into `steps`.
 
-    >>> rate = learning_rate(OptimizerConfig(peak_lr=1.0, end_lr=0.0, shape="wsd", warmup=10), steps=100)
+    >>> rate = learning_rate(OptimizerConfig(peak_lr=1.0, end_lr=0.0, lr_schedule="wsd", warmup_steps=10), steps=100)
     >>> [round(float(rate(step)), 2) for step in (0, 5, 50, 80, 90, 100)]
     [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
     """
-    decay = {"cosine": steps - config.warmup, "wsd": round(config.decay * steps), "constant": 0}[config.shape]
-    stable = steps - config.warmup - decay
-    if stable < 0 or (decay == 0 and config.shape != "constant"):
+    warmup_steps, shape = config.warmup_steps, config.lr_schedule
+    decay = {"cosine": steps - warmup_steps, "wsd": round(config.decay_fraction * steps), "constant": 0}[shape]
+    stable = steps - warmup_steps - decay
+    if stable < 0 or (decay == 0 and shape != "constant"):
         raise ValueError(
-            f"optimizer.warmup={config.warmup} steps and a {config.shape} decay of {decay} steps do not fit "
-            f"into a run of {steps} steps; lower optimizer.warmup or optimizer.decay, or raise train.steps"
+            f"optimizer.warmup_steps={warmup_steps} steps and a {shape} decay of {decay} steps do not fit into a run of "
+            f"{steps} steps; lower optimizer.warmup_steps or optimizer.decay_fraction, or raise train.steps"
         )
-    warmup = optax.linear_schedule(0.0, config.peak_lr, config.warmup) if config.warmup else None
-    if config.shape == "constant":
+    warmup = optax.linear_schedule(0.0, config.peak_lr, warmup_steps) if warmup_steps else None
+    if shape == "constant":
         rest = [optax.constant_schedule(config.peak_lr)]
-    elif config.shape == "cosine":
+    elif shape == "cosine":
         rest = [optax.cosine_decay_schedule(config.peak_lr, decay, alpha=config.end_lr / config.peak_lr)]
     else:
         rest = [
@@ -41,7 +42,7 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
             optax.linear_schedule(config.peak_lr, config.end_lr, decay),
         ]
     pieces = ([warmup] if warmup else []) + rest
-    boundaries = ([config.warmup] if warmup else []) + [config.warmup + stable]
+    boundaries = ([warmup_steps] if warmup else []) + [warmup_steps + stable]
     return optax.join_schedules(pieces, boundaries[: len(pieces) - 1])
 
 

@@ -45,13 +45,13 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
             f"{config.data.packing} have one: set data.packing=by_length, or leave data.curriculum out"
         )
     for name, batch, pieces in [
-        ("train.batch_size", train.batch_size, train.accumulate * rows),
-        ("train.score_batch", train.score_batch, rows),
+        ("train.batch_size", train.batch_size, train.grad_accum_steps * rows),
+        ("train.score_batch_size", train.score_batch_size, rows),
     ]:
         if batch % pieces:
             raise ValueError(
-                f"{name}={batch} is not divisible by {pieces}: the batch is cut into train.accumulate="
-                f"{train.accumulate} micro-batches and over mesh.data × mesh.fsdp = {rows} devices"
+                f"{name}={batch} is not divisible by {pieces}: the batch is cut into train.grad_accum_steps="
+                f"{train.grad_accum_steps} micro-batches and over mesh.data × mesh.fsdp = {rows} devices"
             )
 
 

@@ -66,12 +66,12 @@ def abstract_state(config: ModelConfig, optimizer, schedule: Schedule, block_inf
     return TrainState(on_mesh(step), params, *jax.tree.map(on_mesh, rest))
 
 
-def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumulate: int, eos_id: int) -> Callable:
+def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_accum_steps: int, eos_id: int) -> Callable:
     """Builds `step(state, batch) -> (state, metrics)`, jitted, which consumes (donates) its state.
 
     The batch's loss is the mean over its real target tokens, each block weighted by
     `schedule.loss_weights` if the policy has them (it sees a micro-batch at a time). The
-    gradient is summed over `accumulate` micro-batches. metrics: `loss` f32[] (unweighted, nats per
+    gradient is summed over `grad_accum_steps` micro-batches. metrics: `loss` f32[] (unweighted, nats per
     token), `grad_norm` f32[] (before clipping), `update_norm` f32[] (of what was added to the
     params), `losses` f32[B] (each block's mean NLL, from the same forward pass).
     """
@@ -89,14 +89,14 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, accumula
     def gradients(params, batch, schedule_state):
         num_targets = jnp.maximum(jnp.sum(is_target(config, batch["tokens"], eos_id)), 1)
         grad = jax.grad(batch_loss, has_aux=True)
-        if accumulate == 1:
+        if grad_accum_steps == 1:
             return grad(params, batch, schedule_state, num_targets)
 
         def add(total, micro_batch):
             grads, losses = grad(params, micro_batch, schedule_state, num_targets)
             return jax.tree.map(jnp.add, total, grads), losses
 
-        micro_batches = jax.tree.map(functools.partial(cut, pieces=accumulate), batch)
+        micro_batches = jax.tree.map(functools.partial(cut, pieces=grad_accum_steps), batch)
         grads, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), micro_batches)
         return grads, jax.tree.map(uncut, losses)
 

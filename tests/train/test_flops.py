@@ -33,7 +33,7 @@ def config(**schedule):
     return Config(
         data=DataConfig(seq_len=32),
         model=MODEL,
-        train=TrainConfig(batch_size=8, accumulate=2, score_batch=64),
+        train=TrainConfig(batch_size=8, grad_accum_steps=2, score_batch_size=64),
         schedule=ScheduleConfig("lfr", **schedule),
     )
 

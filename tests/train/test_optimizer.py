@@ -12,11 +12,11 @@ import pytest
 from lfr_jax.config import OptimizerConfig
 from lfr_jax.train import optimizer
 
-CONFIG = OptimizerConfig(peak_lr=1.0, end_lr=0.1, warmup=10, decay=0.2)
+CONFIG = OptimizerConfig(peak_lr=1.0, end_lr=0.1, warmup_steps=10, decay_fraction=0.2)
 
 
 def rates(shape, steps=100, **changes):
-    rate = optimizer.learning_rate(dataclasses.replace(CONFIG, shape=shape, **changes), steps)
+    rate = optimizer.learning_rate(dataclasses.replace(CONFIG, lr_schedule=shape, **changes), steps)
     return np.asarray(rate(np.arange(steps + 1)))
 
 
@@ -50,7 +50,7 @@ def test_constant_stays():
 @pytest.mark.parametrize("shape", ["cosine", "wsd"])
 def test_without_warmup(shape):
     """Catches: boundaries that are shifted when there is no warm-up piece."""
-    rate = rates(shape, warmup=0)
+    rate = rates(shape, warmup_steps=0)
     assert rate[0] == 1.0 and rate[-1] == pytest.approx(0.1)
 
 
@@ -58,13 +58,13 @@ def test_without_warmup(shape):
 def test_too_long_a_warmup_is_refused(shape, warmup):
     """Catches: a schedule that silently never reaches its decay."""
     with pytest.raises(ValueError, match="do not fit into a run of 100 steps"):
-        rates(shape, warmup=warmup)
+        rates(shape, warmup_steps=warmup)
 
 
 def test_decay_shrinks_matrices_only_and_clipping_bounds_the_gradient():
     """Catches: decay on norms or biases; a clip that is not applied."""
     params = {"layers": {"kernel": jnp.ones((2, 3, 3)), "bias": jnp.ones((2, 3))}, "norm": {"scale": jnp.ones(3)}}
-    config = dataclasses.replace(CONFIG, shape="constant", warmup=0, weight_decay=0.5)
+    config = dataclasses.replace(CONFIG, lr_schedule="constant", warmup_steps=0, weight_decay=0.5)
     tx = optimizer.make_optimizer(config, 10)
     updates, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
     np.testing.assert_allclose(updates["layers"]["kernel"], -0.5)

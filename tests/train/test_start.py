@@ -32,7 +32,7 @@ from lfr_jax.train.track.recorder import NonFiniteLoss
         (dict(schedule__clusters=10**6), r"schedule\.clusters is 1000000, expected 1 to "),
         (dict(data__store="nowhere"), r"no prepared corpus in 'nowhere'; make one with `lfr prepare"),
         (dict(train__steps=3), r"would last none of 3"),
-        (dict(optimizer__warmup=24), r"optimizer\.warmup=24 steps .* do not fit into a run of 24 steps"),
+        (dict(optimizer__warmup_steps=24), r"optimizer\.warmup_steps=24 steps .* do not fit into a run of 24 steps"),
         (dict(mesh__data=1, mesh__tensor=4), r"model\.num_kv_heads=2 is not divisible by mesh\.tensor=4"),
     ],
 )

@@ -38,8 +38,8 @@ copied = jax.jit(functools.partial(jax.tree.map, jnp.copy))
 
 
 @functools.cache
-def make_train_step(config, sched=UNIFORM, accumulate=1):
-    return steps.make_train_step(config, TX, sched, accumulate, EOS)
+def make_train_step(config, sched=UNIFORM, grad_accum_steps=1):
+    return steps.make_train_step(config, TX, sched, grad_accum_steps, EOS)
 
 
 @functools.cache
@@ -50,10 +50,10 @@ def initial(config, sizes, sched=UNIFORM):
         return mesh, steps.init_state(config, TX, sched, schedule.BlockInfo(40), mesh, seed=0)
 
 
-def run(config, sizes, num_steps=3, accumulate=1, sched=UNIFORM):
+def run(config, sizes, num_steps=3, grad_accum_steps=1, sched=UNIFORM):
     mesh, state = initial(config, sizes, sched)
     with jax.set_mesh(mesh):
-        state, step, losses = copied(state), make_train_step(config, sched, accumulate), []
+        state, step, losses = copied(state), make_train_step(config, sched, grad_accum_steps), []
         for number in range(num_steps):
             state, metrics = step(state, pipeline.place(batch(seed=number), mesh))
             losses.append(float(metrics["loss"]))
@@ -85,7 +85,7 @@ def test_every_mesh_trains_alike(config, sizes):
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (2, 2, 2)])
 def test_accumulation_changes_nothing(sizes):
     """Catches: micro-batches that are averaged instead of summed, or per-block losses out of order."""
-    losses, state, metrics = run(LLAMA, sizes, accumulate=4)
+    losses, state, metrics = run(LLAMA, sizes, grad_accum_steps=4)
     expected_losses, expected, expected_metrics = on_one_device(LLAMA)
     np.testing.assert_allclose(losses, expected_losses, rtol=2e-6)
     np.testing.assert_allclose(metrics["losses"], expected_metrics["losses"], rtol=1e-5)
