@@ -1,4 +1,4 @@
-"""A run's folder: its lock, its settings, and the rule which settings may change in a running experiment."""
+"""A run's folder: its lock, its settings, its summary."""
 
 import contextlib
 import dataclasses
@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from lfr_jax.config import Config, check_resumable, from_dict
+from lfr_jax.config import Config, check_resumable, from_saved
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import full_disk_named, write_atomically
 from lfr_jax.storage.mirror import Mirror, RunInUse, scratch
@@ -105,7 +105,7 @@ class RunDir:
         """
         path = self.path / "config.json"
         try:
-            return from_dict(Config, read_json(path), str(path))
+            return from_saved(read_json(path), str(path))
         except FileNotFoundError:
             raise FileNotFoundError(f"no run in {self.path}: {path} does not exist; name the folder of a run") from None
 
