@@ -41,7 +41,7 @@ def moments():
     yield from FIXED
     rng = random.Random(0)
     while True:
-        kind = rng.choice(["step", "save", "time", "score", "probe", "begin", "begun"])
+        kind = rng.choice(["step", "save", "time", "score", "probe", "done", "begun"])
         longest = {"step": 5, "save": 150, "time": 9000, "score": 3, "probe": 4}.get(kind, 1)
         yield kind, rng.randint(2500 if kind == "time" else 1, longest)
 
@@ -70,7 +70,7 @@ def final_params(config):
 def test_killed_and_resumed_equals_uninterrupted(corpus_dir, tmp_path):
     """Catches: anything that a run needs and a checkpoint lacks, at edges, in scoring, in saving, in a phase."""
     wanted = int(os.environ.get("LFR_KILLS", "3"))
-    plain = changed(tiny(tmp_path / "plain", corpus_dir), train__score_batch=32, train__checkpoint_every=3)
+    plain = changed(tiny(tmp_path / "plain", corpus_dir), train__score_batch_size=32, train__checkpoint_every=3)
     assert launch(plain, "never", 0, tmp_path) == 0
     expected, _ = final_params(plain)
 
