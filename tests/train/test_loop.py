@@ -1,14 +1,13 @@
 """Whole runs of a tiny model: what they write and how they go on."""
 
 import json
-import os
-import signal
 import zlib
 
 import jax
 import numpy as np
 import pytest
 from helpers import changed, rows, tiny
+from running import stop_after
 
 from lfr_jax import schedule
 from lfr_jax.config import ScheduleConfig
@@ -17,7 +16,7 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import open_store
 from lfr_jax.storage.checkpoint import Checkpointer
-from lfr_jax.train import load_run, loop, score, start, steps
+from lfr_jax.train import load_run, score, start, steps
 from lfr_jax.train.loop import train
 
 
@@ -70,23 +69,6 @@ def test_a_finished_run_is_left_as_it_is(finished):
     again = train(config, quiet=True)
     assert (rows(path), rows(path, "eval.csv")) == before
     jax.tree.map(np.testing.assert_array_equal, again.state, result.state)
-
-
-def stop_after(monkeypatch, config, moment):
-    """Begins a run, to which SIGTERM comes before the step number `moment`."""
-    real, taken = loop.batches, []
-
-    def batches(*args):
-        for batch in real(*args):
-            taken.append(batch)
-            if len(taken) == moment:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
-        patched.setattr(loop, "batches", batches)
-        train(config, quiet=True)
-    assert stopped.value.code == 75
 
 
 @pytest.mark.parametrize("moment", [1, 7, 10, 15, 23])
