@@ -72,10 +72,10 @@ def taken(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, peers: P
             info = block_info.known(run.path, config, corpus.train)
             block_info.check(sched, info)
             held.enter_context(run.lock())
-            run.adopt(config)
+            run.save_config(config)
             block_info.keep(run.folder, info)
             corpus.tokenizer.save(run.folder / "tokenizer")
-            run.publish()
+            run.upload()
         # A network file system may go on not to see what a host has looked for too early.
         last, *_ = peers.gather(latest_step(run.path / "checkpoints") if peers.first else None)
         if not peers.first:
