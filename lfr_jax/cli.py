@@ -14,7 +14,7 @@ from typing import Literal
 
 import tyro
 
-from lfr_jax.config import Config, nearest
+from lfr_jax.config import RENAMED, Config, nearest
 from lfr_jax.distributed.peers import log_prefix
 
 Positional = tyro.conf.Positional
@@ -213,6 +213,7 @@ def configured(kind: type[Config], args: list[str], prog: str) -> Config:
     if not args or args[0].startswith("-"):
         raise ValueError(f"name a configuration file first, then options: {prog} configs/smoke.py --train.steps 500")
     path, *overrides = args
+    refuse_old_names(overrides)
     found = read(path)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
     config = tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}")
@@ -234,12 +235,25 @@ def read(path: str) -> Config:
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         unknown = re.search("unexpected keyword argument '(.+)'", str(error))
-        hint = f"; {nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
+        hint = f"; {renamed(unknown[1]) or nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
         where = f"{path}, line {lines[-1]}" if lines else path
         raise ValueError(f"{where}: {type(error).__name__}: {error}{hint}") from error
     if not isinstance(found, Config):
         raise ValueError(f"{path} must set `config` to an lfr_jax.config.Config; found {type(found).__name__}")
     return found
+
+
+def refuse_old_names(options: list[str]) -> None:
+    """Raises ValueError if an option has the name that a setting had once, with its name today."""
+    for option in options:
+        name = option.partition("=")[0].removeprefix("--").replace("-", "_")
+        if option.startswith("--") and name in RENAMED:
+            raise ValueError(f"{option.partition('=')[0]} is called --{RENAMED[name].replace('_', '-')} now")
+
+
+def renamed(name: str) -> str:
+    """What a field of this name is called today, for an error; or nothing."""
+    return " or ".join(f"it is called {new} now" for old, new in RENAMED.items() if old.endswith(f".{name}"))
 
 
 def setting_names(kind: type) -> set[str]:

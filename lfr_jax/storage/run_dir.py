@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from lfr_jax.config import Config, check_resumable, from_dict
+from lfr_jax.config import Config, check_resumable, from_saved
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import explain_full_disk, write_atomically
 from lfr_jax.storage.mirror import RunInUse, RunMirror, temporary_folder
@@ -118,7 +118,7 @@ class RunDir:
         """
         path = self.path / "config.json"
         try:
-            return from_dict(Config, read_json(path), str(path))
+            return from_saved(read_json(path), str(path))
         except FileNotFoundError:
             raise FileNotFoundError(f"no run in {self.path}: {path} does not exist; name the folder of a run") from None
 

@@ -28,8 +28,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     stable = steps - warmup_steps - decay
     if stable < 0 or (decay == 0 and shape != "constant"):
         raise ValueError(
-            f"optimizer.warmup_steps={warmup_steps} steps and a {shape} decay of {decay} steps do not fit into a run of "
-            f"{steps} steps; lower optimizer.warmup_steps or optimizer.decay_fraction, or raise train.steps"
+            f"optimizer.warmup_steps={warmup_steps} steps and a {shape} decay of {decay} steps do not fit into a run "
+            f"of {steps} steps; lower optimizer.warmup_steps or optimizer.decay_fraction, or raise train.steps"
         )
     warmup = optax.linear_schedule(0.0, config.peak_lr, warmup_steps) if warmup_steps else None
     if shape == "constant":

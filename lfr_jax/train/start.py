@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from lfr_jax.config import PROCESSES, Config, flat
+from lfr_jax.config import Config, flat
 from lfr_jax.data import fim
 from lfr_jax.data.corpus import Corpus
 from lfr_jax.distributed import cluster
@@ -57,7 +57,7 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
 
 def facts(config: Config, corpus: Corpus) -> dict[str, Any]:
     """What the processes of a run must have in common."""
-    settings = {name: value for name, value in flat(config).items() if name not in PROCESSES}
+    settings = {name: value for name, value in flat(config).items() if not name.startswith("distributed.")}
     return settings | cluster.versions() | {"the fingerprint of data.store": corpus.fingerprint}
 
 

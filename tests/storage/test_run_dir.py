@@ -10,7 +10,6 @@ import sys
 import pytest
 
 from lfr_jax.config import (
-    MAY_CHANGE,
     Config,
     DataConfig,
     MeshConfig,
@@ -18,8 +17,6 @@ from lfr_jax.config import (
     OptimizerConfig,
     ScheduleConfig,
     TrainConfig,
-    check_resumable,
-    flat,
 )
 from lfr_jax.storage.run_dir import RunDir, RunInUse
 
@@ -73,47 +70,6 @@ def test_unreadable_configs_say_what_to_do(tmp_path):
     path.write_text('{"train": ')
     with pytest.raises(ValueError, match="config.json is not JSON"):
         RunDir(tmp_path).load_config()
-
-
-def test_every_differing_setting_is_named():
-    """Catches: stopping at the first difference; swapping then and now; missing options that come or go."""
-    new = replace(replace(UNUSUAL, "train.seed", 4), "schedule.options", {"learn": 30, "reps": 2})
-    with pytest.raises(ValueError) as error:
-        check_resumable(UNUSUAL, new)
-    message = str(error.value)
-    for line in [
-        "train.seed: 3 when it began, now 4",
-        "schedule.options.learn: 20 when it began, now 30",
-        "schedule.options.drop: 0.5 when it began, now None",
-        "schedule.options.reps: None when it began, now 2",
-        "choose another run_dir",
-    ]:
-        assert line in message
-    assert "train.steps" not in message
-
-
-def test_tuples_and_lists_are_the_same_setting():
-    """Catches: comparing a configuration as written with one as read back from JSON."""
-    check_resumable(UNUSUAL, replace(UNUSUAL, "schedule.options", UNUSUAL.schedule.options | {"shares": (0.1, 0.2)}))
-
-
-def test_what_may_change_exists_and_may_change():
-    """Catches: a misspelt or renamed field in MAY_CHANGE; a field that decides the result in it."""
-    changed = UNUSUAL
-    for dotted in sorted(MAY_CHANGE):
-        value = flat(UNUSUAL)[dotted]
-        changed = replace(changed, dotted, value + 1 if type(value) is int else "other")
-    check_resumable(UNUSUAL, changed)
-    for dotted in [
-        "train.steps",
-        "train.batch_size",
-        "train.seed",
-        "data.seq_len",
-        "model.dtype",
-        "schedule.policy",
-    ]:
-        with pytest.raises(ValueError, match=dotted):
-            check_resumable(UNUSUAL, replace(UNUSUAL, dotted, "other"))
 
 
 def test_settings_may_change_freely_until_the_first_checkpoint(tmp_path):
