@@ -21,7 +21,7 @@ from lfr_jax.train import block_info, optimizer
 def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: int) -> None:
     """Refuses settings that do not fit together, before anything is compiled or written."""
     decoder.abstract(config.model, mesh)
-    optimizer.learning_rate(config.optimizer, num_steps)
+    optimizer.make_optimizer(config.optimizer, num_steps)
     train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
     ids = corpus.tokenizer.vocab_size
     if config.model.vocab_size < ids:
