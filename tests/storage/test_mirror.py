@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from buckets import URL
 from helpers import changed, rows, tiny
-from test_resume import launch
+from running import killed
 
 from lfr_jax import cli
 from lfr_jax.config import DataConfig, ScheduleConfig
@@ -158,7 +158,7 @@ def test_killed_and_resumed_equals_uninterrupted(bucket, corpus_dir, finished, t
     """Catches: what a run needs and a bucket lacks; what a killed save left, taken for a checkpoint."""
     config = changed(tiny(url, corpus_dir), train__checkpoint_every=8)
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where a killed process leaves its folder
-    assert launch(config, "begun", 1, tmp_path) == -signal.SIGKILL  # at the edge after step 10
+    assert killed(config, "begun", 1, tmp_path) == -signal.SIGKILL  # at the edge after step 10
     with pytest.warns(UserWarning, match=r"is taken over from a trainer that did not release it \(pid"):
         train(config, quiet=True)
     same_as(bucket, url, finished[1])
