@@ -130,8 +130,9 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a warm-up and one of three learning-rate shapes."""
+    """The optimizer, its learning rate (a warm-up and one of three schedules), and clipping."""
 
+    name: str = "adamw"  # one of train.optimizer.OPTIMIZERS
     peak_lr: float = 6e-4
     end_lr: float = 6e-5  # learning rate of the last step (cosine, wsd)
     lr_schedule: Literal["cosine", "wsd", "constant"] = "cosine"

@@ -169,7 +169,7 @@ def test_report_draws_where_it_is_told(lfr, monkeypatch):
 
 def test_report_needs_probes(lfr, tmp_path, corpus_dir):
     """Catches: a run without probes that ends in a traceback, or in a page of nothing."""
-    RunDir(tmp_path).adopt(changed(tiny(tmp_path, corpus_dir), train__probe_blocks=0))
+    RunDir(tmp_path).save_config(changed(tiny(tmp_path, corpus_dir), train__probe_blocks=0))
     code, _, err = lfr("report", tmp_path)
     assert code == 1 and "train.probe_blocks=0" in err and "Traceback" not in err and not (tmp_path / "report").exists()
 

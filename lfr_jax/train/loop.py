@@ -44,13 +44,13 @@ def train(config: Config, quiet: bool = False) -> Result:
     """
     with contextlib.ExitStack() as stack:
         # What the run is made of. All that can be refused is refused here, before anything is compiled or written.
-        peers = stack.enter_context(cluster.joined(config.distributed))
+        peers = stack.enter_context(cluster.initialize(config.distributed))
         corpus = open_corpus(config.data)
         sched = policy.build(config.schedule, config.train.steps)
         num_steps = sched.phases[-1].stop
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         start.check(config, corpus, mesh, num_steps)
-        cluster.agree(peers, start.must_agree(config, corpus))
+        cluster.assert_equal_across_processes(peers, start.must_agree(config, corpus))
         run_dir = RunDir(config.run_dir)
         block_info = stack.enter_context(start.claim_run_dir(run_dir, config, corpus, sched, peers))
         stack.enter_context(jax.set_mesh(mesh))
@@ -104,14 +104,14 @@ def train(config: Config, quiet: bool = False) -> Result:
                         score_step, state.params, corpus.valid, per_domain, score_batch_size, mesh, advance=advance
                     )
             tracker.evaluation(step, losses)
-            run_dir.publish()
+            run_dir.upload()
             return losses
 
         def save() -> None:
             """Starts to write a checkpoint; the next steps run meanwhile."""
             # All metrics are read first: a loss that is not finite ends the run here, and its params are not saved.
             tracker.flush()
-            run_dir.publish()
+            run_dir.upload()
             meta = {"fingerprint": corpus.fingerprint, "seconds": clock.seconds, "spent": spent}
             checkpoints.save(state, meta)
 
@@ -128,7 +128,7 @@ def train(config: Config, quiet: bool = False) -> Result:
                 clock.credit(meta["seconds"])
             step = int(state.step)
             # The tables may be ahead of the checkpoint, as a kill may come between two: what follows it goes.
-            run_dir.fetch()
+            run_dir.download()
             tracker.rewind(step)
             probes.rewind(step)
             probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
@@ -160,7 +160,8 @@ def train(config: Config, quiet: bool = False) -> Result:
             # Plan: the order of the phase's data follows from the rates, the seed and the phase alone. So a run that
             # was interrupted plans the same again, and goes on at the step where it stopped.
             rates_N = np.asarray(sched.rates(state.schedule))
-            cluster.agree(peers, {f"the digest of the rates of {phase.name}": f"{zlib.crc32(rates_N):08x}"})
+            digest = f"{zlib.crc32(rates_N):08x}"
+            cluster.assert_equal_across_processes(peers, {f"the digest of the rates of {phase.name}": digest})
             tracker.phase(phase, rates_N > 0, corpus.train)
             probes.enter(phase, rates_N)
             plan = phase_batches(

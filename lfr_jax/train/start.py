@@ -21,7 +21,7 @@ from lfr_jax.train import block_info, optimizer
 def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: int) -> None:
     """Refuses settings that do not fit together, before anything is compiled or written."""
     decoder.abstract(config.model, mesh)
-    optimizer.learning_rate(config.optimizer, num_steps)
+    optimizer.make_optimizer(config.optimizer, num_steps)
     train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
     ids = corpus.tokenizer.vocab_size
     if config.model.vocab_size < ids:
@@ -72,10 +72,10 @@ def claim_run_dir(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, 
             info = block_info.load_or_compute(run.path, config, corpus.train)
             block_info.check(sched, info)
             held.enter_context(run.lock())
-            run.adopt(config)
+            run.save_config(config)
             block_info.save(run.folder, info)
             corpus.tokenizer.save(run.folder / "tokenizer")
-            run.publish()
+            run.upload()
         # A network file system may go on not to see what a host has looked for too early.
         last, *_ = peers.gather(latest_step(run.path / "checkpoints") if peers.first else None)
         if not peers.first:

@@ -172,16 +172,16 @@ def test_one_host_of_several_does_not_wait_for_ever(config_file, port, tmp_path)
 
 def test_slurm_is_detected(monkeypatch):
     """Catches: settings that JAX finds but that are not used; a cluster of one; a command for one run by several."""
-    assert cluster.found(DistributedConfig()) is None
+    assert cluster.detect_cluster(DistributedConfig()) is None
     for name, value in slurm(process=2, count=4, port=1234).items():
         monkeypatch.setenv(name, value)
-    assert cluster.found(DistributedConfig()) == ("localhost:1234", 4, 2, [2])
-    assert cluster.found(DistributedConfig(num_processes=1)) is None
+    assert cluster.detect_cluster(DistributedConfig()) == ("localhost:1234", 4, 2, [2])
+    assert cluster.detect_cluster(DistributedConfig(num_processes=1)) is None
     with pytest.raises(ValueError, match="`lfr score` is for one process, and this is process 2 of 4"):
-        cluster.refuse_many("lfr score")
+        cluster.require_one_process("lfr score")
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    assert cluster.found(DistributedConfig()) is None
-    cluster.refuse_many("lfr score")
+    assert cluster.detect_cluster(DistributedConfig()) is None
+    cluster.require_one_process("lfr score")
 
 
 @pytest.mark.parametrize(
@@ -197,22 +197,22 @@ def test_slurm_is_detected(monkeypatch):
 def test_a_cluster_is_given_whole(given, message):
     """Catches: waiting for JAX to guess the rest."""
     with pytest.raises(ValueError, match=message):
-        cluster.found(DistributedConfig(**given))
+        cluster.detect_cluster(DistributedConfig(**given))
 
 
 def test_a_process_that_has_computed_cannot_join():
     """Catches: waiting for others first, and failing then."""
     jax.devices()
-    with pytest.raises(ValueError, match="a process joins others before it first uses JAX"):
-        with cluster.joined(DistributedConfig("127.0.0.1:1", 2, 0)):
+    with pytest.raises(ValueError, match="processes must connect before JAX is first used"):
+        with cluster.initialize(DistributedConfig("127.0.0.1:1", 2, 0)):
             pass
 
 
 def test_one_alone_joins_nobody():
     """Catches: a wait, or another code path, where there is one process."""
-    with cluster.joined(DistributedConfig()) as peers:
+    with cluster.initialize(DistributedConfig()) as peers:
         assert peers.count == 1 and Peers.current is None
-        cluster.agree(peers, {"a": 1})
+        cluster.assert_equal_across_processes(peers, {"a": 1})
 
 
 def test_importing_leaves_the_backend_alone():

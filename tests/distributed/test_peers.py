@@ -7,7 +7,7 @@ import sys
 import pytest
 from running import PATIENCE, held_port
 
-from lfr_jax.distributed.peers import Peers, meet, who
+from lfr_jax.distributed.peers import Peers, connect, log_prefix
 
 # What a process does: it meets the others, exchanges a value with them, and follows its order.
 PROCESS = """
@@ -19,7 +19,8 @@ timeout = {"hurry": 1, "hurry together": 5}.get(order, 300)
 print("here", flush=True)
 sys.stdin.readline()  # all are here: from now on time counts
 try:
-    met = peers.meet(address, count, process, timeout, silence=8.0 if order in ("hang", "watch") else 300.0)
+    silence = 8.0 if order in ("hang", "watch") else 300.0
+    met = peers.connect(address, count, process, timeout, heartbeat_timeout=silence)
 except (OSError, ValueError) as error:
     sys.exit(f"{type(error).__name__}: {error}")
 print(met.gather({"from": process}), met.gather([process]), flush=True)
@@ -28,11 +29,11 @@ if order == "die":
 elif order == "hang":
     os.kill(os.getpid(), signal.SIGSTOP)
 elif order == "fail":
-    met.stop("no more")
+    met.abort("no more")
     sys.exit("no more")
 elif order == "leave":
     met.gather()
-    met.leave()
+    met.disconnect()
     time.sleep(0.2 * process)  # so that connections close while others are still there
     sys.exit(0)
 time.sleep(600)
@@ -159,11 +160,11 @@ except ConnectionResetError:
 
 def test_one_alone_has_no_peers():
     """Catches: a name, a thread or a wait where there is nobody."""
-    assert (Peers().gather("mine"), Peers().first, who()) == (["mine"], True, "")
+    assert (Peers().gather("mine"), Peers().first, log_prefix()) == (["mine"], True, "")
 
 
 @pytest.mark.parametrize("address", ["", "10.0.0.1", ":80", "host:", "host:port"])
 def test_an_address_has_a_host_and_a_port(address):
     """Catches: an error from deep within."""
     with pytest.raises(ValueError, match="found the coordinator's address .*, expected HOST:PORT"):
-        meet(address, 2, 1, 1.0, 1.0)
+        connect(address, 2, 1, 1.0, 1.0)
