@@ -12,6 +12,7 @@ import tqdm
 from lfr_jax.prepare.clean import ngrams
 from lfr_jax.prepare.clean.kept import Kept, Sides
 from lfr_jax.prepare.spool import begin_worker
+from lfr_jax.schedule import mix64
 
 PERMUTATIONS = 128  # numbers in a signature, of 4 bytes each
 WEIGHTS = 0.02, 0.98  # of false candidates, which are looked at again, and of missed ones, which are lost
@@ -170,7 +171,7 @@ def buckets(signature_DxP: np.ndarray, bands: int, rows: int, has_grams_D: np.nd
     """Documents, rising, whose signatures agree in all rows of a band: two or more each time."""
     for band in range(bands):
         columns = signature_DxP[:, band * rows : (band + 1) * rows].T
-        key_D = ngrams.folded(map(ngrams.mixed, columns))
+        key_D = ngrams.folded(map(mix64, columns))
         order = np.argsort(key_D, kind="stable")
         order = order[has_grams_D[order]]
         (begin,) = np.nonzero(np.append(True, np.diff(key_D[order]) != 0)[: len(order)])
