@@ -267,7 +267,7 @@ def test_an_error_is_not_hidden_by_the_copying_after_it(bucket, url, monkeypatch
 
 def test_a_trainer_lets_go_of_what_it_holds_alone(bucket, url, monkeypatch):
     """Catches: the lock of the newer trainer, that came while the older one copied its last files, taken away."""
-    real = mirror.copy
+    real = mirror.upload_files
 
     def copy(*args):
         real(*args)
