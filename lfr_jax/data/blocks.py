@@ -41,7 +41,7 @@ class Blocks:
         return np.repeat(domain_S, self.blocks_S)
 
     @property
-    def cut(self) -> dict[str, int | str]:
+    def settings(self) -> dict[str, int | str]:
         """The settings by which the blocks were cut: blocks of one store with equal ones are the same."""
         return {"seq_len": self.seq_len}
 
@@ -67,7 +67,7 @@ class Blocks:
         """The blocks `ids`, parted by length: each length that is among them, and its places in `ids`."""
         return [(self.seq_len, slice(None))]
 
-    def rows(self, ids: np.ndarray) -> np.ndarray:
+    def tokens(self, ids: np.ndarray) -> np.ndarray:
         """The tokens int32[B, T+1] of the blocks `ids` [B]; the id −1 gives a row of −1.
 
         Raises:

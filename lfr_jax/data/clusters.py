@@ -13,7 +13,7 @@ SAMPLE = 64  # blocks for each cluster, from which the centres come
 ROWS = 256  # blocks at once
 
 
-def clusters(blocks: Blocks, num_clusters: int, seed: int) -> np.ndarray:
+def cluster_blocks(blocks: Blocks, num_clusters: int, seed: int) -> np.ndarray:
     r"""Numbers each block with its cluster: blocks that use the same tokens about equally often.
 
     With $n_v$ the number of tokens in the block whose id is v modulo 4,096, T their sum, and R a
@@ -65,7 +65,7 @@ def points(blocks: Blocks, ids: np.ndarray, projection: np.ndarray) -> np.ndarra
     """float32[B, WIDTH]: where the blocks `ids` lie."""
     points_BxP = np.empty((len(ids), WIDTH), np.float32)
     for length, some in blocks.by_length(ids):
-        tokens_BxT = blocks.rows(ids[some])[:, :-1]
+        tokens_BxT = blocks.tokens(ids[some])[:, :-1]
         rows = len(tokens_BxT)
         real_BxT = tokens_BxT >= 0  # not padding
         buckets_BxT = tokens_BxT % BUCKETS + BUCKETS * np.arange(rows)[:, None]

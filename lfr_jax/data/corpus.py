@@ -4,11 +4,11 @@ import warnings
 from typing import NamedTuple
 
 from lfr_jax.config import DataConfig
-from lfr_jax.data import tokenizer
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.lengths import LengthBlocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import Store, open_store
+from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.storage.paths import as_path, is_remote
 
 
@@ -17,7 +17,7 @@ class Corpus(NamedTuple):
 
     train: Blocks  # as `data.packing` says
     valid: Blocks  # always concatenated, so that runs can be compared
-    tokenizer: tokenizer.Tokenizer
+    tokenizer: Tokenizer
     fingerprint: str  # of the training store: a run belongs to one
 
 
@@ -40,14 +40,14 @@ def open_corpus(data: DataConfig) -> Corpus:
             f"or from the text that Python carries with `lfr prepare --out {folder} --train-tokenizer --embedded`"
         )
     train, valid = (open_store(path / side, data.cache) for side in ("train", "valid"))
-    words = tokenizer.load(path / "tokenizer")
+    tokenizer = load_tokenizer(path / "tokenizer")
     for store in (train, valid):
-        if words.digest != store.tokenizer_digest:
+        if tokenizer.digest != store.tokenizer_digest:
             raise ValueError(
-                f"the tokenizer in {path / 'tokenizer'} (sha256 {words.digest[:12]}…) did not make the tokens in "
+                f"the tokenizer in {path / 'tokenizer'} (sha256 {tokenizer.digest[:12]}…) did not make the tokens in "
                 f"{store.path} (made by {store.tokenizer_digest[:12]}…); put the right one back, or prepare again"
             )
-    corpus = Corpus(training_blocks(train, data), Blocks(valid, seq_len), words, train.fingerprint)
+    corpus = Corpus(training_blocks(train, data), Blocks(valid, seq_len), tokenizer, train.fingerprint)
     warn_of_short_sources(corpus.train, "trained on")
     warn_of_short_sources(corpus.valid, "measured")
     return corpus

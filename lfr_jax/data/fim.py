@@ -63,12 +63,12 @@ class FillInTheMiddle(NamedTuple):
         return arranged(tokens_RxT1, *(array_D[chosen_D] for array_D in texts), self.sentinels)
 
 
-def transform(data: DataConfig, words: Tokenizer, seed: int, phase: int) -> FillInTheMiddle | None:
+def transform(data: DataConfig, tokenizer: Tokenizer, seed: int, phase: int) -> FillInTheMiddle | None:
     """What a run's settings ask for in its phase number `phase`; None if nothing is to be changed."""
     if not data.fim_rate:
         return None
-    ids = sentinels(words.vocab_size)
-    return FillInTheMiddle(data.fim_rate, data.fim_spm_rate, ids, words.eos_id, seed, phase)
+    ids = sentinels(tokenizer.vocab_size)
+    return FillInTheMiddle(data.fim_rate, data.fim_spm_rate, ids, tokenizer.eos_id, seed, phase)
 
 
 def arranged(tokens_RxT1, start_D, text_D, head_D, tail_D, sentinels: Sentinels) -> np.ndarray:

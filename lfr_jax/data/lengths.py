@@ -43,7 +43,7 @@ class LengthBlocks(Blocks):
             )
         self.store, self.seq_len, self.shortest, self.domains = store, seq_len, shortest, store.domains
         self.lengths = tuple(seq_len >> g for g in range((seq_len // shortest).bit_length()))  # of bucket 0, 1, ...
-        count_D = np.diff(store.doc_starts, append=store.card["tokens"])
+        count_D = np.diff(store.doc_starts, append=store.card.tokens)
         blocks_D = count_D // seq_len + np.bitwise_count(count_D % seq_len // shortest)
         ends_D1 = np.append(0, np.cumsum(blocks_D))
         self.first_D = ends_D1[:-1].astype(np.uint32)  # first block
@@ -65,11 +65,11 @@ class LengthBlocks(Blocks):
         bucket_N = np.empty(self.num_blocks, np.int8)
         for first in range(0, self.num_blocks, AT_ONCE):
             ids = np.arange(first, min(first + AT_ONCE, self.num_blocks))
-            _, _, bucket_N[ids] = self.located(ids)
+            _, _, bucket_N[ids] = self.locate(ids)
         return bucket_N
 
     @property
-    def cut(self) -> dict[str, int | str]:
+    def settings(self) -> dict[str, int | str]:
         return {"seq_len": self.seq_len, "packing": "by_length", "shortest": self.shortest}
 
     @property
@@ -78,7 +78,7 @@ class LengthBlocks(Blocks):
 
     def summary(self) -> str:
         """How the tokens of the store are spread over the lengths, and how many are left out."""
-        total = self.store.card["tokens"]
+        total = self.store.card.tokens
         shares = "  ".join(f"{T} {100 * n * T / total:.1f} %" for T, n in self.count_by_length.items())
         return f"tokens in blocks of  {shares}  left out {100 * (1 - self.num_tokens / total):.1f} %"
 
@@ -94,7 +94,7 @@ class LengthBlocks(Blocks):
         places = [np.flatnonzero(bucket_B == g) for g in range(len(self.lengths))]
         return [(length, some) for length, some in zip(self.lengths, places) if len(some)]
 
-    def rows(self, ids: np.ndarray) -> np.ndarray:
+    def tokens(self, ids: np.ndarray) -> np.ndarray:
         """The tokens int32[B, T+1] of the blocks `ids` [B], all of one length T; the id −1 gives a row of −1.
 
         Raises:
@@ -102,7 +102,7 @@ class LengthBlocks(Blocks):
           ValueError: the blocks have several lengths, or all ids are −1.
         """
         ids_B = self.checked(ids)
-        start_R, place_R, bucket_R = self.located(ids_B[ids_B >= 0])
+        start_R, place_R, bucket_R = self.locate(ids_B[ids_B >= 0])
         lengths = [self.lengths[g] for g in np.unique(bucket_R)]
         if len(lengths) != 1:
             raise ValueError(f"found blocks of lengths {lengths}, expected blocks of one length, and at least one")
@@ -116,11 +116,11 @@ class LengthBlocks(Blocks):
         tokens_BxT1[ids_B >= 0] = tokens_RxT1
         return tokens_BxT1
 
-    def located(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def locate(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The first token of each block (not of padding), its place in the document, and its bucket."""
         starts = self.store.doc_starts
         doc_B = np.searchsorted(self.first_D, ids.astype(np.uint32), side="right") - 1
-        ends_B = np.where(doc_B + 1 < len(starts), starts.take(doc_B + 1, mode="clip"), self.store.card["tokens"])
+        ends_B = np.where(doc_B + 1 < len(starts), starts.take(doc_B + 1, mode="clip"), self.store.card.tokens)
         count_B = ends_B - starts[doc_B]
         number_B = ids - self.first_D[doc_B]
         place_B, bucket_B = number_B * self.seq_len, np.zeros(len(ids), np.int8)

@@ -34,14 +34,14 @@ class PackedBlocks(Blocks):
         bounds_S1 = np.searchsorted(store.doc_starts, np.append(0, np.cumsum(self.count_S)))  # documents
         number = np.min_scalar_type(len(store.doc_starts))  # the type of a document's number
 
-        targets_D = np.diff(store.doc_starts, append=store.card["tokens"]) - 1
+        targets_D = np.diff(store.doc_starts, append=store.card.tokens) - 1
         self.long_L = np.flatnonzero(targets_D >= seq_len).astype(number)  # documents that fill rows
         self.full_L1 = np.append(0, np.cumsum(targets_D[self.long_L] // seq_len))  # full rows before each of them
         self.full_S1 = self.full_L1[np.searchsorted(self.long_L, bounds_S1)]
         rest_D = (targets_D % seq_len).astype(np.min_scalar_type(seq_len + 1))
         del targets_D  # 8 bytes a document
 
-        shared_S = [share(rest_D[first:stop], seq_len + 1) for first, stop in zip(bounds_S1, bounds_S1[1:])]
+        shared_S = [pack_rests(rest_D[first:stop], seq_len + 1) for first, stop in zip(bounds_S1, bounds_S1[1:])]
         documents_S = [(first + order_P).astype(number) for first, (order_P, _) in zip(bounds_S1, shared_S)]
         self.document_P = np.concatenate(documents_S)  # that each piece is of, row after row
         pieces_R = np.concatenate([pieces_R for _, pieces_R in shared_S])
@@ -58,7 +58,7 @@ class PackedBlocks(Blocks):
         self.padding = 1 - tokens / (self.num_blocks * (seq_len + 1))  # share of the rows' places
 
     @property
-    def cut(self) -> dict[str, int | str]:
+    def settings(self) -> dict[str, int | str]:
         return {"seq_len": self.seq_len, "packing": "best_fit"}
 
     @property
@@ -69,8 +69,8 @@ class PackedBlocks(Blocks):
         """How much of the blocks is padding, and how many documents are cut: here, and if they were concatenated."""
         store, whole = self.store, self.seq_len + 1
         first_S = np.array([source.first for source in store.sources])
-        documents_S = np.diff(np.searchsorted(store.doc_starts, np.append(first_S, store.card["tokens"])))
-        length_D = np.diff(store.doc_starts, append=store.card["tokens"])
+        documents_S = np.diff(np.searchsorted(store.doc_starts, np.append(first_S, store.card.tokens)))
+        length_D = np.diff(store.doc_starts, append=store.card.tokens)
         begin_D = (store.doc_starts - np.repeat(first_S, documents_S)) % self.seq_len  # in a concatenated block
         here, concatenated = np.mean(length_D > whole), np.mean(begin_D + length_D > whole)
         return (
@@ -78,7 +78,7 @@ class PackedBlocks(Blocks):
             f"(concatenated: {100 * concatenated:.1f} %)"
         )
 
-    def rows(self, ids: np.ndarray) -> np.ndarray:
+    def tokens(self, ids: np.ndarray) -> np.ndarray:
         """As of `Blocks`; −1 fills a row up."""
         ids_B = self.checked(ids)
         tokens_BxT1 = np.full((len(ids_B), self.seq_len + 1), -1, np.int32)
@@ -102,19 +102,19 @@ class PackedBlocks(Blocks):
         pieces_R = self.piece_R1[number_R + 1] - self.piece_R1[number_R]
         document_P = self.document_P[ranges(self.piece_R1[number_R], pieces_R)].astype(np.int64)
         stop_P = self.store.doc_starts.take(document_P + 1, mode="clip")
-        stop_P[document_P + 1 == len(self.store.doc_starts)] = self.store.card["tokens"]
+        stop_P[document_P + 1 == len(self.store.doc_starts)] = self.store.card.tokens
         length_P = (stop_P - self.store.doc_starts[document_P] - 1) % self.seq_len + 1
         behind_P = np.cumsum(length_P)
         before_R = np.append(0, behind_P)[np.cumsum(pieces_R) - pieces_R]
         row_P = np.repeat(row_R, pieces_R)
         begin_P = row_P * (self.seq_len + 1) + behind_P - length_P - np.repeat(before_R, pieces_R)
         flat = tokens_BxT1.reshape(-1)
-        flat[ranges(begin_P, length_P)] = runs(self.store, stop_P - length_P, length_P)
+        flat[ranges(begin_P, length_P)] = read_spans(self.store, stop_P - length_P, length_P)
         last_P = begin_P + length_P - 1
         flat[last_P[:-1][row_P[1:] == row_P[:-1]]] = self.store.eos_id
 
 
-def share(rest_D: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
+def pack_rests(rest_D: np.ndarray, capacity: int) -> tuple[np.ndarray, np.ndarray]:
     """Puts the rests of documents, so many targets each, into rows: which ones, row after row; how many in each row."""
     (document_P,) = np.nonzero(rest_D)
     row_P = best_fit(rest_D[document_P] + 1, capacity)
@@ -167,7 +167,7 @@ def best_fit(length_P: np.ndarray, capacity: int) -> np.ndarray:
     return row_P
 
 
-def runs(store: Store, start_P: np.ndarray, length_P: np.ndarray) -> np.ndarray:
+def read_spans(store: Store, start_P: np.ndarray, length_P: np.ndarray) -> np.ndarray:
     """int32[sum of the lengths]: runs of tokens, one after the other.
 
     A store reads runs of equal length. So each is read as two that overlap, both as long as the largest power of two

@@ -23,7 +23,7 @@ ODDS = {
 }
 
 
-def phase_batches(
+def plan_batches(
     blocks: Blocks, rates_N: np.ndarray, num_steps: int, batch_size: int, data: DataConfig, seed: int, phase: int
 ) -> pipeline.Batches:
     r"""The batches of a phase, all of `batch_size` · `blocks.seq_len` tokens.
@@ -47,7 +47,7 @@ def phase_batches(
       ValueError: as of `schedule.plan`.
     """
     if not isinstance(blocks, LengthBlocks):
-        return pipeline.Cut(schedule.plan(rates_N, num_steps * batch_size, seed, phase), batch_size)
+        return pipeline.Batched(schedule.plan(rates_N, num_steps * batch_size, seed, phase), batch_size)
     rates_N = checked_rates(rates_N)
 
     def of(bucket: int) -> np.ndarray:
@@ -59,7 +59,7 @@ def phase_batches(
     for bucket, length in enumerate(blocks.lengths):
         steps, size = np.count_nonzero(bucket_S == bucket), batch_size * (blocks.seq_len // length)
         draws = schedule.plan(of(bucket), steps * size, key(length, seed, phase), phase) if steps else []
-        kinds.append(pipeline.Cut(draws, size))
+        kinds.append(pipeline.Batched(draws, size))
     return pipeline.Interleaved(kinds, bucket_S)
 
 

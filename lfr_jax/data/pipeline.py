@@ -26,7 +26,7 @@ class Batches(Protocol):
         """int64[B]: ids of blocks of one length; −1 is a row of padding."""
 
 
-class Cut(NamedTuple):
+class Batched(NamedTuple):
     """Draws cut into batches of one size, the last one filled up with −1.
 
     Args:
@@ -90,7 +90,7 @@ class BatchSource(NamedTuple):
         ids_B = self.batches[index]
         # The first row of a batch is never padding: beside it, rows of padding get the length of the others.
         mine = self.shards.rows(len(ids_B))
-        tokens_RxT1 = self.blocks.rows(ids_B[np.append(0, mine)])[1:]
+        tokens_RxT1 = self.blocks.tokens(ids_B[np.append(0, mine)])[1:]
         if self.transform is not None:
             tokens_RxT1 = self.transform(tokens_RxT1, index, mine)
         return {"ids": ids_B.astype(np.int32), "tokens": tokens_RxT1}
@@ -121,7 +121,7 @@ def batches(
     return iter(dataset)
 
 
-def place(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+def shard_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
     """Puts what `batches` gives on the devices, rows split over the mesh's batch axes."""
     sharding = NamedSharding(mesh, BATCH)
     ids_B, tokens_RxT1 = batch["ids"], batch["tokens"]

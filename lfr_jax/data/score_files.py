@@ -17,11 +17,11 @@ ORIGIN = re.compile(r"# store (\w+) (seq_len \d+.*) step \d+\n")
 
 def origin(blocks: Blocks, step: int) -> str:
     """The first line of a file of scores: which blocks, and under the parameters after how many steps."""
-    return f"# store {blocks.store.fingerprint} {cut_of(blocks)} step {step}\n"
+    return f"# store {blocks.store.fingerprint} {settings_text(blocks)} step {step}\n"
 
 
-def cut_of(blocks: Blocks) -> str:
-    return " ".join(f"{name} {value}" for name, value in blocks.cut.items())
+def settings_text(blocks: Blocks) -> str:
+    return " ".join(f"{name} {value}" for name, value in blocks.settings.items())
 
 
 def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
@@ -40,7 +40,7 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
     """
     path = as_path(path)
     store = blocks.store.path.parent
-    cut = {"packing": "concatenate"} | blocks.cut  # RUN may have another packing
+    cut = {"packing": "concatenate"} | blocks.settings  # RUN may have another packing
     options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in cut.items())
     remedy = f"write it with `lfr score RUN --store {store} {options} --out {path}`"
     if not exists(path):
@@ -56,10 +56,10 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
                 f"then {','.join(COLUMNS)}; {remedy}"
             )
         fingerprint, cut = first.groups()
-        if (fingerprint, cut) != (blocks.store.fingerprint, cut_of(blocks)):
+        if (fingerprint, cut) != (blocks.store.fingerprint, settings_text(blocks)):
             raise ValueError(
                 f"{path}: found losses of the store {fingerprint[:12]}… in blocks of {cut}, expected "
-                f"those of {store} ({blocks.store.fingerprint[:12]}…) in blocks of {cut_of(blocks)}; {remedy}"
+                f"those of {store} ({blocks.store.fingerprint[:12]}…) in blocks of {settings_text(blocks)}; {remedy}"
             )
         ended = ends_with_newline(here)
         loss_N = np.empty(blocks.num_blocks, np.float32)

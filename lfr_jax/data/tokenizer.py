@@ -47,7 +47,7 @@ class Tokenizer(abc.ABC):
         """The text of `ids`; broken UTF-8 becomes U+FFFD."""
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes all that `load` needs into `folder`, which is made."""
+        """Writes all that `load_tokenizer` needs into `folder`, which is made."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files.items():
@@ -260,7 +260,7 @@ class Ids(Tokenizer):
         raise ValueError("these ids were linked without a tokenizer, so they have no text: link again with one")
 
 
-def load(folder: str | os.PathLike) -> Tokenizer:
+def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
     """Reads back what `save` wrote.
 
     Raises:

@@ -27,7 +27,7 @@ class Assembled(NamedTuple):
     text_Kx2: np.ndarray  # uint64: digests of the texts that are in
 
 
-class Piece(NamedTuple):
+class LocatedRun(NamedTuple):
     """A run of one source, with where it stands."""
 
     segment: Segment
@@ -37,7 +37,7 @@ class Piece(NamedTuple):
     position: int  # of the segment's first row in the order of reading
 
 
-class Documents(NamedTuple):
+class SourceDocuments(NamedTuple):
     """The documents of a source that are not blank or broken."""
 
     number_D: np.ndarray  # int64: among all of the source
@@ -45,14 +45,14 @@ class Documents(NamedTuple):
     hash_D: np.ndarray  # uint64: of the id
 
 
-class Texts(NamedTuple):
+class SourceTexts(NamedTuple):
     """What tells which of their texts are duplicates. By itself, since it is needed for that alone."""
 
     text_Dx2: np.ndarray  # uint64: digests
     position_D: np.ndarray  # int64: in the order of reading
 
 
-def assemble(
+def assemble_stores(
     found: Iterable[Segment],
     train: StoreWriter,
     valid: StoreWriter,
@@ -69,18 +69,18 @@ def assemble(
     of a domain's only document is held out.
     """
     sources = by_source(found)
-    texts, new, documents, blank = [Texts(seen_Kx2, np.full(len(seen_Kx2), -1))], {}, {}, 0
-    for name, pieces in sources.items():
-        new[name], text, documents[name], more = whole_documents(pieces)
+    texts, new, documents, blank = [SourceTexts(seen_Kx2, np.full(len(seen_Kx2), -1))], {}, {}, 0
+    for name, runs in sources.items():
+        new[name], text, documents[name], more = usable_documents(runs)
         texts.append(text)
         blank += more
-    texts = Texts(*map(np.concatenate, zip(*texts)))
+    texts = SourceTexts(*map(np.concatenate, zip(*texts)))
     is_kept = is_first(*texts)
     text_Kx2 = texts.text_Dx2[is_kept]
     del texts
     bounds = np.cumsum([len(seen_Kx2), *(len(of_it.hash_D) for of_it in new.values())])
     for name, kept in zip(new, np.split(is_kept, bounds)[1:]):
-        new[name] = Documents(*(column[kept] for column in new[name]))
+        new[name] = SourceDocuments(*(column[kept] for column in new[name]))
     counts: tuple[dict, dict] = {}, {}
     for domain, names in itertools.groupby(sources, key=lambda name: name[0]):
         names = list(names)
@@ -99,34 +99,34 @@ def assemble(
         for name, held in zip(names, np.split(held_D, ends[:-1])):
             side_D = np.full(documents[name], -1, np.int8)
             side_D[new[name].number_D] = held
-            copy(name, sources[name], side_D, total - tail if lone else None, (train, valid))
+            copy_source(name, sources[name], side_D, total - tail if lone else None, (train, valid))
     return Assembled(*counts, sum(documents.values()), int(np.sum(~is_kept)), blank, text_Kx2)
 
 
-def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[Piece]]:
+def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[LocatedRun]]:
     """The runs of each (domain, source), in the order of reading; domains and sources sorted."""
-    sources: dict[tuple[str, str], list[Piece]] = {}
+    sources: dict[tuple[str, str], list[LocatedRun]] = {}
     position = 0
     for segment in found:
         first = 0
-        for run, start in segments.tokens(segment):
+        for run, start in segments.runs_with_offsets(segment):
             rows = segment.rows[first : first + run.rows]
             sources.setdefault((run.domain, run.source), []).append(
-                Piece(segment._replace(rows=None), run, start, rows, position)
+                LocatedRun(segment._replace(rows=None), run, start, rows, position)
             )
             first += run.rows
         position += first
     return dict(sorted(sources.items()))
 
 
-def whole_documents(pieces: list[Piece]) -> tuple[Documents, Texts, int, int]:
+def usable_documents(runs: list[LocatedRun]) -> tuple[SourceDocuments, SourceTexts, int, int]:
     """The usable documents of a source, and their texts; how many there are in all, and how many blank ones.
 
     Blank is also what a tokenizer gives no token for, such as a zero-width space: its end-of-text would stand alone.
     """
 
     def column(name: str) -> np.ndarray:
-        return np.concatenate([piece.rows[name] for piece in pieces])
+        return np.concatenate([run.rows[name] for run in runs])
 
     flags_R = column("flags")
     (start_D,) = np.nonzero(is_start(flags_R))
@@ -140,9 +140,9 @@ def whole_documents(pieces: list[Piece]) -> tuple[Documents, Texts, int, int]:
     text_Ux2 = text_Rx2[start_U]
     for i in np.flatnonzero(stop_U - start_U > 1):  # the digest of a long text is that of its pieces' digests
         text_Ux2[i] = segments.digest(text_Rx2[start_U[i] : stop_U[i]].tobytes())
-    position_R = np.concatenate([piece.rows["number"] + np.int64(piece.position) for piece in pieces])
-    usable = Documents(number_U, tokens_D[number_U], column("hash")[start_U])
-    return usable, Texts(text_Ux2, position_R[start_U]), len(start_D), int(blank_D.sum())
+    position_R = np.concatenate([run.rows["number"] + np.int64(run.position) for run in runs])
+    usable = SourceDocuments(number_U, tokens_D[number_U], column("hash")[start_U])
+    return usable, SourceTexts(text_Ux2, position_R[start_U]), len(start_D), int(blank_D.sum())
 
 
 def is_start(flags_R: np.ndarray) -> np.ndarray:
@@ -168,9 +168,9 @@ def held_out(hash_D: np.ndarray, fraction: float, both: bool) -> np.ndarray:
     return held_D
 
 
-def copy(
+def copy_source(
     name: tuple[str, str],
-    pieces: list[Piece],
+    runs: list[LocatedRun],
     side_D: np.ndarray,
     cut_at: int | None,
     writers: tuple[StoreWriter, StoreWriter],
@@ -181,10 +181,10 @@ def copy(
       side_D: which of the writers each document goes to; -1: to none.
       cut_at: so many tokens of the source's only document go to the first writer, the rest to the second.
     """
-    rows = np.concatenate([piece.rows[["tokens", "flags"]] for piece in pieces])
+    rows = np.concatenate([run.rows[["tokens", "flags"]] for run in runs])
     start_R, tokens_R = is_start(rows["flags"]), rows["tokens"].astype(np.int64)
     side_R = side_D[np.cumsum(start_R) - 1]
-    run_R = np.repeat(np.arange(len(pieces)), [len(piece.rows) for piece in pieces])
+    run_R = np.repeat(np.arange(len(runs)), [len(run.rows) for run in runs])
     if cut_at is not None and np.any(side_R >= 0):
         (of_it,) = np.nonzero(side_R >= 0)
         ends = np.cumsum(tokens_R[of_it])
@@ -197,11 +197,11 @@ def copy(
     for side, writer in enumerate(writers):
         if np.any(side_R == side):
             writer.source(name[1], name[0])
-    bounds = np.searchsorted(run_R, np.arange(len(pieces) + 1))
-    for piece, first, stop in zip(pieces, bounds, bounds[1:]):
+    bounds = np.searchsorted(run_R, np.arange(len(runs) + 1))
+    for run, first, stop in zip(runs, bounds, bounds[1:]):
         side, start, length = side_R[first:stop], start_R[first:stop], tokens_R[first:stop]
         if np.any(side >= 0):
-            tokens = segments.read(piece.segment, piece.run, piece.start)
+            tokens = segments.read_run(run.segment, run.run, run.start)
             for number, writer in enumerate(writers):
                 if np.any(mine := side == number):
                     wanted = tokens if mine.all() else tokens[np.repeat(mine, length)]

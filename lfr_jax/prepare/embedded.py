@@ -34,7 +34,7 @@ def documents() -> tuple[Document, ...]:
 
 def as_input() -> Input:
     stamp = text_source.stamp("embedded", sys.version, unicodedata.unidata_version, sysconfig.get_path("stdlib"))
-    return text_source.given(documents, stamp)
+    return text_source.from_documents(documents, stamp)
 
 
 def from_library(root: pathlib.Path) -> Iterator[Document]:

@@ -72,7 +72,7 @@ class Shard(NamedTuple):
         for index, example in enumerate(data.shard(data.num_shards, self.number)):
             where = f"Hugging Face data set {self.label!r}, split {self.split!r}, file {self.number}, example {index}"
             default = Document(f"{self.label}/{self.split}:{self.number}:{index}", "", self.label, self.label)
-            yield text_source.record(example, self.fields, where, default)
+            yield text_source.read_record(example, self.fields, where, default)
 
 
 @functools.cache

@@ -37,26 +37,28 @@ def files(paths: Iterable[pathlib.Path], fields: Fields) -> Iterator[File]:
             if not inner:
                 raise FileNotFoundError(f"{path}: found no files in it; expected text, .jsonl or .parquet files")
             for name in inner:
-                yield File(path / name, name.as_posix(), *place(path.absolute().name, name), fields)
+                yield File(path / name, name.as_posix(), *domain_and_source(path.absolute().name, name), fields)
         elif path.is_file():
-            yield File(path, path.name, stem(path), stem(path), fields)
+            yield File(path, path.name, first_name(path), first_name(path), fields)
         else:
             raise FileNotFoundError(f"{path}: found no such file or folder")
 
 
-def place(folder: str, file: pathlib.PurePath) -> tuple[str, str]:
+def domain_and_source(folder: str, file: pathlib.PurePath) -> tuple[str, str]:
     """The domain and the source of a file, by its place in the folder.
 
-    >>> place("text", pathlib.PurePath("web/cc/1.txt")), place("text", pathlib.PurePath("web/cc.jsonl.gz"))
-    (('web', 'cc'), ('web', 'cc'))
+    >>> domain_and_source("text", pathlib.PurePath("web/cc/1.txt"))
+    ('web', 'cc')
+    >>> domain_and_source("text", pathlib.PurePath("web/cc.jsonl.gz"))
+    ('web', 'cc')
     """
     domain, *inner = file.parts[:-1] or [folder]
     if inner:
         return domain, inner[0]
-    return domain, stem(file) if holds_many(file) else domain
+    return domain, first_name(file) if holds_many(file) else domain
 
 
-def stem(path: pathlib.PurePath) -> str:
+def first_name(path: pathlib.PurePath) -> str:
     return path.name.split(".")[0] or path.name
 
 

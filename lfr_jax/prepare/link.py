@@ -1,7 +1,6 @@
 """Token files of other programs as a corpus to train on, read where they lie: stores of links to them."""
 
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -11,8 +10,9 @@ import numpy as np
 import tqdm
 import tyro
 
-from lfr_jax.data import tokenizer
-from lfr_jax.data.store import FORMAT, VERSION, Source, check_ids, file_sha256, fingerprint, token_dtype
+from lfr_jax.data.store import check_ids, file_sha256, token_dtype
+from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, write_card
+from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_tokenizer
 from lfr_jax.prepare.folders import files_below
 from lfr_jax.prepare.token_formats import Layout, layout
 from lfr_jax.storage.files import complete_folder, refuse_existing, save_array
@@ -21,7 +21,7 @@ from lfr_jax.storage.token_files import Part
 CHUNK = 1 << 23  # tokens looked at together
 
 
-class Run(NamedTuple):
+class LinkedPart(NamedTuple):
     """Tokens of one file, from whole documents, that go into one store."""
 
     path: pathlib.Path
@@ -32,11 +32,11 @@ class Run(NamedTuple):
     doc_starts: np.ndarray  # int64, from the run's first token
 
 
-class Summary(NamedTuple):
+class LinkSummary(NamedTuple):
     """What was linked."""
 
-    train: list[Run]
-    valid: list[Run]
+    train: list[LinkedPart]
+    valid: list[LinkedPart]
 
     def __str__(self) -> str:
         def counts(runs):
@@ -62,7 +62,7 @@ def link_paths(
     vocab_size: int | None = None,
     eos_id: int | None = None,
     dtype: Literal["uint8", "uint16", "uint32", "int32"] | None = None,
-) -> Summary:
+) -> LinkSummary:
     """Makes a folder to train on out of existing token files, which stay where they are: nothing is copied.
 
     Args:
@@ -86,12 +86,12 @@ def link_paths(
       ValueError: not exactly one tokenizer, a broken file, or an id outside the vocabulary (naming the file).
     """
     refuse_existing(out)
-    words = chosen(gpt2, sentencepiece, saved_tokenizer, vocab_size, eos_id)
+    tokenizer = choose_tokenizer(gpt2, sentencepiece, saved_tokenizer, vocab_size, eos_id)
     with tqdm.tqdm(desc="reading", unit="B", unit_scale=True, disable=None) as bar:
-        return link(out, inputs, words, valid, valid_fraction, dtype, advance=bar.update)
+        return link_files(out, inputs, tokenizer, valid, valid_fraction, dtype, advance=bar.update)
 
 
-def chosen(gpt2, sentencepiece, saved, vocab_size, eos_id) -> tokenizer.Tokenizer:
+def choose_tokenizer(gpt2, sentencepiece, saved, vocab_size, eos_id) -> Tokenizer:
     """The one tokenizer that the options name."""
     options = {"--gpt2": gpt2, "--sentencepiece": sentencepiece, "--saved-tokenizer": saved, "--vocab-size": vocab_size}
     named = [name for name, value in options.items() if value is not None]
@@ -102,21 +102,21 @@ def chosen(gpt2, sentencepiece, saved, vocab_size, eos_id) -> tokenizer.Tokenize
             "what made the tokens, or how many ids there are"
         )
     if gpt2 is not None:
-        return tokenizer.Gpt2Bpe(pathlib.Path(gpt2) / "encoder.json", pathlib.Path(gpt2) / "vocab.bpe")
+        return Gpt2Bpe(pathlib.Path(gpt2) / "encoder.json", pathlib.Path(gpt2) / "vocab.bpe")
     if sentencepiece is not None:
-        return tokenizer.SentencePiece(sentencepiece)
-    return tokenizer.load(saved) if saved is not None else tokenizer.Ids(vocab_size, eos_id)
+        return SentencePiece(sentencepiece)
+    return load_tokenizer(saved) if saved is not None else Ids(vocab_size, eos_id)
 
 
-def link(
+def link_files(
     out: str | os.PathLike,
     inputs: Sequence[str | os.PathLike],
-    words: tokenizer.Tokenizer,
+    tokenizer: Tokenizer,
     valid: Sequence[str | os.PathLike] = (),
     valid_fraction: float = 0.02,
     dtype: str | None = None,
     advance: Callable[[int], None] = lambda n: None,
-) -> Summary:
+) -> LinkSummary:
     """Writes `out`: two stores whose token files are symbolic links, and their tokenizer. Whole or not at all.
 
     Every byte is read once: so each id is known to be in the vocabulary, the store's fingerprint
@@ -128,22 +128,22 @@ def link(
     """
     if not 0 < valid_fraction < 1:
         raise ValueError(f"found valid_fraction={valid_fraction}, expected more than 0 and less than 1")
-    raw_dtype = np.dtype(dtype or token_dtype(words.vocab_size)).str
+    raw_dtype = np.dtype(dtype or token_dtype(tokenizer.vocab_size)).str
     if not inputs:
         raise ValueError("found no input; expected token files, or folders of them")
-    train = [whole(*file, raw_dtype, words, advance) for file in listed(inputs)]
-    held_out = [whole(*file, raw_dtype, words, advance) for file in listed(valid)]
+    train = [read_file(*file, raw_dtype, tokenizer, advance) for file in list_token_files(inputs)]
+    held_out = [read_file(*file, raw_dtype, tokenizer, advance) for file in list_token_files(valid)]
     if not held_out:
-        pairs = [split(run, valid_fraction) for run in train]
+        pairs = [split_off_tail(run, valid_fraction) for run in train]
         train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     with complete_folder(out) as folder:
-        write_links(folder / "train", train, words)
-        write_links(folder / "valid", held_out, words)
-        words.save(folder / "tokenizer")
-    return Summary(train, held_out)
+        write_links(folder / "train", train, tokenizer)
+        write_links(folder / "valid", held_out, tokenizer)
+        tokenizer.save(folder / "tokenizer")
+    return LinkSummary(train, held_out)
 
 
-def listed(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, str, str]]:
+def list_token_files(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, str, str]]:
     """The token files at `paths` and in folders there, names and domains; of folders as `files_below` finds them."""
     files = []
     for path in map(pathlib.Path, paths):
@@ -161,18 +161,18 @@ def listed(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, str, 
     return files
 
 
-def whole(path: pathlib.Path, name: str, domain: str, raw_dtype: str, words: tokenizer.Tokenizer, advance) -> Run:
+def read_file(path: pathlib.Path, name: str, domain: str, raw_dtype: str, tokenizer: Tokenizer, advance) -> LinkedPart:
     """A whole file as a run."""
     found = layout(path, raw_dtype)
-    sha256, ends = scan(path, found, words, advance)
+    sha256, ends = scan_tokens(path, found, tokenizer, advance)
     if found.doc_starts is None:
         starts = np.concatenate([[0], ends[ends < found.tokens]])
     else:
         starts = found.doc_starts
-    return Run(path.absolute(), name, domain, sha256, Part("", found.dtype, found.offset, found.tokens), starts)
+    return LinkedPart(path.absolute(), name, domain, sha256, Part("", found.dtype, found.offset, found.tokens), starts)
 
 
-def scan(path: pathlib.Path, found: Layout, words: tokenizer.Tokenizer, advance) -> tuple[str, np.ndarray]:
+def scan_tokens(path: pathlib.Path, found: Layout, tokenizer: Tokenizer, advance) -> tuple[str, np.ndarray]:
     """Reads a file once: its sha256, and int64[documents], the positions after each end-of-text."""
     sha256, ends, position = hashlib.sha256(), [np.zeros(0, np.int64)], 0
     with open(path, "rb") as file:
@@ -181,18 +181,18 @@ def scan(path: pathlib.Path, found: Layout, words: tokenizer.Tokenizer, advance)
             sha256.update(raw)
             tokens = np.frombuffer(raw, found.dtype)
             try:
-                check_ids(tokens, words.vocab_size)
+                check_ids(tokens, tokenizer.vocab_size)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}; or they are not of type {found.dtype} (--dtype)") from None
             if found.dtype == "<u2" and len(tokens) > 1000 and not tokens[1::2].any():
                 raise ValueError(f"{path}: every second token is 0: these are uint32, not uint16; say --dtype uint32")
-            ends.append(np.flatnonzero(tokens == words.eos_id) + (position + 1))
+            ends.append(np.flatnonzero(tokens == tokenizer.eos_id) + (position + 1))
             position += len(tokens)
             advance(len(raw))
     return sha256.hexdigest(), np.concatenate(ends)
 
 
-def split(run: Run, fraction: float) -> tuple[Run, Run]:
+def split_off_tail(run: LinkedPart, fraction: float) -> tuple[LinkedPart, LinkedPart]:
     """A run and its tail: the whole documents within the last `fraction` of its tokens, or, if the last document is
     longer than that, so much of its end."""
     part, starts = run.part, run.doc_starts
@@ -209,31 +209,23 @@ def split(run: Run, fraction: float) -> tuple[Run, Run]:
     )
 
 
-def write_links(folder: pathlib.Path, runs: list[Run], words: tokenizer.Tokenizer) -> None:
+def write_links(folder: pathlib.Path, runs: list[LinkedPart], tokenizer: Tokenizer) -> None:
     """Writes a store: a link to each file, where documents start, and the card."""
     folder.mkdir()
     total, files, parts, sources, starts = 0, {}, [], [], []
     for number, run in enumerate(runs):
         name = f"tokens-{number:05}.bin"
         (folder / name).symlink_to(run.path)
-        files[name] = {"bytes": run.path.stat().st_size, "sha256": run.sha256}
-        parts.append(run.part._replace(file=name)._asdict())
-        sources.append(Source(run.name, run.domain, total, run.part.tokens)._asdict())
+        files[name] = FileContent(run.path.stat().st_size, run.sha256)
+        parts.append(run.part._replace(file=name))
+        sources.append(Source(run.name, run.domain, total, run.part.tokens))
         starts.append(total + run.doc_starts)
         total += run.part.tokens
     save_array(folder / "docs.npy", np.concatenate(starts).astype(np.int64))
-    files["docs.npy"] = {"bytes": (folder / "docs.npy").stat().st_size, "sha256": file_sha256(folder / "docs.npy")}
-    card = {
-        "format": FORMAT,
-        "version": VERSION,
-        "vocab_size": words.vocab_size,
-        "eos_id": words.eos_id,
-        "tokenizer": {"kind": words.kind, "digest": words.digest},
-        "tokens": total,
-        "documents": sum(map(len, starts)),
-        "sources": sources,
-        "parts": parts,
-        "files": files,
-    }
-    card["fingerprint"] = fingerprint(card)
-    (folder / "store.json").write_text(json.dumps(card, indent=1) + "\n")
+    files["docs.npy"] = FileContent((folder / "docs.npy").stat().st_size, file_sha256(folder / "docs.npy"))
+    made_by = TokenizerId(tokenizer.kind, tokenizer.digest)
+    documents = sum(map(len, starts))
+    card = StoreCard(
+        tokenizer.vocab_size, tokenizer.eos_id, made_by, total, documents, tuple(sources), tuple(parts), files
+    )
+    write_card(card, folder)

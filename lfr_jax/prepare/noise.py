@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 
 from lfr_jax.config import DataConfig
+from lfr_jax.data import store_card
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import Corpus, open_corpus
 from lfr_jax.data.store import Store
@@ -32,7 +33,7 @@ ROWS = 256  # blocks in memory at once
 DUMP_BYTES = 4096  # of random bytes in one hex dump
 
 
-def noise(
+def add_noise(
     prepared: tyro.conf.Positional[str],
     *,
     out: str,
@@ -63,18 +64,18 @@ def noise(
     """
     with complete_folder(out) as folder:
         clean = open_corpus(DataConfig(store=str(on_this_machine(prepared)), seq_len=seq_len))
-        check(clean, share, kinds, foreign, copies)
+        refuse_bad_noise(clean, share, kinds, foreign, copies)
         sizes = blocks_of_each(clean.train.num_blocks, share, kinds)
-        streams = {kind: stream(kind, clean, foreign, -(-sizes[kind] // copies), seed) for kind in kinds}
-        words, store = clean.tokenizer, clean.train.store
-        facts = words.vocab_size, words.eos_id, words.kind, words.digest
+        streams = {kind: noise_tokens(kind, clean, foreign, -(-sizes[kind] // copies), seed) for kind in kinds}
+        tokenizer, store = clean.tokenizer, clean.train.store
+        facts = tokenizer.vocab_size, tokenizer.eos_id, tokenizer.kind, tokenizer.digest
         with write_store(folder / "train", *facts, after=store) as writer:
             for kind in kinds:
                 writer.source(kind, PREFIX + kind)
                 # Blocks share their ends: the last target of one is the first input of the next.
-                fill(writer, streams[kind], sizes[kind] * seq_len + 1, kind, words.eos_id)
+                append_tokens(writer, streams[kind], sizes[kind] * seq_len + 1, kind, tokenizer.eos_id)
         copy_store(clean.valid.store, folder / "valid")
-        words.save(folder / "tokenizer")
+        tokenizer.save(folder / "tokenizer")
         card = {
             "noise_in": store.fingerprint,
             "share": share,
@@ -91,7 +92,9 @@ def noise(
     print("\n".join(f"{name:<20}{n:>14,} blocks{n / total:>8.1%}" for name, n in rows.items()))
 
 
-def check(clean: Corpus, share: float, kinds: tuple[Kind, ...], foreign: tuple[str, ...], copies: int) -> None:
+def refuse_bad_noise(
+    clean: Corpus, share: float, kinds: tuple[Kind, ...], foreign: tuple[str, ...], copies: int
+) -> None:
     """Refuses what cannot be made, before anything is written."""
     where = clean.train.store.path.parent
     if not 0 < share < 1:
@@ -127,10 +130,10 @@ def blocks_of_each(clean: int, share: float, kinds: tuple[Kind, ...]) -> dict[Ki
             f"found --share {share} of {clean:,} blocks and {len(kinds)} kinds, which makes {total} junk blocks; "
             "expected one of each kind at least: raise the share, or shorten --seq-len"
         )
-    return dict(zip(kinds, text_source.spread(total, len(kinds))))
+    return dict(zip(kinds, text_source.split_evenly(total, len(kinds))))
 
 
-def stream(kind: Kind, clean: Corpus, foreign: tuple[str, ...], distinct: int, seed: int) -> Iterator[np.ndarray]:
+def noise_tokens(kind: Kind, clean: Corpus, foreign: tuple[str, ...], distinct: int, seed: int) -> Iterator[np.ndarray]:
     """Tokens of a kind, some at a time, without end but for foreign text."""
     rng = np.random.default_rng((seed, KINDS.index(kind)))
     if kind == "shuffled":
@@ -145,7 +148,7 @@ def stream(kind: Kind, clean: Corpus, foreign: tuple[str, ...], distinct: int, s
 def shuffled(blocks: Blocks, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Blocks chosen at random, the tokens of each in random order: words as frequent as they are, and no order."""
     while True:
-        inputs_BxT = blocks.rows(rng.integers(blocks.num_blocks, size=ROWS))[:, :-1]
+        inputs_BxT = blocks.tokens(rng.integers(blocks.num_blocks, size=ROWS))[:, :-1]
         yield rng.permuted(inputs_BxT, axis=1).ravel()
 
 
@@ -154,7 +157,7 @@ def duplicated(blocks: Blocks, distinct: int, rng: np.random.Generator) -> Itera
     chosen = rng.choice(blocks.num_blocks, min(distinct, blocks.num_blocks), replace=False)
     while True:
         for start in range(0, len(chosen), ROWS):
-            yield blocks.rows(chosen[start : start + ROWS])[:, :-1].ravel()
+            yield blocks.tokens(chosen[start : start + ROWS])[:, :-1].ravel()
 
 
 def hex_dumps(rng: np.random.Generator) -> Iterator[Document]:
@@ -165,14 +168,14 @@ def hex_dumps(rng: np.random.Generator) -> Iterator[Document]:
         yield Document("", "".join(lines), "", "")
 
 
-def encoded(documents: Iterator[Document], words: Tokenizer) -> Iterator[np.ndarray]:
+def encoded(documents: Iterator[Document], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
     """The tokens of documents, each with its end-of-text; those that cannot be read are left out."""
     readable = (document for document in documents if not document.problem)
-    for batch in text_source.batches(text_source.pieces(readable), text_source.CHUNK_BYTES):
-        yield np.concatenate(segments.encode(batch.given, words))
+    for batch in text_source.memory_chunks(text_source.cut_long_documents(readable), text_source.CHUNK_BYTES):
+        yield np.concatenate(segments.encode_documents(batch.items, tokenizer))
 
 
-def fill(writer: StoreWriter, tokens: Iterator[np.ndarray], total: int, kind: Kind, eos_id: int) -> None:
+def append_tokens(writer: StoreWriter, tokens: Iterator[np.ndarray], total: int, kind: Kind, eos_id: int) -> None:
     """Appends the first `total` tokens of a stream. A document ends where there is an end-of-text."""
     missing, goes_on = total, False
     for some in tokens:
@@ -191,7 +194,7 @@ def copy_store(store: Store, path: str | os.PathLike) -> None:
     """Copies a store byte by byte; the links of a linked one lead to the same files."""
     path = pathlib.Path(path)
     path.mkdir()
-    for name in (*store.card["files"], "store.json"):
+    for name in (*store.card.files, store_card.FILE):
         file = store.path / name
         if file.is_symlink():
             (path / name).symlink_to(file.resolve())

@@ -35,7 +35,7 @@ class RowGroup(NamedTuple):
                 for row in pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist():
                     number = next(numbers)
                     default = file.document._replace(id=f"{file.name}:{number}")
-                    yield text_source.record(row, file.fields, f"{file.path}, row {number}", default)
+                    yield text_source.read_record(row, file.fields, f"{file.path}, row {number}", default)
 
 
 def opened(file: File):
@@ -70,6 +70,6 @@ def chunks(file: File) -> Iterator[RowGroup]:
             )
         counts = [table.metadata.row_group(number).num_rows for number in range(table.num_row_groups)]
     firsts = [0, *itertools.accumulate(counts)]
-    sizes = text_source.spread(file.path.stat().st_size, len(counts))
+    sizes = text_source.split_evenly(file.path.stat().st_size, len(counts))
     for number, (first, size) in enumerate(zip(firsts, sizes)):
         yield RowGroup(file, number, first, size)

@@ -13,14 +13,13 @@ import numpy as np
 import tqdm
 import tyro
 
-from lfr_jax.data import tokenizer
 from lfr_jax.data.store import Store, open_store
-from lfr_jax.data.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, train_sentencepiece
+from lfr_jax.data.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, load_tokenizer, train_sentencepiece
 from lfr_jax.prepare import embedded as embedded_text
 from lfr_jax.prepare import hf_text, inputs, text_source, tfds_text
-from lfr_jax.prepare.assemble import Count, assemble
-from lfr_jax.prepare.segments import share
-from lfr_jax.prepare.spool import Spool, kept_work_named, work_folder
+from lfr_jax.prepare.assemble import Count, assemble_stores
+from lfr_jax.prepare.segments import uniform_hash
+from lfr_jax.prepare.spool import Spool, name_kept_work, work_folder
 from lfr_jax.prepare.store_writer import write_store
 from lfr_jax.prepare.text_source import Document, Fields, Input
 from lfr_jax.storage.files import complete_folder, save_array
@@ -29,7 +28,7 @@ from lfr_jax.storage.paths import on_this_machine
 DESCRIBED = 1000  # broken documents that prepared.json describes
 
 
-class Summary(NamedTuple):
+class PrepareSummary(NamedTuple):
     """What was written: the counts of each domain, on both sides of the split."""
 
     train: dict[str, Count]
@@ -78,7 +77,7 @@ def prepare_paths(
     sample: float = 1.0,
     tolerate: float = 0.001,
     workers: int = 0,
-) -> Summary:
+) -> PrepareSummary:
     """Turns text into a folder to train on: token stores for training and validation, and the tokenizer.
 
     Killed and run again, the same command goes on with what is encoded, and ends with the same bytes.
@@ -137,16 +136,16 @@ def prepare_paths(
         found += [hf_text.of_name(name, split, hf_config, fields) for name in hf]
         found += [embedded_text.as_input()] if embedded else []
         before = open_prepared(append) if append is not None else None
-        words = None if train_tokenizer else before.words if before else opened_tokenizer(sentencepiece, gpt2)
+        tokenizer = None if train_tokenizer else before.tokenizer if before else opened_tokenizer(sentencepiece, gpt2)
         if left := len(list(folder.glob("*.index"))):
             print(f"An earlier run left {left:,} encoded chunks; those of this text are used.", file=sys.stderr)
-        total = sum(place.size for place in found) if all(place.size for place in found) else None
+        total = sum(text_input.size for text_input in found) if all(text_input.size for text_input in found) else None
         fraction = before.valid_fraction if before else valid_fraction
-        with kept_work_named(folder), full_disk_explained(out):
+        with name_kept_work(folder), full_disk_explained(out):
             if train_tokenizer:
-                words = trained_tokenizer(found, vocab_size or 4096, sample, folder)
+                tokenizer = trained_tokenizer(found, vocab_size or 4096, sample, folder)
             with tqdm.tqdm(desc="encoding", total=total, unit="B", unit_scale=True, disable=None) as bar:
-                spool = Spool(folder, words, sample, bar.update)
+                spool = Spool(folder, tokenizer, sample, bar.update)
                 return write(out, found, spool, fraction, tolerate, workers or cores(), before)
 
 
@@ -184,14 +183,14 @@ def cores() -> int:
 
 def trained_tokenizer(found: list[Input], vocab_size: int, sample: float, folder: pathlib.Path) -> Tokenizer:
     """A SentencePiece model of the text, kept in `folder` for a run that goes on."""
-    kept = folder / f"trained-{text_source.stamp([place.stamp for place in found], vocab_size, sample)}"
+    kept = folder / f"trained-{text_source.stamp([text_input.stamp for text_input in found], vocab_size, sample)}"
     if not kept.exists():
         documents = text_source.documents(found)
-        texts = (document.text for document in documents if share(document.id, b"sample") < sample)
-        words = train_sentencepiece(texts, vocab_size)
+        texts = (document.text for document in documents if uniform_hash(document.id, b"sample") < sample)
+        tokenizer = train_sentencepiece(texts, vocab_size)
         with complete_folder(kept) as unfinished:
-            words.save(unfinished)
-    return tokenizer.load(kept)
+            tokenizer.save(unfinished)
+    return load_tokenizer(kept)
 
 
 class Prepared(NamedTuple):
@@ -199,7 +198,7 @@ class Prepared(NamedTuple):
 
     train: Store
     valid: Store
-    words: Tokenizer
+    tokenizer: Tokenizer
     valid_fraction: float
     seen_Kx2: np.ndarray  # uint64: digests of its texts
 
@@ -213,7 +212,7 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
     """
     folder = on_this_machine(folder)
     stores = open_store(folder / "train"), open_store(folder / "valid")
-    if any("parts" in store.card for store in stores):
+    if any(store.card.parts for store in stores):
         raise ValueError(
             f"{folder}: found links to token files, whose texts are not known here; expected what `lfr prepare` wrote: "
             "prepare the new text by itself, and link its token files beside the old ones"
@@ -225,16 +224,16 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
             "this one was made of, or prepare the text again"
         )
     fraction = json.loads((folder / "prepared.json").read_text())["valid_fraction"]
-    return Prepared(*stores, tokenizer.load(folder / "tokenizer"), fraction, np.load(folder / "seen.npy"))
+    return Prepared(*stores, load_tokenizer(folder / "tokenizer"), fraction, np.load(folder / "seen.npy"))
 
 
-def prepare(
+def prepare_documents(
     out: str | os.PathLike,
     documents: Iterable[Document],
-    words: Tokenizer,
+    tokenizer: Tokenizer,
     valid_fraction: float = 0.02,
     advance: Callable[[int], None] = lambda n: None,
-) -> Summary:
+) -> PrepareSummary:
     """Encodes documents into `out`, which appears whole or not at all. Equal input gives equal bytes.
 
     In this process, in memory bounded by a few million characters and ~160 bytes a document; see `assemble`
@@ -245,8 +244,10 @@ def prepare(
       ValueError: no documents, a broken one, a bad `valid_fraction`, or a token id outside the vocabulary.
     """
     refuse_bad_settings(valid_fraction)
-    with work_folder(out) as folder, kept_work_named(folder), full_disk_explained(out):
-        return write(out, [text_source.given(lambda: documents)], Spool(folder, words, 1.0, advance), valid_fraction)
+    with work_folder(out) as folder, name_kept_work(folder), full_disk_explained(out):
+        return write(
+            out, [text_source.from_documents(lambda: documents)], Spool(folder, tokenizer, 1.0, advance), valid_fraction
+        )
 
 
 def write(
@@ -257,29 +258,31 @@ def write(
     tolerate: float = 0.0,
     workers: int = 1,
     before: Prepared | None = None,
-) -> Summary:
-    words = spool.words
+) -> PrepareSummary:
+    tokenizer = spool.tokenizer
     with complete_folder(out) as folder:
         encoded = spool.encode(found, workers, tolerate)
-        facts = words.vocab_size, words.eos_id, words.kind, words.digest
+        facts = tokenizer.vocab_size, tokenizer.eos_id, tokenizer.kind, tokenizer.digest
         old = (before.train, before.valid, before.seen_Kx2) if before else (None, None, np.empty((0, 2), np.uint64))
         with (
             write_store(folder / "train", *facts, after=old[0]) as train,
             write_store(folder / "valid", *facts, after=old[1]) as valid,
         ):
             known = before.train.domains if before else ()
-            done = assemble(encoded, train, valid, valid_fraction, old[2], known)
+            done = assemble_stores(encoded, train, valid, valid_fraction, old[2], known)
             if not done.train:
                 raise ValueError(
                     f"{out}: found no documents to prepare; {done.duplicates} duplicates, {done.blank} blank"
                 )
-        summary = Summary(done.train, done.valid, done.duplicates, done.blank, dict(spool.problems), words.vocab_size)
-        words.save(folder / "tokenizer")
+        summary = PrepareSummary(
+            done.train, done.valid, done.duplicates, done.blank, dict(spool.problems), tokenizer.vocab_size
+        )
+        tokenizer.save(folder / "tokenizer")
         save_array(folder / "seen.npy", done.text_Kx2)
         sides = {
             side: {domain: n._asdict() for domain, n in getattr(done, side).items()} for side in ("train", "valid")
         }
-        origins = [place.origin for place in found if place.origin]
+        origins = [text_input.origin for text_input in found if text_input.origin]
         told = {"valid_fraction": valid_fraction, "origins": origins, "described": spool.described[:DESCRIBED]}
         card = summary._asdict() | sides | told
         (folder / "prepared.json").write_text(json.dumps(card, indent=1) + "\n")

@@ -63,15 +63,15 @@ def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample:
       ValueError: a token id outside the tokenizer's vocabulary.
     """
     dtype = token_dtype(tokenizer.vocab_size)
-    found = text_source.pieces(d for d in chunk.documents() if share(d.id, b"sample") < sample)
+    found = text_source.cut_long_documents(d for d in chunk.documents() if uniform_hash(d.id, b"sample") < sample)
     runs, rows, problems, described, number = [], [], Counter(), [], 0
     tokens_file = temporary(path.with_suffix(".tokens"))
     try:
         with open(tokens_file, "wb") as file:
-            for batch in text_source.batches(found, BATCH_CHARS):
-                encoded = encode(batch.given, tokenizer)
+            for batch in text_source.memory_chunks(found, BATCH_CHARS):
+                encoded = encode_documents(batch.items, tokenizer)
                 by_source: dict[tuple[str, str], list[int]] = {}
-                for i, document in enumerate(batch.given):
+                for i, document in enumerate(batch.items):
                     by_source.setdefault((document.domain, document.source), []).append(i)
                     if document.problem:
                         problems[document.problem.kind] += 1
@@ -79,9 +79,9 @@ def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample:
                 for (domain, source), members in by_source.items():
                     raw = np.concatenate([encoded[i] for i in members]).astype(dtype).tobytes()
                     file.write(raw)
-                    rows += [row(batch.given[i], number + i, len(encoded[i])) for i in members]
+                    rows += [row(batch.items[i], number + i, len(encoded[i])) for i in members]
                     runs.append(Run(domain, source, len(members), len(raw) // dtype.itemsize, zlib.crc32(raw)))
-                number += len(batch.given)
+                number += len(batch.items)
                 described = described[:FIRST_PROBLEMS]
         segment = Segment(path, dtype, runs, np.array(rows, ROW), chunk.size, dict(problems), described)
         os.replace(tokens_file, path.with_suffix(".tokens"))
@@ -91,7 +91,7 @@ def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample:
     return segment
 
 
-def encode(documents: tuple[Document, ...], tokenizer: Tokenizer) -> list[np.ndarray]:
+def encode_documents(documents: tuple[Document, ...], tokenizer: Tokenizer) -> list[np.ndarray]:
     """The tokens of each text, end-of-text last if it does not go on. One with a problem has none."""
     encoded = tokenizer.encode_batch([document.text for document in documents], threads=1)
     for document, ids in zip(documents, encoded):
@@ -119,7 +119,7 @@ def id_hash(id: str) -> int:
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest())
 
 
-def share(id: str, purpose: bytes) -> float:
+def uniform_hash(id: str, purpose: bytes) -> float:
     """A number in [0, 1) that follows from a document's id; independent for each purpose."""
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=7, person=purpose).digest()) / 2**56
 
@@ -138,7 +138,7 @@ def temporary(path: pathlib.Path) -> pathlib.Path:
     return path.with_name(f"{path.name}.{os.getpid()}.tmp")
 
 
-def load(path: pathlib.Path) -> Segment | None:
+def load_segment(path: pathlib.Path) -> Segment | None:
     """The segment `path`, or None if it is not there or not whole."""
     try:
         head, _, rows = path.with_suffix(".index").read_bytes().partition(b"\n")
@@ -154,7 +154,7 @@ def load(path: pathlib.Path) -> Segment | None:
     return Segment(rows=found, **fields)
 
 
-def tokens(segment: Segment) -> Iterator[tuple[Run, int]]:
+def runs_with_offsets(segment: Segment) -> Iterator[tuple[Run, int]]:
     """Each run, and the byte at which its tokens begin."""
     start = 0
     for run in segment.runs:
@@ -162,7 +162,7 @@ def tokens(segment: Segment) -> Iterator[tuple[Run, int]]:
         start += run.tokens * segment.dtype.itemsize
 
 
-def read(segment: Segment, run: Run, start: int) -> np.ndarray:
+def read_run(segment: Segment, run: Run, start: int) -> np.ndarray:
     """The tokens of a run.
 
     Raises:

@@ -21,11 +21,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
-from lfr_jax.data import tokenizer
-from lfr_jax.data.tokenizer import Tokenizer
+from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.prepare import segments, text_source
 from lfr_jax.prepare.segments import Segment
-from lfr_jax.prepare.text_source import Chunk, Given, Input
+from lfr_jax.prepare.text_source import Chunk, Input, MemoryChunk
 from lfr_jax.storage.files import refuse_existing, write_atomically
 from lfr_jax.storage.paths import on_this_machine
 
@@ -60,7 +59,7 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
             refuse_existing(out)
             yield folder
         except BaseException:
-            if not is_of_use(folder) or out.exists():
+            if not holds_work(folder) or out.exists():
                 shutil.rmtree(folder)
                 with contextlib.suppress(OSError):  # another process may use them by now
                     for parent in new_parents:
@@ -69,19 +68,19 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
         shutil.rmtree(folder)
 
 
-def is_of_use(folder: pathlib.Path) -> bool:
+def holds_work(folder: pathlib.Path) -> bool:
     """Whether a tokenizer was trained, or anything encoded: under a wrong name of a field, all chunks are empty."""
     tokens = (index.with_suffix(".tokens") for index in folder.glob("*.index"))
     return any(folder.glob("trained-*")) or any(path.is_file() and path.stat().st_size for path in tokens)
 
 
 @contextlib.contextmanager
-def kept_work_named(folder: pathlib.Path) -> Iterator[None]:
+def name_kept_work(folder: pathlib.Path) -> Iterator[None]:
     """Adds to an error what stays in spite of it."""
     try:
         yield
     except Exception as error:
-        if is_of_use(folder):
+        if holds_work(folder):
             error.add_note(
                 f"What is done is kept in {folder}: once this is mended, the same command goes on from there."
             )
@@ -103,12 +102,12 @@ class Spool:
     def __init__(
         self,
         folder: pathlib.Path,
-        words: Tokenizer,
+        tokenizer: Tokenizer,
         sample: float = 1.0,
         advance: Callable[[int], None] = lambda size: None,
     ):
-        self.folder, self.words, self.sample, self.advance = folder, words, sample, advance
-        self.settings = (words.digest, sample, text_source.PIECE_CHARS)
+        self.folder, self.tokenizer, self.sample, self.advance = folder, tokenizer, sample, advance
+        self.settings = (tokenizer.digest, sample, text_source.PIECE_CHARS)
         self.paths: list[pathlib.Path] = []  # of the segments, in the order of the text
         self.problems: Counter[str] = Counter()  # broken documents by kind
         self.described: list[str] = []  # the first few of each segment
@@ -124,56 +123,62 @@ class Spool:
         first = list(itertools.islice(tasks := self.tasks(inputs), 2))
         tasks = itertools.chain(first, tasks)
         if workers == 1 or len(first) < 2:  # a process is not worth its start
-            done = (segments.encode_chunk(*task, self.words, self.sample) for task in tasks)
+            done = (segments.encode_chunk(*task, self.tokenizer, self.sample) for task in tasks)
         else:
-            done = in_processes(tasks, self.folder / "tokenizer", self.words, self.sample, workers)
+            done = in_processes(tasks, self.folder / "tokenizer", self.tokenizer, self.sample, workers)
         for segment in done:
             self.advance(segment.size)
             documents += sum(run.rows for run in segment.runs)
             broken += sum(segment.problems.values())
             if broken > max(PATIENCE, tolerate * documents):
-                refuse(broken, documents, tolerate, segment.described)
-        encoded = [segments.load(path) for path in self.paths]
+                refuse_too_many_broken(broken, documents, tolerate, segment.described)
+        encoded = [segments.load_segment(path) for path in self.paths]
         for segment in encoded:
             self.problems.update(segment.problems)
             self.described += segment.described
         documents, broken = sum(len(segment.rows) for segment in encoded), self.problems.total()
         if broken > tolerate * documents:
-            refuse(broken, documents, tolerate, self.described)
+            refuse_too_many_broken(broken, documents, tolerate, self.described)
         return encoded
 
     def tasks(self, inputs: Iterable[Input]) -> Iterator[Task]:
         """What is still to do."""
-        for place in inputs:
-            if not self.take_whole(place):
+        for text_input in inputs:
+            if not self.reuse_input(text_input):
                 begun = len(self.paths)
-                for number, chunk in enumerate(place.chunks()):
-                    name = chunk.digest() if isinstance(chunk, Given) and not place.stamp else (place.stamp, number)
+                for number, chunk in enumerate(text_input.chunks()):
+                    name = (
+                        chunk.digest()
+                        if isinstance(chunk, MemoryChunk) and not text_input.stamp
+                        else (text_input.stamp, number)
+                    )
                     path = self.folder / text_source.stamp(self.settings, name)
                     self.paths.append(path)
-                    if segments.load(path) is None:
+                    if segments.load_segment(path) is None:
                         yield Task(chunk, path)
                     else:
                         self.advance(chunk.size)
-                if place.stamp:
-                    write_atomically(self.list_of(place), "".join(f"{path.name}\n" for path in self.paths[begun:]))
+                if text_input.stamp:
+                    write_atomically(
+                        self.list_file(text_input), "".join(f"{path.name}\n" for path in self.paths[begun:])
+                    )
 
-    def take_whole(self, place: Input) -> bool:
+    def reuse_input(self, text_input: Input) -> bool:
         """Whether all of an input was encoded before: then it need not even be read."""
-        if not place.stamp or not self.list_of(place).is_file():
+        if not text_input.stamp or not self.list_file(text_input).is_file():
             return False
-        paths = [self.folder / name for name in self.list_of(place).read_text().split()]
-        if not all(segments.load(path) for path in paths):
+        paths = [self.folder / name for name in self.list_file(text_input).read_text().split()]
+        if not all(segments.load_segment(path) for path in paths):
             return False
         self.paths += paths
-        self.advance(place.size)
+        self.advance(text_input.size)
         return True
 
-    def list_of(self, place: Input) -> pathlib.Path:
-        return self.folder / f"{text_source.stamp(self.settings, place.stamp)}.input"
+    def list_file(self, text_input: Input) -> pathlib.Path:
+        return self.folder / f"{text_source.stamp(self.settings, text_input.stamp)}.input"
 
 
-def refuse(broken: int, documents: int, tolerate: float, described: list[str]) -> None:
+def refuse_too_many_broken(broken: int, documents: int, tolerate: float, described: list[str]) -> None:
     raise ValueError(
         f"{described[0]}; {broken:,} of {documents:,} documents cannot be read, and the share of {tolerate:g} is "
         "tolerated: mend them, or leave more out with --tolerate"
@@ -181,10 +186,10 @@ def refuse(broken: int, documents: int, tolerate: float, described: list[str]) -
 
 
 def in_processes(
-    tasks: Iterator[Task], folder: pathlib.Path, words: Tokenizer, sample: float, workers: int
+    tasks: Iterator[Task], folder: pathlib.Path, tokenizer: Tokenizer, sample: float, workers: int
 ) -> Iterator[Segment]:
     """Encodes chunks in processes of their own, as they are free. The main one reads large files; few chunks wait."""
-    words.save(folder)
+    tokenizer.save(folder)
     context = multiprocessing.get_context("spawn")  # a process with threads in it, such as JAX's, must not fork
     pool = concurrent.futures.ProcessPoolExecutor(workers, context, begin_worker, (folder,))
     waiting = set()
@@ -214,9 +219,9 @@ def begin_worker(folder: pathlib.Path) -> None:
 
 
 @functools.cache
-def loaded(folder: pathlib.Path) -> Tokenizer:
-    return tokenizer.load(folder)
+def cached_tokenizer(folder: pathlib.Path) -> Tokenizer:
+    return load_tokenizer(folder)
 
 
 def encode_chunk(chunk: Chunk, path: pathlib.Path, folder: pathlib.Path, sample: float) -> Segment:
-    return segments.encode_chunk(chunk, path, loaded(folder), sample)._replace(rows=None)
+    return segments.encode_chunk(chunk, path, cached_tokenizer(folder), sample)._replace(rows=None)

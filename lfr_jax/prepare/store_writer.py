@@ -1,7 +1,6 @@
 """Writing a token store: documents appended, source by source, into a folder that appears when it is whole."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lfr_jax.data.store import FORMAT, VERSION, Source, Store, check_ids, file_sha256, fingerprint, token_dtype
+from lfr_jax.data.store import Store, check_ids, file_sha256, token_dtype
+from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, write_card
 from lfr_jax.storage.files import complete_folder, save_array
 
 COPY_TOKENS = 4 << 20  # copied at once
@@ -37,11 +37,6 @@ def write_store(
       FileExistsError: `path` exists.
       ValueError: nothing was added, the bytes of `after` are damaged, or what `StoreWriter` refuses.
     """
-    facts = {
-        "vocab_size": vocab_size,
-        "eos_id": eos_id,
-        "tokenizer": {"kind": tokenizer_kind, "digest": tokenizer_digest},
-    }
     with complete_folder(path) as folder:
         with open(folder / "tokens.bin", "wb") as file:
             writer = StoreWriter(file, vocab_size)
@@ -53,21 +48,10 @@ def write_store(
         starts = np.concatenate(writer.starts)
         save_array(folder / "docs.npy", starts)
         digests = {"tokens.bin": writer.sha256.hexdigest(), "docs.npy": file_sha256(folder / "docs.npy")}
-        sizes = {name: (folder / name).stat().st_size for name in digests}
-        contents = {
-            "tokens": writer.total,
-            "documents": len(starts),
-            "sources": [source._asdict() for source in writer.sources],
-        }
-        card = {
-            "format": FORMAT,
-            "version": VERSION,
-            **facts,
-            **contents,
-            "files": {name: {"bytes": sizes[name], "sha256": digests[name]} for name in digests},
-        }
-        card["fingerprint"] = fingerprint(card)
-        (folder / "store.json").write_text(json.dumps(card, indent=1) + "\n")
+        files = {name: FileContent((folder / name).stat().st_size, digest) for name, digest in digests.items()}
+        made_by = TokenizerId(tokenizer_kind, tokenizer_digest)
+        sources = tuple(writer.sources)
+        write_card(StoreCard(vocab_size, eos_id, made_by, writer.total, len(starts), sources, None, files), folder)
 
 
 class StoreWriter:
@@ -86,12 +70,12 @@ class StoreWriter:
         dtype = token_dtype(self.vocab_size)
         for part in store.parts:
             for start in range(0, part.tokens, COPY_TOKENS):
-                self.write(store.run(part, start, COPY_TOKENS).astype(dtype, copy=False).tobytes())
-        if "tokens.bin" not in store.card["files"]:
+                self.write(store.read_part(part, start, COPY_TOKENS).astype(dtype, copy=False).tobytes())
+        if "tokens.bin" not in store.card.files:
             store.verify()  # linked files hold more than the store does, so their digests say nothing of this copy
-        elif self.sha256.hexdigest() != store.card["files"]["tokens.bin"]["sha256"]:
+        elif self.sha256.hexdigest() != store.card.files["tokens.bin"].sha256:
             raise ValueError(f"{store.path / 'tokens.bin'}: its bytes have changed; restore the file")
-        self.total, self.sources, self.starts = store.card["tokens"], list(store.sources), [store.doc_starts]
+        self.total, self.sources, self.starts = store.card.tokens, list(store.sources), [store.doc_starts]
 
     def source(self, name: str, domain: str, again: bool = False) -> None:
         """Begins a source: what is added from now on belongs to it.

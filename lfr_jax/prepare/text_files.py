@@ -11,7 +11,7 @@ from typing import BinaryIO, NamedTuple
 import zstandard
 
 from lfr_jax.prepare import text_source
-from lfr_jax.prepare.text_source import Chunk, Document, Fields, Given
+from lfr_jax.prepare.text_source import Chunk, Document, Fields, MemoryChunk
 
 READ_BYTES = 1 << 20
 JSON_LINES = (".jsonl", ".ndjson", ".json")  # `.json`: as data sets on the Hub name their JSON lines
@@ -53,13 +53,13 @@ def parse(line: bytes, file: File, number: int) -> Document:
         fields = json.loads(line.decode())
     except (ValueError, RecursionError) as error:
         kind = "not UTF-8" if isinstance(error, UnicodeDecodeError) else "not JSON"
-        return text_source.broken(default, kind, f"{where}: found no valid JSON in UTF-8 ({error})")
+        return text_source.with_problem(default, kind, f"{where}: found no valid JSON in UTF-8 ({error})")
     if not isinstance(fields, dict):
         kind = type(fields).__name__
-        return text_source.broken(
+        return text_source.with_problem(
             default, "not JSON", f"{where}: found a JSON {kind}; expected an object with a 'text'"
         )
-    return text_source.record(fields, file.fields, where, default)
+    return text_source.read_record(fields, file.fields, where, default)
 
 
 def line_chunks(file: File) -> Iterator[Lines]:
@@ -114,22 +114,22 @@ def is_begun(line: bytes) -> bool:
     return False
 
 
-def text_chunks(file: File) -> Iterator[Given]:
+def text_chunks(file: File) -> Iterator[MemoryChunk]:
     """The one document of a file, in pieces of `corpus.PIECE_CHARS` characters, a few to a chunk."""
     progress, chars, held = Progress(), 0, []
     try:
-        for text, more in text_source.cut(decoded(file.path, progress)):
+        for text, more in text_source.cut_text(decoded(file.path, progress)):
             held.append(file.document._replace(text=text, more=more))
             chars += len(text)
             if chars >= text_source.CHUNK_BYTES and more:
-                yield Given(tuple(held), progress.take())
+                yield MemoryChunk(tuple(held), progress.take())
                 chars, held = 0, []
     except UnicodeDecodeError as error:
         line = progress.line + error.object.count(b"\n", 0, error.start)
         byte = f"the byte 0x{error.object[error.start]:02x}"
         found = f"{file.path}, line {line}: found {byte}, which is not UTF-8 text here ({error.reason})"
-        held = [text_source.broken(file.document, "not UTF-8", found)]
-    yield Given(tuple(held), progress.take())
+        held = [text_source.with_problem(file.document, "not UTF-8", found)]
+    yield MemoryChunk(tuple(held), progress.take())
 
 
 class Progress:

@@ -55,40 +55,40 @@ class Input(NamedTuple):
 
 def documents(inputs: Iterable[Input]) -> Iterator[Document]:
     """All documents, in order: the problematic ones too, long ones in pieces."""
-    for place in inputs:
-        for chunk in place.chunks():
+    for text_input in inputs:
+        for chunk in text_input.chunks():
             yield from chunk.documents()
 
 
-class Given(NamedTuple):
+class MemoryChunk(NamedTuple):
     """A chunk of documents that are in memory."""
 
-    given: tuple[Document, ...]
+    items: tuple[Document, ...]
     size: int
 
     def documents(self) -> Iterator[Document]:
-        return iter(self.given)
+        return iter(self.items)
 
     def digest(self) -> str:
         """Equal for equal documents."""
         whole = hashlib.blake2b(digest_size=16)
-        for document in self.given:
+        for document in self.items:
             whole.update(repr(document).encode())
         return whole.hexdigest()
 
 
-def given(found: Callable[[], Iterable[Document]], stamp: str = "") -> Input:
+def from_documents(found: Callable[[], Iterable[Document]], stamp: str = "") -> Input:
     """An input of documents that are in memory, or are made one after the other each time that `found` is called."""
-    return Input(stamp, 0, lambda: batches(iter(found()), CHUNK_BYTES))
+    return Input(stamp, 0, lambda: memory_chunks(iter(found()), CHUNK_BYTES))
 
 
-def batches(found: Iterator[Document], chars: int) -> Iterator[Given]:
+def memory_chunks(found: Iterator[Document], chars: int) -> Iterator[MemoryChunk]:
     """The documents in groups of at least `chars` characters, but for the last one."""
-    while batch := tuple(up_to(found, chars)):
-        yield Given(batch, sum(len(document.text) for document in batch))
+    while batch := tuple(take_chars(found, chars)):
+        yield MemoryChunk(batch, sum(len(document.text) for document in batch))
 
 
-def up_to(found: Iterator[Document], chars: int) -> Iterator[Document]:
+def take_chars(found: Iterator[Document], chars: int) -> Iterator[Document]:
     for document in found:
         yield document
         chars -= len(document.text)
@@ -96,19 +96,19 @@ def up_to(found: Iterator[Document], chars: int) -> Iterator[Document]:
             return
 
 
-def record(fields: dict[str, Any], names: Fields, where: str, default: Document) -> Document:
+def read_record(fields: dict[str, Any], names: Fields, where: str, default: Document) -> Document:
     """The document that a record holds; what the record leaves out is taken from `default`."""
     text = look_up(fields, names.text)
     if text is Missing:
-        return broken(default, "no text", f"{where}: found the fields {sorted(fields)}, expected {names.text!r}")
+        return with_problem(default, "no text", f"{where}: found the fields {sorted(fields)}, expected {names.text!r}")
     if isinstance(text, bytes):
-        return broken(default, "not UTF-8", f"{where}: found bytes that are not UTF-8 text: {text[:40]!r}")
+        return with_problem(default, "not UTF-8", f"{where}: found bytes that are not UTF-8 text: {text[:40]!r}")
     if not isinstance(text, str | None):
-        return broken(default, "no text", f"{where}: found {names.text} = {text!r}; expected a string")
+        return with_problem(default, "no text", f"{where}: found {names.text} = {text!r}; expected a string")
     try:
         (text or "").encode()  # JSON can spell half of a surrogate pair, which is no character
     except UnicodeEncodeError as error:
-        return broken(default, "not UTF-8", f"{where}: found text that is not Unicode ({error})")
+        return with_problem(default, "not UTF-8", f"{where}: found text that is not Unicode ({error})")
     named = {}
     for field in ("id", "domain", "source"):
         value = look_up(fields, getattr(names, field))
@@ -118,7 +118,7 @@ def record(fields: dict[str, Any], names: Fields, where: str, default: Document)
             value = str(value)
         if not isinstance(value, str) or not value:
             found = f"{where}: found {getattr(names, field)} = {value!r}; expected a string that is not empty"
-            return broken(default, f"bad {field}", found)
+            return with_problem(default, f"bad {field}", found)
         named[field] = value
     return default._replace(text=text or "", **named)
 
@@ -143,11 +143,11 @@ def look_up(fields: dict[str, Any], name: str) -> Any:
     return look_up(fields[outer], inner) if inner and isinstance(fields.get(outer), dict) else Missing
 
 
-def broken(document: Document, kind: str, where: str) -> Document:
+def with_problem(document: Document, kind: str, where: str) -> Document:
     return document._replace(text="", problem=Problem(kind, where))
 
 
-def cut(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
+def cut_text(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
     """One text that comes in parts, cut anew into (piece, whether more follow), wherever the parts ended."""
     rest = ""
     for text in texts:
@@ -160,17 +160,17 @@ def cut(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
     yield rest, False
 
 
-def pieces(found: Iterable[Document]) -> Iterator[Document]:
+def cut_long_documents(found: Iterable[Document]) -> Iterator[Document]:
     """The documents, the long ones cut into pieces."""
     for document in found:
         if len(document.text) <= PIECE_CHARS:
             yield document
         else:
-            for text, more in cut([document.text]):
+            for text, more in cut_text([document.text]):
                 yield document._replace(text=text, more=more or document.more)
 
 
-def spread(size: int, parts: int) -> Iterator[int]:
+def split_evenly(size: int, parts: int) -> Iterator[int]:
     """`size` cut into whole numbers that sum to it."""
     return (size * (part + 1) // parts - size * part // parts for part in range(parts))
 

@@ -30,7 +30,7 @@ def of_name(name: str, split: str = "train", text_feature: str = "text", data_di
     starts = range(0, len(data), PER_CHUNK)
 
     def chunks() -> Iterator[Examples]:
-        for start, share in zip(starts, text_source.spread(size, max(len(starts), 1))):
+        for start, share in zip(starts, text_source.split_evenly(size, max(len(starts), 1))):
             yield Examples(name, split, text_feature, data_dir, start, min(start + PER_CHUNK, len(data)), share)
 
     return Input(stamp, size, chunks, f"tfds:{builder.info.full_name}")
@@ -52,7 +52,7 @@ class Examples(NamedTuple):
         for index, example in examples(data, self.start, self.stop):
             where = f"TFDS data set {self.name!r}, split {self.split!r}, example {index}"
             default = Document(f"{self.name}/{self.split}:{index}", "", self.name, self.name)
-            yield text_source.record(example, Fields(self.text_feature, "", "", ""), where, default)
+            yield text_source.read_record(example, Fields(self.text_feature, "", "", ""), where, default)
 
 
 def examples(data, start: int, stop: int, at_once: int = AT_ONCE) -> Iterator[tuple[int, dict]]:

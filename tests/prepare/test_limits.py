@@ -18,7 +18,7 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes
 from lfr_jax.prepare import text_files, text_source
-from lfr_jax.prepare.prepare import Summary, prepare_paths
+from lfr_jax.prepare.prepare import PrepareSummary, prepare_paths
 
 PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 
@@ -43,7 +43,7 @@ def write(folder: pathlib.Path, form: str, texts: list[bytes]) -> None:
 FORMS = [*("".join(pair) for pair in itertools.product(("txt", "jsonl"), PACK)), "parquet"]
 
 
-def prepared(folder: pathlib.Path, **options) -> tuple[Summary, list[bytes]]:
+def prepared(folder: pathlib.Path, **options) -> tuple[PrepareSummary, list[bytes]]:
     """What was counted, and the documents of both stores, as their blocks have them."""
     summary = prepare_paths((str(folder / "in"),), out=str(folder / "out"), byte_tokenizer=True, workers=1, **options)
     documents = []
@@ -51,7 +51,7 @@ def prepared(folder: pathlib.Path, **options) -> tuple[Summary, list[bytes]]:
         store.verify()
         (source,) = store.sources
         cut = Blocks(store, min(1000, source.count - 1))
-        tokens = cut.rows(np.arange(cut.num_blocks))[:, :-1].ravel()
+        tokens = cut.tokens(np.arange(cut.num_blocks))[:, :-1].ravel()
         np.testing.assert_array_equal(tokens, store.tokens[: (source.count - 1) // cut.seq_len * cut.seq_len])
         documents += bytes(np.where(store.tokens == Bytes.eos_id, 0, store.tokens).tolist()).split(b"\0")[:-1]
     return summary, documents
@@ -98,7 +98,7 @@ def test_bytes_that_are_no_text_are_counted_and_named(tmp_path, monkeypatch, for
 FULL = """
 import pathlib, subprocess, sys, traceback
 from lfr_jax.data import corpus, text_files
-from lfr_jax.data.prepare import prepare_paths
+from lfr_jax.prepare.prepare import prepare_paths
 
 corpus.CHUNK_BYTES, text_files.READ_BYTES = 8000, 4000
 disk = pathlib.Path("disk")

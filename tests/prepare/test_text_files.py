@@ -143,7 +143,7 @@ def test_a_long_text_in_many_chunks(tmp_path, monkeypatch, suffix):
         monkeypatch.setattr(module, name, value)
     chunks = list(text_files.chunks(place(path)))
     found = [document for chunk in chunks for document in chunk.documents()]
-    assert [document.text for document in found] == [piece for piece, _ in text_source.cut([text])]
+    assert [document.text for document in found] == [piece for piece, _ in text_source.cut_text([text])]
     assert [document.more for document in found] == [True] * (len(found) - 1) + [False]
     assert {document.id for document in found} == {path.name}
     assert len(chunks) > 10 and sum(chunk.size for chunk in chunks) == path.stat().st_size

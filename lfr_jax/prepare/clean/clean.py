@@ -9,15 +9,15 @@ from typing import Literal
 import numpy as np
 import tyro
 
-from lfr_jax.data import tokenizer
 from lfr_jax.data.store import open_store
+from lfr_jax.data.tokenizer import load_tokenizer
 from lfr_jax.prepare.assemble import Count
 from lfr_jax.prepare.clean import contamination
 from lfr_jax.prepare.clean.contamination import Overlap
 from lfr_jax.prepare.clean.duplicates import without_blocks, without_documents
-from lfr_jax.prepare.clean.kept import Kept, Sides, whole
+from lfr_jax.prepare.clean.kept import Kept, Sides, all_documents
 from lfr_jax.prepare.clean.near_duplicates import without_near_duplicates
-from lfr_jax.prepare.clean.rewrite import rewrite
+from lfr_jax.prepare.clean.rewrite import write_kept
 from lfr_jax.prepare.prepare import cores, full_disk_explained
 from lfr_jax.storage.files import complete_folder, refuse_existing
 from lfr_jax.storage.paths import on_this_machine
@@ -69,7 +69,7 @@ class Report:
     """What was left out, step by step, by domain; and what held-out documents share with the training text."""
 
     def __init__(self, before: Sides):
-        self.counts = {side: {"before": counted(getattr(before, side))} for side in Sides._fields}
+        self.counts = {side: {"before": count_by_domain(getattr(before, side))} for side in Sides._fields}
         self.examples: dict[str, list[dict]] = {}
         self.shared: dict[str, dict[str, int]] = {}
 
@@ -83,7 +83,7 @@ class Report:
             was, left = getattr(before, side), getattr(after, side)
             if not len(left.start_D):
                 raise ValueError(f"{was.store.path}: nothing stays of it after the step {name!r}; leave less out")
-            self.counts[side][name] = gone(was, left)
+            self.counts[side][name] = count_left_out(was, left)
         self.examples[name] = list(examples)
         return after
 
@@ -99,10 +99,10 @@ class Report:
             self.shared[domain] = {"documents": len(share_D)} | {name: int(count) for name, count in above.items()}
         worst = np.argsort(-overlap.share_D, kind="stable")[:examples].tolist()
         self.examples["contamination"] = [
-            sides.place(number)
+            sides.describe(number)
             | {
                 "share_in_train": round(float(overlap.share_D[number]), 4),
-                "most_of_it_first_in": sides.place(len(valid.start_D) + mostly_in(overlap, number)),
+                "most_of_it_first_in": sides.describe(len(valid.start_D) + mostly_in(overlap, number)),
             }
             for number in worst
             if overlap.share_D[number] > 0
@@ -111,7 +111,7 @@ class Report:
     def as_json(self, after: Sides) -> dict:
         sides = {}
         for side in Sides._fields:
-            steps = self.counts[side] | {"after": counted(getattr(after, side))}
+            steps = self.counts[side] | {"after": count_by_domain(getattr(after, side))}
             sides[side] = {name: {domain: n._asdict() for domain, n in of.items()} for name, of in steps.items()}
         return sides | {"contamination": self.shared, "examples": self.examples}
 
@@ -119,7 +119,7 @@ class Report:
         """The report in words and tables."""
         parts = []
         for side in Sides._fields:
-            columns = self.counts[side] | {"after": counted(getattr(after, side))}
+            columns = self.counts[side] | {"after": count_by_domain(getattr(after, side))}
             rows = [(f"{side}: documents / tokens", *columns)]
             rows += [(domain, *(cell(of[domain]) for of in columns.values())) for domain in columns["before"]]
             parts.append(table([*rows, ("all", *(cell(total(of)) for of in columns.values()))]))
@@ -138,7 +138,7 @@ class Report:
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
-def clean(
+def clean_corpus(
     prepared: tyro.conf.Positional[str],
     *,
     out: str | None = None,
@@ -167,16 +167,16 @@ def clean(
     folder = on_this_machine(prepared)
     steps.check()
     stores = [open_store(folder / side) for side in Sides._fields]
-    words = tokenizer.load(folder / "tokenizer")
+    tokenizer = load_tokenizer(folder / "tokenizer")
     for store in stores:
         store.verify()
-    before = Sides(*map(whole, stores))
-    after, report = cleaned(before, steps, workers or cores())
+    before = Sides(*map(all_documents, stores))
+    after, report = apply_steps(before, steps, workers or cores())
     if not dry_run:
         with full_disk_explained(out), complete_folder(out) as made:
             for side in Sides._fields:
-                rewrite(getattr(after, side), made / side)
-            words.save(made / "tokenizer")
+                write_kept(getattr(after, side), made / side)
+            tokenizer.save(made / "tokenizer")
             card = {"cleaned": {side: getattr(before, side).store.fingerprint for side in Sides._fields}}
             card |= {"steps": dataclasses.asdict(steps)} | report.as_json(after)
             (made / "cleaned.json").write_text(json.dumps(card, indent=1) + "\n")
@@ -184,7 +184,7 @@ def clean(
     print(report.told(steps, after))
 
 
-def cleaned(sides: Sides, steps: Steps, workers: int) -> tuple[Sides, Report]:
+def apply_steps(sides: Sides, steps: Steps, workers: int) -> tuple[Sides, Report]:
     """What stays after the steps, and what to tell of them."""
     report = Report(sides)
     if steps.duplicates:
@@ -192,7 +192,7 @@ def cleaned(sides: Sides, steps: Steps, workers: int) -> tuple[Sides, Report]:
     if steps.near_duplicates:
         left = without_near_duplicates(sides, steps.near_duplicates, steps.shingle, workers, steps.examples)
         sides = report.step("near-duplicates", sides, *left)
-    overlap = contamination.measure(sides, steps.contamination, steps.common)
+    overlap = contamination.measure_overlap(sides, steps.contamination, steps.common)
     report.contamination(sides, overlap, steps.examples)
     if steps.decontaminate == "train":
         sides = report.step("contaminated", sides, contamination.without_shared(sides, overlap, steps.overlap))
@@ -208,13 +208,13 @@ def carry_over(folder: pathlib.Path, made: pathlib.Path, after: Sides) -> None:
     if (folder / "prepared.json").is_file():
         card = json.loads((folder / "prepared.json").read_text())
         for side in Sides._fields:
-            card[side] = {domain: n._asdict() for domain, n in counted(getattr(after, side)).items()}
+            card[side] = {domain: n._asdict() for domain, n in count_by_domain(getattr(after, side)).items()}
         (made / "prepared.json").write_text(json.dumps(card, indent=1) + "\n")
     if (folder / "seen.npy").is_file():
         shutil.copyfile(folder / "seen.npy", made / "seen.npy")
 
 
-def counted(kept: Kept) -> dict[str, Count]:
+def count_by_domain(kept: Kept) -> dict[str, Count]:
     """How much there is of each domain."""
     domains, domain_D = kept.store.domains, domain_of(kept)
     documents = np.bincount(domain_D, minlength=len(domains))
@@ -222,11 +222,11 @@ def counted(kept: Kept) -> dict[str, Count]:
     return {domain: Count(int(documents[i]), int(tokens[i])) for i, domain in enumerate(domains)}
 
 
-def gone(before: Kept, after: Kept) -> dict[str, Count]:
+def count_left_out(before: Kept, after: Kept) -> dict[str, Count]:
     """The documents of which nothing stays, and the tokens that do not."""
     stays_D = np.zeros(len(before.start_D), bool)
     stays_D[np.searchsorted(before.start_D, after.start_D, side="right") - 1] = True
-    was, left, out = counted(before), counted(after), counted(before.take(~stays_D))
+    was, left, out = count_by_domain(before), count_by_domain(after), count_by_domain(before.take(~stays_D))
     return {domain: Count(out[domain].documents, was[domain].tokens - left[domain].tokens) for domain in was}
 
 

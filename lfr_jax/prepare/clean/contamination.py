@@ -37,7 +37,7 @@ class Overlap(NamedTuple):
     share_D: np.ndarray  # of a held-out document's n-grams, the share that is in train; 0 if it has none
 
 
-def measure(sides: Sides, n: int = 13, common: int = 10) -> Overlap:
+def measure_overlap(sides: Sides, n: int = 13, common: int = 10) -> Overlap:
     """How much of each held-out document is in the training text, by n-grams of tokens.
 
     GPT-3's authors compared 13-grams of words; a word is more than one token, so these are shorter. As
@@ -57,10 +57,10 @@ def measure(sides: Sides, n: int = 13, common: int = 10) -> Overlap:
     grams = held_out_grams(sides.valid, n)
     documents_G, first_G = np.zeros(len(grams.hash_G), np.int64), np.full(len(grams.hash_G), -1)
     last_G = np.full(len(grams.hash_G), -1)
-    for piece in sides.train.pieces(overlap=n - 1, doing="n-grams of train"):
-        begin_P, hash_P = ngrams.of_runs(piece.tokens, piece.lengths, n)
+    for chunk in sides.train.chunks(overlap=n - 1, doing="n-grams of train"):
+        begin_P, hash_P = ngrams.of_runs(chunk.tokens, chunk.lengths, n)
         found, gram = grams.find(hash_P)
-        run = piece.first + np.searchsorted(np.cumsum(piece.lengths), begin_P[found], side="right")
+        run = chunk.first + np.searchsorted(np.cumsum(chunk.lengths), begin_P[found], side="right")
         run, gram = np.divmod(np.unique(run * len(grams.hash_G) + gram), len(grams.hash_G))  # once a document, rising
         new = last_G[gram] != run  # or the document's part before has counted it
         np.add.at(documents_G, gram[new], 1)
@@ -75,10 +75,10 @@ def measure(sides: Sides, n: int = 13, common: int = 10) -> Overlap:
 
 def held_out_grams(valid: Kept, n: int) -> Grams:
     hashes, runs = [], []
-    for piece in valid.pieces(overlap=n - 1, doing="n-grams of valid"):
-        begin_P, hash_P = ngrams.of_runs(piece.tokens, piece.lengths, n)
+    for chunk in valid.chunks(overlap=n - 1, doing="n-grams of valid"):
+        begin_P, hash_P = ngrams.of_runs(chunk.tokens, chunk.lengths, n)
         hashes.append(hash_P)
-        runs.append(piece.first + np.searchsorted(np.cumsum(piece.lengths), begin_P, side="right"))
+        runs.append(chunk.first + np.searchsorted(np.cumsum(chunk.lengths), begin_P, side="right"))
     hash_G, gram_P = np.unique(np.concatenate(hashes), return_inverse=True)
     bits = max(10, (8 * len(hash_G)).bit_length())
     near = np.zeros(1 << bits, bool)
@@ -106,15 +106,15 @@ def without_shared(sides: Sides, overlap: Overlap, least: float) -> Sides:
     starts, stops = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     train = sides.train
     at_D = np.append(train.at_D, train.length_D.sum())
-    for piece in train.pieces(overlap=n - 1, doing="cutting"):
-        begin_P, hash_P = ngrams.of_runs(piece.tokens, piece.lengths, n)
+    for chunk in train.chunks(overlap=n - 1, doing="cutting"):
+        begin_P, hash_P = ngrams.of_runs(chunk.tokens, chunk.lengths, n)
         found, gram = grams.find(hash_P)
-        at = piece.at + begin_P[found[to_cut_G[gram]]]
+        at = chunk.at + begin_P[found[to_cut_G[gram]]]
         run = np.searchsorted(at_D, at, side="right") - 1
         start, stop = merged(np.maximum(at - WINDOW, at_D[run]), np.minimum(at + n + WINDOW, at_D[run + 1]))
         starts.append(start)
         stops.append(stop)
-    left = train.cut(*merged(np.concatenate(starts), np.concatenate(stops)))
+    left = train.without_ranges(*merged(np.concatenate(starts), np.concatenate(stops)))
     run_L = np.searchsorted(train.start_D, left.start_D, side="right") - 1
     was_cut_L = left.length_D < train.length_D[run_L]
     pieces_D = np.bincount(run_L, minlength=len(train.start_D))

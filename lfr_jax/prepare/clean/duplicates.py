@@ -23,7 +23,7 @@ def without_documents(sides: Sides, examples: int = 0) -> tuple[Sides, list[dict
     first_D = first_equal(digest_Dx2)
     is_first_D = first_D == np.arange(len(first_D))
     described = [
-        sides.place(number) | {"copy_of": sides.place(int(first_D[number]))}
+        sides.describe(number) | {"copy_of": sides.describe(int(first_D[number]))}
         for number in np.flatnonzero(~is_first_D)[:examples].tolist()
     ]
     return sides.take(is_first_D), described
@@ -32,11 +32,11 @@ def without_documents(sides: Sides, examples: int = 0) -> tuple[Sides, list[dict
 def document_digests(kept: Kept) -> np.ndarray:
     """uint64[D, 2]: a digest of each run's tokens."""
     digests = bytearray(DIGEST * len(kept.start_D))
-    for piece in kept.pieces(doing="digests of documents"):
-        raw, end = piece.tokens.tobytes(), 0
-        for run, length in enumerate(piece.lengths.tolist(), piece.first):
+    for chunk in kept.chunks(doing="digests of documents"):
+        raw, end = chunk.tokens.tobytes(), 0
+        for run, length in enumerate(chunk.lengths.tolist(), chunk.first):
             begin, end = end, end + 4 * length
-            if run > piece.first or not piece.goes_on:
+            if run > chunk.first or not chunk.goes_on:
                 hasher = hashlib.blake2b(digest_size=DIGEST)
             hasher.update(raw[begin:end])
             digests[DIGEST * run : DIGEST * (run + 1)] = hasher.digest()
@@ -73,19 +73,19 @@ def without_blocks(sides: Sides, seq_len: int, examples: int = 0) -> tuple[Sides
     (copies,) = np.nonzero(first_N != np.arange(len(first_N)))
 
     def place(block: int) -> dict:
-        return sides.place(int(np.searchsorted(sides.at_D, start_N[block], side="right")) - 1)
+        return sides.describe(int(np.searchsorted(sides.at_D, start_N[block], side="right")) - 1)
 
     described = [place(copy) | {"copy_of": place(first_N[copy])} for copy in copies[:examples].tolist()]
-    return sides.cut(start_N[copies], start_N[copies] + seq_len), described
+    return sides.without_ranges(start_N[copies], start_N[copies] + seq_len), described
 
 
 def block_digests(kept: Kept, seq_len: int, first: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Of some blocks at a time: int64[N], where each starts, tokens numbered from `first` on; uint64[N, 2], digests."""
     source, rest = -1, np.empty(0, np.int32)
-    for piece in kept.pieces(doing="digests of blocks"):
-        if piece.source != source:
-            source, rest = piece.source, rest[:0]
-        tokens, start = np.concatenate([rest, piece.tokens]), first + piece.at - len(rest)
+    for chunk in kept.chunks(doing="digests of blocks"):
+        if chunk.source != source:
+            source, rest = chunk.source, rest[:0]
+        tokens, start = np.concatenate([rest, chunk.tokens]), first + chunk.at - len(rest)
         count = (len(tokens) - 1) // seq_len  # a block has one token more, its last target
         raw, size = tokens.tobytes(), 4 * seq_len
         digests = b"".join(

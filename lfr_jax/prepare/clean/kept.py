@@ -11,7 +11,7 @@ from lfr_jax.data.store import Store
 AT_ONCE = 1 << 18  # tokens read at once
 
 
-class Piece(NamedTuple):
+class TokenChunk(NamedTuple):
     """Tokens that were read together: of whole runs that follow one another, or a part of a long one."""
 
     tokens: np.ndarray  # int32
@@ -52,7 +52,7 @@ class Kept(NamedTuple):
         """Some of the runs."""
         return self._replace(start_D=self.start_D[chosen], stop_D=self.stop_D[chosen])
 
-    def cut(self, start_R: np.ndarray, stop_R: np.ndarray) -> "Kept":
+    def without_ranges(self, start_R: np.ndarray, stop_R: np.ndarray) -> "Kept":
         """What stays without R ranges of the kept tokens, which rise and do not overlap.
 
         The ranges are positions among all tokens that are kept, so one may reach over several runs. What
@@ -68,7 +68,7 @@ class Kept(NamedTuple):
         moved_P = self.start_D[run_P] - at_D[run_P]
         return Kept(self.store, (begin_P + moved_P)[stays_P], (end_P + moved_P)[stays_P])
 
-    def pieces(self, overlap: int = 0, doing: str = "") -> Iterator[Piece]:
+    def chunks(self, overlap: int = 0, doing: str = "") -> Iterator[TokenChunk]:
         """Reads all runs in order, in memory of a few MB whatever their length.
 
         Args:
@@ -87,10 +87,12 @@ class Kept(NamedTuple):
                     np.searchsorted(source_D, source, side="right"),
                 )
                 if stop > first:
-                    yield Piece(self.read(first, stop), length_D[first:stop], first, int(at_D[first]), source, False)
+                    yield TokenChunk(
+                        self.read(first, stop), length_D[first:stop], first, int(at_D[first]), source, False
+                    )
                 else:
                     stop = first + 1
-                    yield from self.parts(first, overlap, int(at_D[first]), source)
+                    yield from self.chunks_of_long_run(first, overlap, int(at_D[first]), source)
                 bar.update(int(length_D[first:stop].sum()))
                 first = stop
 
@@ -105,17 +107,17 @@ class Kept(NamedTuple):
         change[end] -= 1
         return tokens[np.cumsum(change[:-1], dtype=np.int8).astype(bool)]
 
-    def parts(self, run: int, overlap: int, at: int, source: int) -> Iterator[Piece]:
+    def chunks_of_long_run(self, run: int, overlap: int, at: int, source: int) -> Iterator[TokenChunk]:
         """A long run, part by part."""
         start, stop = int(self.start_D[run]), int(self.stop_D[run])
         for begin in range(start, stop - overlap, AT_ONCE - overlap):
             (tokens,) = self.store.read(np.array([begin]), min(AT_ONCE, stop - begin))
-            yield Piece(tokens, np.array([len(tokens)]), run, at + begin - start, source, begin > start)
+            yield TokenChunk(tokens, np.array([len(tokens)]), run, at + begin - start, source, begin > start)
 
 
-def whole(store: Store) -> Kept:
+def all_documents(store: Store) -> Kept:
     """All documents of a store."""
-    return Kept(store, store.doc_starts, np.append(store.doc_starts[1:], store.card["tokens"]))
+    return Kept(store, store.doc_starts, np.append(store.doc_starts[1:], store.card.tokens))
 
 
 class Sides(NamedTuple):
@@ -138,14 +140,14 @@ class Sides(NamedTuple):
         held_out = len(self.valid.start_D)
         return Sides(self.train.take(chosen_D[held_out:]), self.valid.take(chosen_D[:held_out]))
 
-    def cut(self, start_R: np.ndarray, stop_R: np.ndarray) -> "Sides":
-        """As `Kept.cut`, of ranges none of which reaches over both."""
+    def without_ranges(self, start_R: np.ndarray, stop_R: np.ndarray) -> "Sides":
+        """As `Kept.without_ranges`, of ranges none of which reaches over both."""
         held_out = int(self.valid.length_D.sum())
         cuts = np.searchsorted(start_R, held_out)
-        train = self.train.cut(start_R[cuts:] - held_out, stop_R[cuts:] - held_out)
-        return Sides(train, self.valid.cut(start_R[:cuts], stop_R[:cuts]))
+        train = self.train.without_ranges(start_R[cuts:] - held_out, stop_R[cuts:] - held_out)
+        return Sides(train, self.valid.without_ranges(start_R[:cuts], stop_R[:cuts]))
 
-    def place(self, number: int) -> dict[str, str | int]:
+    def describe(self, number: int) -> dict[str, str | int]:
         """Where a run lies."""
         held_out = len(self.valid.start_D)
         if number < held_out:

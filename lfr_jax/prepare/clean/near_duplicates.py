@@ -53,13 +53,13 @@ def without_near_duplicates(
     """
     both, held_out = (sides.valid, sides.train), len(sides.valid.start_D)
     signature_DxP = signatures(both, n, workers)
-    documents = Documents(both, n)
-    first_D = grouped(signature_DxP, documents, threshold)
-    first_D[:held_out] = grouped(signature_DxP[:held_out], documents, threshold)
+    documents = NgramSets(both, n)
+    first_D = group_near_duplicates(signature_DxP, documents, threshold)
+    first_D[:held_out] = group_near_duplicates(signature_DxP[:held_out], documents, threshold)
     stays_D = first_D == np.arange(len(first_D))
     described = [
-        sides.place(number)
-        | {"first_of_group": sides.place(first), "jaccard": round(documents.jaccard(first, number), 4)}
+        sides.describe(number)
+        | {"first_of_group": sides.describe(first), "jaccard": round(documents.jaccard(first, number), 4)}
         for number, first in [(i, int(first_D[i])) for i in np.flatnonzero(~stays_D)[:examples].tolist()]
     ]
     return sides.take(stays_D), described
@@ -107,11 +107,11 @@ def sketch(kept: Kept, n: int) -> np.ndarray:
 
     minhash = MinHash(PERMUTATIONS, hashfunc=int, scheme="affine32")
     signature_DxP = np.empty((len(kept.start_D), PERMUTATIONS), np.uint32)
-    for piece in kept.pieces(overlap=n - 1):
-        hash_T = (ngrams.hashes(piece.tokens, n) >> np.uint64(32)).tolist()
-        stop_D = np.cumsum(piece.lengths)
-        for run, (begin, stop) in enumerate(zip((stop_D - piece.lengths).tolist(), stop_D.tolist()), piece.first):
-            if run > piece.first or not piece.goes_on:
+    for chunk in kept.chunks(overlap=n - 1):
+        hash_T = (ngrams.hashes(chunk.tokens, n) >> np.uint64(32)).tolist()
+        stop_D = np.cumsum(chunk.lengths)
+        for run, (begin, stop) in enumerate(zip((stop_D - chunk.lengths).tolist(), stop_D.tolist()), chunk.first):
+            if run > chunk.first or not chunk.goes_on:
                 minhash.clear()
             for at in range(begin, stop - n + 1, BATCH):
                 minhash.update_batch(hash_T[at : min(at + BATCH, stop - n + 1)])
@@ -119,7 +119,7 @@ def sketch(kept: Kept, n: int) -> np.ndarray:
     return signature_DxP
 
 
-class Documents:
+class NgramSets:
     """Runs by number, to be compared by their n-grams. The sets used last are kept, of 8 MB at most each."""
 
     def __init__(self, both: tuple[Kept, Kept], n: int):
@@ -139,11 +139,11 @@ class Documents:
         """uint64, rising: the hashes of a run's n-grams, those below `limit`."""
         first = len(self.both[0].start_D)
         run = self.both[0].take([number]) if number < first else self.both[1].take([number - first])
-        found = (ngrams.hashes(piece.tokens, self.n) for piece in run.pieces(overlap=self.n - 1))
+        found = (ngrams.hashes(chunk.tokens, self.n) for chunk in run.chunks(overlap=self.n - 1))
         return np.unique(np.concatenate([hash_P[hash_P <= np.uint64(limit - 1)] for hash_P in found]))
 
 
-def grouped(signature_DxP: np.ndarray, documents: Documents, threshold: float) -> np.ndarray:
+def group_near_duplicates(signature_DxP: np.ndarray, documents: NgramSets, threshold: float) -> np.ndarray:
     """int64[D]: the first document of each one's group."""
     from datasketch import MinHashLSH
 
