@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lfr_jax.prepare import text_source
-from lfr_jax.prepare.text_files import File
-from lfr_jax.prepare.text_source import Document
+from lfr_jax.prepare.text_source import Document, File, FileFormat
 
 ROWS = 256  # read at once
 
@@ -73,3 +72,6 @@ def chunks(file: File) -> Iterator[RowGroup]:
     sizes = text_source.split_evenly(file.path.stat().st_size, len(counts))
     for number, (first, size) in enumerate(zip(firsts, sizes)):
         yield RowGroup(file, number, first, size)
+
+
+FORMAT = FileFormat((".parquet",), chunks, many=True)

@@ -9,22 +9,18 @@ import contextlib
 import fcntl
 import functools
 import itertools
-import multiprocessing
-import multiprocessing.connection
 import os
 import pathlib
 import shutil
-import signal
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.prepare import segments, text_source
 from lfr_jax.prepare.segments import Segment
 from lfr_jax.prepare.text_source import Chunk, Input, MemoryChunk
+from lfr_jax.prepare.workers import process_pool
 from lfr_jax.storage.files import refuse_existing, write_atomically
 from lfr_jax.storage.paths import on_this_machine
 
@@ -188,34 +184,19 @@ def refuse_too_many_broken(broken: int, documents: int, tolerate: float, describ
 def in_processes(
     tasks: Iterator[Task], folder: pathlib.Path, tokenizer: Tokenizer, sample: float, workers: int
 ) -> Iterator[Segment]:
-    """Encodes chunks in processes of their own, as they are free. The main one reads large files; few chunks wait."""
+    """Encodes chunks in worker processes; yields the segments as they are done.
+
+    The main process makes the chunks, which reads large files, and few chunks wait at a time.
+    """
     tokenizer.save(folder)
-    context = multiprocessing.get_context("spawn")  # a process with threads in it, such as JAX's, must not fork
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, begin_worker, (folder,))
     waiting = set()
-    try:
+    with process_pool(workers) as pool:
         for chunk, path in tasks:
             waiting.add(pool.submit(encode_chunk, chunk, path, folder, sample))
             if len(waiting) >= AHEAD * workers:
                 done, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         yield from (future.result() for future in concurrent.futures.as_completed(waiting))
-    except BrokenProcessPool:
-        raise OSError("a worker process was killed, perhaps for want of memory: take fewer with --workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def begin_worker(folder: pathlib.Path) -> None:
-    """In a worker: Ctrl-C is the main process's affair, and with the main process, however it ends, this one ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process().sentinel
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @functools.cache

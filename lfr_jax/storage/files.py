@@ -34,13 +34,23 @@ def complete_file(path: str | os.PathLike) -> Iterator[TextIO]:
 
 
 @contextlib.contextmanager
-def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
-    """Says where, in the system's word of a full disk, which does not."""
+def report_full_disk(path: str | os.PathLike, remedy: str = "") -> Iterator[None]:
+    """Says which disk is full. The system's own error often names no file.
+
+    Without `remedy`, the error stays as it is and gets `path` as its file name, if it has none. With `remedy`, a new
+    error names `path` and says what to do.
+
+    Raises:
+      OSError: the disk is full, or the quota is used up.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
-            error.filename = os.fspath(folder)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        if remedy:
+            raise OSError(f"{path}: the disk is full ({error}); {remedy}") from error
+        error.filename = error.filename or os.fspath(path)
         raise
 
 

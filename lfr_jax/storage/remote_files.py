@@ -7,7 +7,6 @@ are, saves what it has only when the file is closed, and is read by one thread a
 """
 
 import contextlib
-import errno
 import os
 import pathlib
 import tempfile
@@ -18,6 +17,7 @@ from typing import NamedTuple
 import fsspec
 from etils import epath
 
+from lfr_jax.storage.files import report_full_disk
 from lfr_jax.storage.paths import Path, is_remote
 from lfr_jax.storage.token_files import WILL_NEED, Stamp, StoreChanged, TokenFile, read_ahead, stamp
 
@@ -162,7 +162,7 @@ class CachedFile:
         self.file = folder / f"{path.name}.{expected.mark}"
         self.present = bytearray(-(-expected.size // CHUNK))  # as far as this process knows
         self.fetching = threading.Lock()
-        with self.full_disk_explained():
+        with self.disk_guard():
             folder.mkdir(parents=True, exist_ok=True)
             self.descriptor = sized(self.file, expected.size)
             self.marks = sized(pathlib.Path(f"{self.file}.chunks-{CHUNK}"), len(self.present))
@@ -195,7 +195,7 @@ class CachedFile:
         size = self.remote.expected.size
         starts = [chunk * CHUNK for chunk in chunks]
         found = self.remote.runs(starts, [min(start + CHUNK, size) for start in starts])
-        with self.full_disk_explained():
+        with self.disk_guard():
             for start, run in zip(starts, found):
                 os.pwrite(self.descriptor, run, start)
             # The bytes before the marks, on the disk too: a machine that loses power loses the newest writes.
@@ -204,18 +204,13 @@ class CachedFile:
                 os.pwrite(self.marks, b"\1", chunk)
                 self.present[chunk] = 1
 
-    @contextlib.contextmanager
-    def full_disk_explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OSError(
-                    f"{self.folder}: the disk is full ({error}), and {self.remote.path} has "
-                    f"{self.remote.expected.size:,} bytes; make room, name a folder on another disk (--data.cache, or "
-                    "LFR_CACHE), or keep nothing (--data.cache '')"
-                ) from error
-            raise
+    def disk_guard(self) -> contextlib.AbstractContextManager[None]:
+        """Names the settings of the cache if the disk is full."""
+        remedy = (
+            f"{self.remote.path} has {self.remote.expected.size:,} bytes; make room, name a folder on another disk "
+            "(--data.cache, or LFR_CACHE), or keep nothing (--data.cache '')"
+        )
+        return report_full_disk(self.folder, remedy)
 
     def __del__(self):
         for name in ("descriptor", "marks"):

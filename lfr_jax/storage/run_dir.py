@@ -15,7 +15,7 @@ from typing import Any
 
 from lfr_jax.config import Config, check_resumable, from_dict
 from lfr_jax.storage.checkpoint import latest_step
-from lfr_jax.storage.files import full_disk_named, write_atomically
+from lfr_jax.storage.files import report_full_disk, write_atomically
 from lfr_jax.storage.mirror import Mirror, RunInUse, scratch
 from lfr_jax.storage.paths import Path, as_path, is_remote
 from lfr_jax.storage.remote_files import exists, read_bytes
@@ -56,11 +56,11 @@ class RunDir:
         name = f"pid {os.getpid()}, host {socket.gethostname()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
         if is_remote(self.path):
             self.mirror = Mirror(self.path, self.folder, f"{name}, {uuid.uuid4().hex[:8]}")
-            with self.mirror.held(), full_disk_named(self.folder):
+            with self.mirror.held(), report_full_disk(self.folder):
                 yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with full_disk_named(self.path), open(self.path / "lock", "a+") as file:
+        with report_full_disk(self.path), open(self.path / "lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

@@ -14,13 +14,13 @@ class Rows:
     seq_len = LENGTH
 
     def __init__(self, tokens):
-        self.tokens, self.num_blocks = np.asarray(tokens, np.int32), len(tokens)
+        self.tokens_NxT1, self.num_blocks = np.asarray(tokens, np.int32), len(tokens)
 
     def by_length(self, ids):
         return [(LENGTH, slice(None))]
 
     def tokens(self, ids):
-        return self.tokens[ids]
+        return self.tokens_NxT1[ids]
 
 
 def languages(counts, seed=0, vocab=20_000):
@@ -45,7 +45,7 @@ def test_most_blocks_need_not_be_in_the_sample(monkeypatch):
     monkeypatch.setattr(clusters, "SAMPLE", 10)
     blocks, of_N = languages([300, 300])
     order = np.argsort(of_N, kind="stable")  # the second language begins in the middle
-    cluster_N = clusters.cluster_blocks(Rows(blocks.tokens[order]), 2, seed=0)
+    cluster_N = clusters.cluster_blocks(Rows(blocks.tokens_NxT1[order]), 2, seed=0)
     assert len({(a, b) for a, b in zip(of_N[order], cluster_N)}) == 2 == len(set(cluster_N))
 
 
@@ -68,7 +68,7 @@ def test_blocks_that_are_all_alike_are_one_cluster(tokens):
 def test_blocks_of_one_token_among_others():
     """Catches: counts that overflow into the next block's; a warning (here an error) of an empty cluster."""
     blocks, of_N = languages([100, 100])
-    blocks.tokens[::10] = 19_999
+    blocks.tokens_NxT1[::10] = 19_999
     cluster_N = clusters.cluster_blocks(blocks, 8, seed=0)
     assert np.flatnonzero(cluster_N == cluster_N[0]).tolist() == list(range(0, 200, 10))
 
@@ -76,7 +76,7 @@ def test_blocks_of_one_token_among_others():
 def test_padding_is_no_word():
     """Catches: blocks alike because they are filled up alike; counts of few tokens taken for rare words."""
     blocks, of_N = languages([100, 100])
-    blocks.tokens[::3, 16:] = -1
+    blocks.tokens_NxT1[::3, 16:] = -1
     cluster_N = clusters.cluster_blocks(blocks, 2, seed=0)
     assert len({(a, b) for a, b in zip(of_N, cluster_N)}) == 2 == len(set(cluster_N))
 

@@ -212,7 +212,7 @@ def test_a_run_on_linked_files(tmp_path, capsys, monkeypatch):
     assert {"web", "code", "all"} == set(train(config, quiet=True).summary["held_out_loss"])
     monkeypatch.setattr("sys.argv", ["lfr", "generate", str(tmp_path / "run")])
     with pytest.raises(
-        SystemExit, match="lfr generate: these ids were linked without a tokenizer.*link again with one"
+        SystemExit, match="lfr generate: cannot encode text: the data was linked without a tokenizer; link it again"
     ):
         cli.main()
 

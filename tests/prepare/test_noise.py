@@ -188,6 +188,6 @@ def test_nothing_can_be_appended_to_noise(noisy, tmp_path):
 
     with pytest.raises(
         FileNotFoundError,
-        match="without which nothing can be appended: .* append to the folder that this one was made of",
+        match="without which nothing can be appended: .* append to the folder from which this one was made",
     ):
         prepare_paths((), out=str(tmp_path / "out"), append=str(noisy), embedded=True)

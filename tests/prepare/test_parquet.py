@@ -7,8 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from lfr_jax.prepare import inputs, parquet, text_source
-from lfr_jax.prepare.text_files import File
-from lfr_jax.prepare.text_source import Document, Fields
+from lfr_jax.prepare.text_source import Document, Fields, File
 
 
 def write(path, rows: int, **columns):

@@ -12,7 +12,7 @@ from helpers import documents, files, opened
 
 from lfr_jax.data import tokenizer
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.prepare import prepare, segments, spool, text_files, text_source
+from lfr_jax.prepare import compression, prepare, segments, spool, text_source
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_from_the_command_line_with_gpt2(texts):
 def test_processes_and_one_process_give_equal_bytes(texts, monkeypatch):
     """Catches: `--workers` that is not followed; a file of the result that depends on who encoded what, and when."""
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 2000)
-    monkeypatch.setattr(text_files, "READ_BYTES", 500)
+    monkeypatch.setattr(compression, "READ_BYTES", 500)
     used, pool = [], spool.in_processes
     monkeypatch.setattr(spool, "in_processes", lambda *args: (used.append(args[-1]), pool(*args))[1])
     for workers in (1, 2):
@@ -87,7 +87,7 @@ def test_processes_and_one_process_give_equal_bytes(texts, monkeypatch):
 def test_what_was_encoded_is_used_after_a_full_disk(texts, monkeypatch, capsys):
     """Catches: a full disk that costs all that was done; leftovers; an error that does not say what to do."""
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 2000)
-    monkeypatch.setattr(text_files, "READ_BYTES", 500)
+    monkeypatch.setattr(compression, "READ_BYTES", 500)
     made, write_index = [], segments.write_index
 
     def full_after_five(segment):

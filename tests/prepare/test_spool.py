@@ -13,7 +13,7 @@ import pytest
 
 from lfr_jax.data import tokenizer
 from lfr_jax.data.tokenizer import Bytes
-from lfr_jax.prepare import inputs, segments, spool, text_files, text_source
+from lfr_jax.prepare import compression, inputs, segments, spool, text_source
 from lfr_jax.prepare.spool import Spool, name_kept_work, work_folder
 from lfr_jax.prepare.text_source import Document
 
@@ -22,7 +22,7 @@ from lfr_jax.prepare.text_source import Document
 def texts(tmp_path, monkeypatch):
     """Two large files, in about ten chunks each, and a small one."""
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 2000)
-    monkeypatch.setattr(text_files, "READ_BYTES", 512)
+    monkeypatch.setattr(compression, "READ_BYTES", 512)
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         lines = [json.dumps({"text": f"{name} {i} " * 12}) for i in range(200)]
@@ -121,18 +121,18 @@ def test_too_many_broken_documents(tmp_path, monkeypatch):
         spooled(99, 2, 0.01)
     monkeypatch.setattr(spool, "PATIENCE", 5)
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 40)
-    monkeypatch.setattr(text_files, "READ_BYTES", 40)
+    monkeypatch.setattr(compression, "READ_BYTES", 40)
     with pytest.raises(ValueError, match=r"; \d\d? of \d\d? documents"):
         spooled(0, 5000, 0.01)
 
 
 KILLED = """
 import os, signal, sys
-from lfr_jax.data import corpus, inputs, text_files
+from lfr_jax.data.tokenizer import Bytes
+from lfr_jax.prepare import compression, inputs, text_source
 from lfr_jax.prepare.spool import Spool, work_folder
-from lfr_jax.tokenizer import Bytes
 
-corpus.CHUNK_BYTES, text_files.READ_BYTES = 2000, 512
+text_source.CHUNK_BYTES, compression.READ_BYTES = 2000, 512
 
 def advance(size):
     advance.done += size

@@ -1,17 +1,14 @@
 """Documents that are nearly the same: MinHash finds the candidates, their n-grams decide."""
 
-import concurrent.futures
 import functools
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import tqdm
 
 from lfr_jax.prepare.clean import ngrams
 from lfr_jax.prepare.clean.kept import Kept, Sides
-from lfr_jax.prepare.spool import begin_worker
+from lfr_jax.prepare.workers import process_pool
 
 PERMUTATIONS = 128  # numbers in a signature, of 4 bytes each
 WEIGHTS = 0.02, 0.98  # of false candidates, which are looked at again, and of missed ones, which are lost
@@ -91,14 +88,8 @@ def in_processes(function: Callable, tasks: Iterable, workers: int) -> Iterator:
     if workers == 1:
         yield from map(function, tasks)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, begin_worker, (None,))
-    try:
+    with process_pool(workers) as pool:
         yield from pool.map(function, tasks)
-    except BrokenProcessPool:
-        raise OSError("a worker process was killed, perhaps for want of memory: take fewer with --workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def sketch(kept: Kept, n: int) -> np.ndarray:
