@@ -1,4 +1,4 @@
-"""From segments to stores: duplicates left out, documents held out, sources made contiguous."""
+"""From segments to stores: leaves out duplicates, holds out documents, puts each source together."""
 
 import itertools
 from collections.abc import Iterable
@@ -17,36 +17,36 @@ class Count(NamedTuple):
 
 
 class Assembled(NamedTuple):
-    """What went into the stores."""
+    """What went into the stores, and what did not."""
 
     train: dict[str, Count]  # by domain
     valid: dict[str, Count]
-    documents: int  # all that were read
-    duplicates: int  # left out because an earlier one had the same text
-    blank: int  # left out
-    text_Kx2: np.ndarray  # uint64: digests of the texts that are in
+    documents: int  # read in all
+    duplicates: int  # left out because an earlier document had the same text
+    blank: int  # left out because they have no text
+    text_Kx2: np.ndarray  # uint64: digests of the texts in the stores
 
 
 class LocatedRun(NamedTuple):
-    """A run of one source, with where it stands."""
+    """A run of a segment, and where it lies."""
 
     segment: Segment
     run: Run
-    start: int  # byte of its first token
+    start: int  # its first byte in the segment's tokens
     rows: np.ndarray  # [ROW]
-    position: int  # of the segment's first row in the order of reading
+    position: int  # of the segment's first row, in the order of reading
 
 
 class SourceDocuments(NamedTuple):
-    """The documents of a source that are not blank or broken."""
+    """The usable documents of a source: neither blank nor with a problem."""
 
-    number_D: np.ndarray  # int64: among all of the source
+    number_D: np.ndarray  # int64: index among all documents of the source
     tokens_D: np.ndarray  # int64
     hash_D: np.ndarray  # uint64: of the id
 
 
 class SourceTexts(NamedTuple):
-    """What tells which of their texts are duplicates. By itself, since it is needed for that alone."""
+    """What is needed to find duplicates. Kept apart, so that its memory is free afterwards."""
 
     text_Dx2: np.ndarray  # uint64: digests
     position_D: np.ndarray  # int64: in the order of reading
@@ -60,13 +60,14 @@ def assemble_stores(
     seen_Kx2: np.ndarray = np.empty((0, 2), np.uint64),
     known: Iterable[str] = (),
 ) -> Assembled:
-    """Puts the documents of all segments into two stores, in memory of about 160 bytes a document.
+    """Writes the documents of all segments into two stores. Memory is about 160 bytes a document.
 
-    The documents of a source are made contiguous, sources sorted by domain and name. Of documents with the
-    same text the first one read stays, and none if the text is among `seen_Kx2`. A document is held out if the
-    hash of its id falls below `fraction`, whatever the order. Each domain, but for the `known` ones, is on
-    both sides: if chance leaves one side empty, the document of the lowest (highest) hash goes there; the end
-    of a domain's only document is held out.
+    - The documents of a source lie together. Sources are sorted by domain and name.
+    - Of documents with the same text, the first one read stays. None stays if the text is in `seen_Kx2`.
+    - A document is held out if the hash of its id is below `fraction`, whatever the order of reading.
+    - Each domain is in both stores. If by chance one store has no document of it, the document with the lowest
+      hash is held out, or the one with the highest hash is trained on. Of a single document, the end is held out.
+      This does not hold for the domains `known`, which the stores already have.
     """
     sources = by_source(found)
     texts, new, documents, blank = [SourceTexts(seen_Kx2, np.full(len(seen_Kx2), -1))], {}, {}, 0
@@ -104,7 +105,7 @@ def assemble_stores(
 
 
 def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[LocatedRun]]:
-    """The runs of each (domain, source), in the order of reading; domains and sources sorted."""
+    """The runs of each (domain, source), sorted by both. The runs of a source are in the order of reading."""
     sources: dict[tuple[str, str], list[LocatedRun]] = {}
     position = 0
     for segment in found:
@@ -120,9 +121,13 @@ def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[LocatedRun
 
 
 def usable_documents(runs: list[LocatedRun]) -> tuple[SourceDocuments, SourceTexts, int, int]:
-    """The usable documents of a source, and their texts; how many there are in all, and how many blank ones.
+    """Finds the usable documents of a source.
 
-    Blank is also what a tokenizer gives no token for, such as a zero-width space: its end-of-text would stand alone.
+    A document also counts as blank if the tokenizer gives no token for it, as for a zero-width space: its end-of-text
+    would stand alone.
+
+    Returns:
+      The usable documents, what tells their texts apart, the number of all documents, and of blank ones.
     """
 
     def column(name: str) -> np.ndarray:
@@ -138,7 +143,7 @@ def usable_documents(runs: list[LocatedRun]) -> tuple[SourceDocuments, SourceTex
     start_U, stop_U = start_D[number_U], stop_D[number_U]
     text_Rx2 = column("text")
     text_Ux2 = text_Rx2[start_U]
-    for i in np.flatnonzero(stop_U - start_U > 1):  # the digest of a long text is that of its pieces' digests
+    for i in np.flatnonzero(stop_U - start_U > 1):  # a long text: the digest of its pieces' digests
         text_Ux2[i] = segments.digest(text_Rx2[start_U[i] : stop_U[i]].tobytes())
     position_R = np.concatenate([run.rows["number"] + np.int64(run.position) for run in runs])
     usable = SourceDocuments(number_U, tokens_D[number_U], column("hash")[start_U])
@@ -146,12 +151,12 @@ def usable_documents(runs: list[LocatedRun]) -> tuple[SourceDocuments, SourceTex
 
 
 def is_start(flags_R: np.ndarray) -> np.ndarray:
-    """bool[R]: whether a document begins with this row."""
+    """bool[R]: whether a document begins with the row."""
     return np.append(True, flags_R[:-1] & MORE == 0)
 
 
 def is_first(text_Dx2: np.ndarray, position_D: np.ndarray) -> np.ndarray:
-    """bool[D]: whether no document before, by position, has the same text."""
+    """bool[D]: whether the document is the first with its text, by position."""
     order_D = np.lexsort((position_D, text_Dx2[:, 1], text_Dx2[:, 0]))
     text_Dx2 = text_Dx2[order_D]
     first_D = np.ones(len(order_D), bool)
@@ -160,7 +165,7 @@ def is_first(text_Dx2: np.ndarray, position_D: np.ndarray) -> np.ndarray:
 
 
 def held_out(hash_D: np.ndarray, fraction: float, both: bool) -> np.ndarray:
-    """bool[D]: the documents of a domain to hold out; with `both`, at least one and not all of two or more."""
+    """bool[D]: which documents of a domain are held out. With `both`, at least one is, and of two or more not all."""
     held_D = hash_D < np.uint64(int(fraction * 2**64))
     if both and len(hash_D):
         held_D[np.argmin(hash_D)] = True
@@ -175,11 +180,11 @@ def copy_source(
     cut_at: int | None,
     writers: tuple[StoreWriter, StoreWriter],
 ) -> None:
-    """Appends a source's documents to the stores, run by run.
+    """Appends the documents of a source to the stores, run by run.
 
     Args:
-      side_D: which of the writers each document goes to; -1: to none.
-      cut_at: so many tokens of the source's only document go to the first writer, the rest to the second.
+      side_D: the writer of each document, 0 or 1; -1: it is left out.
+      cut_at: of a source with one document: so many tokens go to the first writer, the rest to the second.
     """
     rows = np.concatenate([run.rows[["tokens", "flags"]] for run in runs])
     start_R, tokens_R = is_start(rows["flags"]), rows["tokens"].astype(np.int64)
@@ -188,9 +193,9 @@ def copy_source(
     if cut_at is not None and np.any(side_R >= 0):
         (of_it,) = np.nonzero(side_R >= 0)
         ends = np.cumsum(tokens_R[of_it])
-        cut = int(np.searchsorted(ends, cut_at))  # this row is taken apart
-        at, rest = of_it[cut], ends[cut] - cut_at
-        side_R[of_it[: cut + 1]], side_R[of_it[cut + 1 :]] = 0, 1
+        split = int(np.searchsorted(ends, cut_at))  # this row is split in two
+        at, rest = of_it[split], ends[split] - cut_at
+        side_R[of_it[: split + 1]], side_R[of_it[split + 1 :]] = 0, 1
         tokens_R[at] -= rest
         tokens_R, side_R = np.insert(tokens_R, at + 1, rest), np.insert(side_R, at + 1, 1)
         start_R, run_R = np.insert(start_R, at + 1, True), np.insert(run_R, at + 1, run_R[at])
@@ -209,7 +214,7 @@ def copy_source(
 
 
 def merged(length_R: np.ndarray, start_R: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The lengths of documents out of those of their pieces, and whether the first goes on with one begun before."""
+    """The lengths of documents, from the lengths of their pieces; and whether the first one continues another."""
     first = np.flatnonzero(start_R)
     goes_on = not start_R[0]
     return np.add.reduceat(length_R, np.append(0, first) if goes_on else first), goes_on

@@ -1,7 +1,7 @@
-"""Inputs encoded chunk by chunk by worker processes, in a folder that another run of the same command goes on with.
+"""Encodes inputs chunk by chunk, in worker processes. If the command is killed, running it again goes on from there.
 
-A chunk's segment is named by all that decides its content. So a chunk that is there already is not
-encoded again, and what another command left, with another tokenizer or of other text, is never taken for it.
+The name of a segment is a hash of all that decides its content. So a chunk is not encoded twice, and a segment of
+another tokenizer or of other text is never used by mistake.
 """
 
 import concurrent.futures
@@ -25,17 +25,18 @@ from lfr_jax.storage.files import refuse_existing, write_atomically
 from lfr_jax.storage.paths import on_this_machine
 
 AHEAD = 2  # chunks that wait for each worker
-PATIENCE = 1000  # broken documents, before it is said while still encoding that there are too many
+PATIENCE = 1000  # with more unreadable documents than this, their share is checked while still encoding
 
 
 @contextlib.contextmanager
 def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """A hidden folder beside `out` for the segments, held by this process alone.
+    """A hidden folder beside `out` for the segments. This process holds it alone.
 
-    It goes when `out` is there, or when nothing in it is of use. Otherwise it stays, for the same command to go on.
+    It is removed once `out` exists, or if it holds no work. Otherwise it stays, so that the same command goes on with
+    it.
 
     Raises:
-      BlockingIOError: another process is at work on `out`.
+      BlockingIOError: another process is preparing `out`.
       FileExistsError: `out` exists.
     """
     out = on_this_machine(out).absolute()
@@ -49,7 +50,7 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(f"{out}: is being prepared by another process; wait for it, or stop it") from None
-        for left in (*out.parent.glob(f".{out.name}.partial-*"), *folder.glob("*.tmp")):  # by a process that was killed
+        for left in (*out.parent.glob(f".{out.name}.partial-*"), *folder.glob("*.tmp")):  # of a killed process
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         try:
             refuse_existing(out)
@@ -57,7 +58,7 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
         except BaseException:
             if not holds_work(folder) or out.exists():
                 shutil.rmtree(folder)
-                with contextlib.suppress(OSError):  # another process may use them by now
+                with contextlib.suppress(OSError):  # another process may use them
                     for parent in new_parents:
                         parent.rmdir()
             raise
@@ -65,14 +66,14 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
 
 
 def holds_work(folder: pathlib.Path) -> bool:
-    """Whether a tokenizer was trained, or anything encoded: under a wrong name of a field, all chunks are empty."""
+    """Whether a tokenizer was trained, or text encoded. (With a wrong field name, all segments are empty.)"""
     tokens = (index.with_suffix(".tokens") for index in folder.glob("*.index"))
     return any(folder.glob("trained-*")) or any(path.is_file() and path.stat().st_size for path in tokens)
 
 
 @contextlib.contextmanager
 def name_kept_work(folder: pathlib.Path) -> Iterator[None]:
-    """Adds to an error what stays in spite of it."""
+    """Adds a note to an error: where the work is kept, if there is some."""
     try:
         yield
     except Exception as error:
@@ -84,15 +85,18 @@ def name_kept_work(folder: pathlib.Path) -> Iterator[None]:
 
 
 class Task(NamedTuple):
+    """A chunk, and the segment to write."""
+
     chunk: Chunk
     path: pathlib.Path
 
 
 class Spool:
-    """Segments in `folder`.
+    """Encodes inputs into segments in `folder`.
 
     Args:
-      advance: is told how many bytes of the inputs are done, each time that some are.
+      sample: only documents whose hash is below this share are encoded.
+      advance: called with the number of bytes of the inputs that were done, again and again.
     """
 
     def __init__(
@@ -105,20 +109,23 @@ class Spool:
         self.folder, self.tokenizer, self.sample, self.advance = folder, tokenizer, sample, advance
         self.settings = (tokenizer.digest, sample, text_source.PIECE_CHARS)
         self.paths: list[pathlib.Path] = []  # of the segments, in the order of the text
-        self.problems: Counter[str] = Counter()  # broken documents by kind
-        self.described: list[str] = []  # the first few of each segment
+        self.problems: Counter[str] = Counter()  # the number of documents with a problem, by kind
+        self.described: list[str] = []  # the first problems of each segment
 
     def encode(self, inputs: Iterable[Input], workers: int = 1, tolerate: float = 0.0) -> list[Segment]:
-        """Encodes what is not there yet, in `workers` processes; all segments, in the order of the text.
+        """Encodes the chunks that have no segment yet, in `workers` processes.
+
+        Returns:
+          All segments, in the order of the text.
 
         Raises:
           OSError: the disk is full, or a worker was killed.
-          ValueError: more than the share `tolerate` of the documents cannot be read; or an input is damaged.
+          ValueError: more than the share `tolerate` of the documents cannot be read, or an input is damaged.
         """
         documents = broken = 0
         first = list(itertools.islice(tasks := self.tasks(inputs), 2))
         tasks = itertools.chain(first, tasks)
-        if workers == 1 or len(first) < 2:  # a process is not worth its start
+        if workers == 1 or len(first) < 2:  # too little work for a second process
             done = (segments.encode_chunk(*task, self.tokenizer, self.sample) for task in tasks)
         else:
             done = in_processes(tasks, self.folder / "tokenizer", self.tokenizer, self.sample, workers)
@@ -138,7 +145,7 @@ class Spool:
         return encoded
 
     def tasks(self, inputs: Iterable[Input]) -> Iterator[Task]:
-        """What is still to do."""
+        """The chunks that have no segment yet. Also adds the paths of all segments to `paths`."""
         for text_input in inputs:
             if not self.reuse_input(text_input):
                 begun = len(self.paths)
@@ -160,7 +167,7 @@ class Spool:
                     )
 
     def reuse_input(self, text_input: Input) -> bool:
-        """Whether all of an input was encoded before: then it need not even be read."""
+        """Whether all of an input was encoded before. If so, it is not read again."""
         if not text_input.stamp or not self.list_file(text_input).is_file():
             return False
         paths = [self.folder / name for name in self.list_file(text_input).read_text().split()]
@@ -171,6 +178,7 @@ class Spool:
         return True
 
     def list_file(self, text_input: Input) -> pathlib.Path:
+        """The file that lists the segments of an input, once all of them are there."""
         return self.folder / f"{text_source.stamp(self.settings, text_input.stamp)}.input"
 
 
@@ -201,8 +209,10 @@ def in_processes(
 
 @functools.cache
 def cached_tokenizer(folder: pathlib.Path) -> Tokenizer:
+    """The tokenizer of `folder`, loaded once in each worker."""
     return load_tokenizer(folder)
 
 
 def encode_chunk(chunk: Chunk, path: pathlib.Path, folder: pathlib.Path, sample: float) -> Segment:
+    """Runs in a worker. The rows stay there: the main process reads them from disk later."""
     return segments.encode_chunk(chunk, path, cached_tokenizer(folder), sample)._replace(rows=None)

@@ -27,15 +27,17 @@ class Steps:
     """What to leave out, in this order.
 
     Args:
-      duplicates: Documents whose tokens are those of a document before.
-      near_duplicates: Documents that share this much of their n-grams (Jaccard's index) with a document before: 0.8.
-      shingle: Tokens in such an n-gram.
-      contamination: Tokens in an n-gram that is looked for on both sides. What is found is always reported.
-      common: N-grams in more training documents than this are passed over.
-      decontaminate: train: cut what is shared out of training documents; valid: leave the held-out documents out.
-      overlap: Share of a held-out document's n-grams that are in train, from which it counts as contaminated.
-      block_duplicates: Blocks of so many tokens that are those of a block before.
-      examples: So many examples of each step are told.
+      duplicates: Leave out documents that have the same tokens as an earlier one.
+      near_duplicates: Leave out documents whose n-grams are nearly those of an earlier one: this Jaccard index or more,
+        such as 0.8.
+      shingle: Tokens in an n-gram for --near-duplicates.
+      contamination: Tokens in an n-gram that is searched for in both held-out and training text. What is found is
+        always reported.
+      common: Ignore n-grams that are in more training documents than this.
+      decontaminate: train: cut what is shared out of training documents; valid: leave out the held-out documents.
+      overlap: A held-out document counts as contaminated if at least this share of its n-grams is in train.
+      block_duplicates: Cut out blocks of so many tokens that have the same tokens as an earlier block.
+      examples: Number of examples of each step in the report.
     """
 
     duplicates: bool = False
@@ -69,19 +71,19 @@ def clean_corpus(
     steps: tyro.conf.OmitArgPrefixes[Steps] = Steps(),
     workers: int = 0,
 ) -> None:
-    """Copies a corpus without duplicates, near-duplicates, and what its held-out text shares with it.
+    """Copies a corpus without duplicates, near-duplicates, and training text that is also held out.
 
     Args:
       prepared: What `lfr prepare` or `lfr link` wrote. It stays as it is.
       out: Folder to write. It must not exist. Equal input and options give equal bytes.
       dry_run: Report what would be left out, and write nothing.
       steps: What to leave out.
-      workers: Processes that look for near-duplicates; 0: as many as there are cores.
+      workers: Processes that search for near-duplicates; 0: as many as there are cores.
 
     Raises:
       FileExistsError: `out` exists.
-      FileNotFoundError: no corpus there.
-      ValueError: an option out of its range, damaged files, or nothing left of a side.
+      FileNotFoundError: there is no corpus.
+      ValueError: an option is out of its range, files are damaged, or nothing is left of a side.
     """
     if out is None and not dry_run:
         raise ValueError("found neither --out nor --dry-run; expected --out FOLDER, or --dry-run for the report alone")
@@ -108,7 +110,7 @@ def clean_corpus(
 
 
 def apply_steps(sides: Sides, steps: Steps, workers: int) -> tuple[Sides, Report]:
-    """What stays after the steps, and what to tell of them."""
+    """What the steps keep, and the report about them."""
     report = Report(sides)
     if steps.duplicates:
         sides = report.step("duplicates", sides, *without_documents(sides, steps.examples))
@@ -127,7 +129,7 @@ def apply_steps(sides: Sides, steps: Steps, workers: int) -> tuple[Sides, Report
 
 
 def carry_over(folder: pathlib.Path, made: pathlib.Path, after: Sides) -> None:
-    """What `lfr prepare --append` needs, if it is there: the split, and digests of all texts that were ever in."""
+    """Copies what `lfr prepare --append` needs, if it is there: the split, and the digests of all texts ever read."""
     if (folder / "prepared.json").is_file():
         card = json.loads((folder / "prepared.json").read_text())
         for side in Sides._fields:

@@ -12,7 +12,7 @@ CELL = 22  # columns of a cell in the printed tables
 
 
 class Report:
-    """What was left out, step by step, by domain; and what held-out documents share with the training text."""
+    """What each step left out, by domain; and what held-out documents share with the training text."""
 
     def __init__(self, before: Sides):
         self.counts = {side: {"before": count_by_domain(getattr(before, side))} for side in Sides._fields}
@@ -20,21 +20,21 @@ class Report:
         self.shared: dict[str, dict[str, int]] = {}
 
     def step(self, name: str, before: Sides, after: Sides, examples: list[dict] = ()) -> Sides:
-        """Takes down what a step left out, and hands on what stays.
+        """Records what a step left out, and returns `after`.
 
         Raises:
-          ValueError: nothing stays of a side.
+          ValueError: nothing is left of a side.
         """
         for side in Sides._fields:
             was, left = getattr(before, side), getattr(after, side)
             if not len(left.start_D):
-                raise ValueError(f"{was.store.path}: nothing stays of it after the step {name!r}; leave less out")
+                raise ValueError(f"{was.store.path}: nothing is left of it after the step {name!r}; leave less out")
             self.counts[side][name] = count_left_out(was, left)
         self.examples[name] = list(examples)
         return after
 
     def contamination(self, sides: Sides, overlap: Overlap, examples: int) -> None:
-        """Takes down which held-out documents share n-grams with the training text."""
+        """Records which held-out documents share n-grams with the training text."""
         valid, domains = sides.valid, sides.valid.store.domains
         domain_D = domain_of(valid)
         for number, domain in enumerate(domains):
@@ -84,7 +84,7 @@ class Report:
 
 
 def count_by_domain(kept: Kept) -> dict[str, Count]:
-    """How much there is of each domain."""
+    """The documents and tokens of each domain."""
     domains, domain_D = kept.store.domains, domain_of(kept)
     documents = np.bincount(domain_D, minlength=len(domains))
     tokens = np.bincount(domain_D, kept.length_D, minlength=len(domains))  # in doubles, exact up to 2^53
@@ -92,7 +92,7 @@ def count_by_domain(kept: Kept) -> dict[str, Count]:
 
 
 def count_left_out(before: Kept, after: Kept) -> dict[str, Count]:
-    """The documents of which nothing stays, and the tokens that do not."""
+    """The documents of which nothing is kept, and the tokens that are not kept."""
     stays_D = np.zeros(len(before.start_D), bool)
     stays_D[np.searchsorted(before.start_D, after.start_D, side="right") - 1] = True
     was, left, out = count_by_domain(before), count_by_domain(after), count_by_domain(before.take(~stays_D))
@@ -100,13 +100,13 @@ def count_left_out(before: Kept, after: Kept) -> dict[str, Count]:
 
 
 def domain_of(kept: Kept) -> np.ndarray:
-    """int64[D]: index into the store's domains."""
+    """int64[D]: each span's index into the store's domains."""
     store = kept.store
     return np.array([store.domains.index(source.domain) for source in store.sources])[kept.source_D]
 
 
 def mostly_in(overlap: Overlap, number: int) -> int:
-    """The training document that is the first with most of the n-grams that a held-out document shares."""
+    """The training document in which most of the n-grams that a held-out document shares come first."""
     gram = np.unique(overlap.grams.gram_P[overlap.grams.run_P == number])
     return int(np.argmax(np.bincount(overlap.first_G[gram[overlap.in_train_G[gram]]])))
 
@@ -124,7 +124,7 @@ def table(rows: list[tuple]) -> str:
 
 
 def in_words(example: dict) -> str:
-    """One line of an example: what it is, what it equals, and how much."""
+    """An example in one line: what it is, what it equals, and how much."""
     words = []
     for name, value in example.items():
         if name == "side":

@@ -1,4 +1,4 @@
-"""A store written again, with the tokens that are kept alone."""
+"""Writes what is kept of a store as a new store."""
 
 import os
 
@@ -7,9 +7,9 @@ from lfr_jax.prepare.store_writer import write_store
 
 
 def write_kept(kept: Kept, path: str | os.PathLike) -> None:
-    """Writes the runs as the documents of a new prepared store. Sources of which nothing is kept are left out.
+    """Writes the spans as the documents of a new prepared store. Sources of which nothing is kept are left out.
 
-    Where all is kept, the bytes of `tokens.bin` are those of the old one, if that was a prepared store.
+    If all of a prepared store is kept, the new `tokens.bin` has the same bytes.
 
     Raises:
       FileExistsError: `path` exists.

@@ -175,7 +175,7 @@ def test_more_text_can_be_appended_later(lfr_data, tmp_path):
         (
             ("--out", "new", "--decontaminate", "valid", "--overlap", 0.0),
             ValueError,
-            "valid: nothing stays of it after",
+            "valid: nothing is left of it after",
         ),
     ],
 )
