@@ -16,7 +16,7 @@ from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_
 from lfr_jax.prepare.checks import check_settings, chosen_options
 from lfr_jax.prepare.folders import files_below
 from lfr_jax.prepare.token_formats import Layout, layout
-from lfr_jax.storage.files import complete_folder, refuse_existing, save_array
+from lfr_jax.storage.files import atomic_folder, refuse_existing, save_array
 from lfr_jax.storage.token_files import Part
 
 CHUNK = 1 << 23  # tokens read at once
@@ -145,7 +145,7 @@ def link_files(
     if not held_out:
         pairs = [split_off_tail(one, valid_fraction) for one in train]
         train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    with complete_folder(out) as folder:
+    with atomic_folder(out) as folder:
         write_links(folder / "train", train, tokenizer)
         write_links(folder / "valid", held_out, tokenizer)
         tokenizer.save(folder / "tokenizer")

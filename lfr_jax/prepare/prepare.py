@@ -12,12 +12,12 @@ from lfr_jax.data.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, loa
 from lfr_jax.prepare import embedded as embedded_text
 from lfr_jax.prepare import hf_text, inputs, text_source, tfds_text
 from lfr_jax.prepare.checks import check_settings, chosen_options
-from lfr_jax.prepare.prepared_folder import FULL_DISK, PrepareSummary, open_prepared, write_prepared
+from lfr_jax.prepare.prepared_folder import PrepareSummary, open_prepared, write_prepared
 from lfr_jax.prepare.segments import uniform_hash
 from lfr_jax.prepare.spool import Spool, name_kept_work, work_folder
 from lfr_jax.prepare.text_source import Document, Fields, Input
 from lfr_jax.prepare.workers import cores
-from lfr_jax.storage.files import complete_folder, report_full_disk
+from lfr_jax.storage.files import atomic_folder, explain_full_disk
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -109,7 +109,7 @@ def prepare_paths(
             print(f"An earlier run left {left:,} encoded chunks; those of this text are used.", file=sys.stderr)
         total = sum(text_input.size for text_input in found) if all(text_input.size for text_input in found) else None
         fraction = before.valid_fraction if before else valid_fraction
-        with name_kept_work(folder), report_full_disk(out, FULL_DISK):
+        with name_kept_work(folder), explain_full_disk(out):
             if train_tokenizer:
                 tokenizer = trained_tokenizer(found, vocab_size or 4096, sample, folder)
             with tqdm.tqdm(desc="encoding", total=total, unit="B", unit_scale=True, disable=None) as bar:
@@ -140,7 +140,7 @@ def prepare_documents(
     >>> prepare_documents("data/lines", documents, Bytes(), valid_fraction=0.1)  # doctest: +SKIP
     """
     check_settings(valid_fraction)
-    with work_folder(out) as folder, name_kept_work(folder), report_full_disk(out, FULL_DISK):
+    with work_folder(out) as folder, name_kept_work(folder), explain_full_disk(out):
         text = text_source.from_documents(lambda: documents)
         return write_prepared(out, [text], Spool(folder, tokenizer, 1.0, advance), valid_fraction)
 
@@ -161,6 +161,6 @@ def trained_tokenizer(found: list[Input], vocab_size: int, sample: float, folder
         documents = text_source.documents(found)
         texts = (document.text for document in documents if uniform_hash(document.id, b"sample") < sample)
         tokenizer = train_sentencepiece(texts, vocab_size)
-        with complete_folder(kept) as unfinished:
+        with atomic_folder(kept) as unfinished:
             tokenizer.save(unfinished)
     return load_tokenizer(kept)

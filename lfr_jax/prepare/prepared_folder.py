@@ -20,10 +20,9 @@ from lfr_jax.prepare.assemble import Count, assemble_stores
 from lfr_jax.prepare.spool import Spool
 from lfr_jax.prepare.store_writer import write_store
 from lfr_jax.prepare.text_source import Input
-from lfr_jax.storage.files import complete_folder, save_array
-from lfr_jax.storage.paths import on_this_machine
+from lfr_jax.storage.files import atomic_folder, save_array
+from lfr_jax.storage.paths import require_local
 
-FULL_DISK = "make room on it, and run the same command again"  # how to go on, see `report_full_disk`
 DESCRIBED = 1000  # so many broken documents are described in prepared.json
 
 
@@ -82,7 +81,7 @@ def write_prepared(
       ValueError: no documents, or too many that cannot be read.
     """
     tokenizer = spool.tokenizer
-    with complete_folder(out) as folder:
+    with atomic_folder(out) as folder:
         encoded = spool.encode(found, workers, tolerate)
         facts = tokenizer.vocab_size, tokenizer.eos_id, tokenizer.kind, tokenizer.digest
         old = (before.train, before.valid, before.seen_Kx2) if before else (None, None, np.empty((0, 2), np.uint64))
@@ -116,7 +115,7 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
       FileNotFoundError: nothing was prepared there, or by an older release, or noise was added to it.
       ValueError: the folder was linked.
     """
-    folder = on_this_machine(folder)
+    folder = require_local(folder)
     stores = open_store(folder / "train"), open_store(folder / "valid")
     if any(store.card.parts for store in stores):
         raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from lfr_jax.data.store import Store, check_ids, file_sha256, token_dtype
 from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, write_card
-from lfr_jax.storage.files import complete_folder, save_array
+from lfr_jax.storage.files import atomic_folder, save_array
 
 COPY_TOKENS = 4 << 20  # copied at once
 
@@ -39,7 +39,7 @@ def write_store(
     ...     writer.source("letters", domain="prose")
     ...     writer.add(np.array([104, 105, 256, 33, 256]), lengths=np.array([3, 2]))
     """
-    with complete_folder(path) as folder:
+    with atomic_folder(path) as folder:
         with open(folder / "tokens.bin", "wb") as file:
             writer = StoreWriter(file, vocab_size)
             if after is not None:

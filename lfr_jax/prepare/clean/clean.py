@@ -16,10 +16,9 @@ from lfr_jax.prepare.clean.duplicates import without_blocks, without_documents
 from lfr_jax.prepare.clean.kept import Sides, all_documents
 from lfr_jax.prepare.clean.near_duplicates import without_near_duplicates
 from lfr_jax.prepare.clean.rewrite import write_kept
-from lfr_jax.prepare.prepared_folder import FULL_DISK
 from lfr_jax.prepare.workers import cores
-from lfr_jax.storage.files import complete_folder, refuse_existing, report_full_disk
-from lfr_jax.storage.paths import on_this_machine
+from lfr_jax.storage.files import atomic_folder, explain_full_disk, refuse_existing
+from lfr_jax.storage.paths import require_local
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +88,7 @@ def clean_corpus(
         raise ValueError("found neither --out nor --dry-run; expected --out FOLDER, or --dry-run for the report alone")
     if out is not None:
         refuse_existing(out)
-    folder = on_this_machine(prepared)
+    folder = require_local(prepared)
     steps.check()
     stores = [open_store(folder / side) for side in Sides._fields]
     tokenizer = load_tokenizer(folder / "tokenizer")
@@ -98,7 +97,7 @@ def clean_corpus(
     before = Sides(*map(all_documents, stores))
     after, report = apply_steps(before, steps, workers or cores())
     if not dry_run:
-        with report_full_disk(out, FULL_DISK), complete_folder(out) as made:
+        with explain_full_disk(out), atomic_folder(out) as made:
             for side in Sides._fields:
                 write_kept(getattr(after, side), made / side)
             tokenizer.save(made / "tokenizer")
