@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes docs/policies/: a page for each policy and combinator, from the docstrings, and with --figures the pictures.
+"""Writes docs/policies/: a page for each policy and wrapper, from the docstrings, and with --figures the pictures.
 
     python tools/policy_docs.py                        # the pages, in seconds
     python tools/policy_docs.py --figures              # every picture too: under a minute each on two CPU cores
@@ -26,9 +26,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lfr_jax import schedule  # noqa: E402
-from lfr_jax.train.policy import POLICIES  # noqa: E402
 
-COMBINATORS = ("chain", "stratified", "floor", "cap_noise")
 PAGES = ROOT / "docs" / "policies"
 SECTIONS = ("Args", "Returns", "Raises", "Examples", "References")
 STEPS = 120  # of the runs that the pictures show
@@ -43,7 +41,7 @@ CAPTION = "Mean rate of each domain's blocks in a short run, relative to all blo
 
 def pages() -> dict[str, str]:
     """Every page by its name, without the ending: what docs/policies must hold."""
-    made = {name: page(name) for name in (*POLICIES, *COMBINATORS)}
+    made = {name: page(name) for name in (*schedule.POLICIES, *schedule.WRAPPERS)}
     return made | {"README": index()}
 
 
@@ -51,14 +49,14 @@ def index() -> str:
     """The list of all pages."""
     lines = ["# The policies", "", "Written by `tools/policy_docs.py` from the docstrings of `lfr_jax.schedule`.", ""]
     lines += ["| policy | | needs of `BlockInfo` | scoring passes |", "|---|---|---|---|"]
-    for name in POLICIES:
+    for name in schedule.POLICIES:
         s = getattr(schedule, name)()
         passes = sum(phase.score for phase in s.phases)
         needs = ", ".join(f"`{field}`" for field in needed(s))
         lines.append(f"| [{name}]({name}.md) | {summary(name)} | {needs or '–'} | {passes or '–'} |")
     lines += ["", "Scoring passes: how many the policy asks for under its default arguments.", ""]
-    lines += ["| combinator | |", "|---|---|"]
-    lines += [f"| [{name}]({name}.md) | {summary(name)} |" for name in COMBINATORS]
+    lines += ["| wrapper | |", "|---|---|"]
+    lines += [f"| [{name}]({name}.md) | {summary(name)} |" for name in schedule.WRAPPERS]
     return "\n".join([*lines, "", "A policy of your own: [write_your_own_policy.md](../write_your_own_policy.md)", ""])
 
 
@@ -77,7 +75,7 @@ def page(name: str) -> str:
     lines += [markdown(rest.strip()), ""]
     for title, text in sections.items():
         lines += [f"## {title}", "", SHAPE[title](text), ""]
-    if name in POLICIES:
+    if name in schedule.POLICIES:
         lines += of_policy(function()) + of_state(function())
     elif name != "floor":  # which has no state of its own
         lines += of_state(function(schedule.lfr()))
@@ -200,7 +198,7 @@ def draw_all(names: list[str]) -> None:
     base = cli.read(str(ROOT / "configs" / "smoke.py"))
     for name in names:
         settings = dict(policy=name) | SHOWN.get(name, {})
-        if settings["policy"] not in POLICIES:  # chain, which no setting of a run names
+        if settings["policy"] not in schedule.POLICIES:  # chain, which no setting of a run names
             continue
         needs = needed(getattr(schedule, settings["policy"])())
         settings |= {f"{field.removesuffix('_loss')}_scores": scores(base, field) for field in needs if "loss" in field}
@@ -282,7 +280,7 @@ def draw(run: pathlib.Path, out: pathlib.Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [*POLICIES, *COMBINATORS]
+    every = [*schedule.POLICIES, *schedule.WRAPPERS]
     parser.add_argument("--figures", nargs="*", metavar="NAME", choices=every, help="draw these; none named: all")
     asked = parser.parse_args().figures
     PAGES.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,7 @@ from lfr_jax.config import Config
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.clusters import cluster_blocks
 from lfr_jax.data.score_files import read_scores
-from lfr_jax.schedule import BlockInfo, Schedule
-from lfr_jax.schedule.types import MissingInfo
+from lfr_jax.schedule import BlockInfo, MissingInfo, Schedule
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import atomic_file
 from lfr_jax.storage.remote_files import exists, read_bytes

@@ -7,7 +7,6 @@ Padding counts as tokens here: it is computed, though nothing is learned from it
 Held-out evaluation and probes are measurement, not training, and are not charged.
 """
 
-import math
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from lfr_jax.config import Config, ModelConfig
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.schedule.phases import as_written
+from lfr_jax.schedule import num_chosen
 
 
 class Spent(NamedTuple):
@@ -67,7 +66,7 @@ def expected(config: Config, blocks: Blocks) -> Expected:
 
 def num_scored(config: Config, num_blocks: int) -> int:
     """How many of N blocks a scoring pass reads: ⌈schedule.score_fraction · N⌉, the product being exact."""
-    return math.ceil(as_written(config.schedule.score_fraction) * num_blocks)
+    return num_chosen(num_blocks, config.schedule.score_fraction)
 
 
 # Peak dense (not sparse) bfloat16 FLOP/s of one device, by jax.Device.device_kind: the vendors' nominal

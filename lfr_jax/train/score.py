@@ -36,7 +36,7 @@ def sample(group_N: np.ndarray, count: int, seed: int, phase: int) -> np.ndarray
     if count == n:
         return np.arange(n)
     # Not a number of a phase: the sample is not what the phase trains on first.
-    shuffled_N = schedule.plan(np.ones(n, bool), n, seed, -1 - phase)[:]
+    shuffled_N = schedule.plan(np.ones(n, bool), n, seed, schedule.sample_phase(phase))[:]
     order_N = shuffled_N[np.argsort(group_N[shuffled_N], kind="stable")]
     return np.sort(order_N[(np.arange(count) * n + shuffled_N[0]) // count])
 

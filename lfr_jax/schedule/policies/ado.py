@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.arrays.estimate import at, checked
-from lfr_jax.schedule.arrays.groups import Groups, groups_of
-from lfr_jax.schedule.arrays.observe import Measured, observe
-from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
-from lfr_jax.schedule.domains import By, losses_since, rounded
+from lfr_jax.schedule.arrays.estimate import one_of
+from lfr_jax.schedule.arrays.groups import Groups, groups_of, per_block
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
+from lfr_jax.schedule.by_domain import By, losses_since, rounded
 from lfr_jax.schedule.phases import in_rounds, of_phase
 from lfr_jax.schedule.types import Schedule, num_blocks
 
@@ -98,7 +97,7 @@ def ado(
       Jiang, Zhou, Feng, Malladi, Kolter 2024, "Adaptive Data Optimization: Dynamic Sample Selection with Scaling
       Laws", arXiv 2410.11820; the authors' code for the numbers.
     """
-    checked("by", by, By)
+    one_of("by", by, By)
     for name, value in dict(credit=credit, power=power, smoothing=smoothing, least=least).items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is {value}, expected 0 to 1")
@@ -109,7 +108,7 @@ def ado(
         groups = groups_of(info, by, "ado")
         loss_RxG = jnp.full((len(phases), groups.size.shape[0]), jnp.nan, jnp.float32)
         copies = [natural(groups) for _ in range(3)]
-        return AdoState(groups, nothing_measured(n), jnp.int32(-1), loss_RxG, *copies)
+        return AdoState(groups, init_measured(n), jnp.int32(-1), loss_RxG, *copies)
 
     def fold(state, ids_B, losses_B, step):
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
@@ -132,7 +131,7 @@ def ado(
     def rates(state):
         prior_G = natural(state.groups)
         rate_G = jnp.where(prior_G > 0, state.share / prior_G, 0.0)  # exactly 1 while all blocks are drawn alike
-        return at(rate_G, state.groups)
+        return per_block(rate_G, state.groups)
 
     return Schedule(phases, init, fold, begin, rates, observe_train=True)
 

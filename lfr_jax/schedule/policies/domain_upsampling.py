@@ -1,6 +1,6 @@
 """The small, dense domains more often towards the end."""
 
-from lfr_jax.schedule.domains import By
+from lfr_jax.schedule.by_domain import By
 from lfr_jax.schedule.phases import as_written, positive_int
 from lfr_jax.schedule.policies.mixture import Weights, of_stages
 from lfr_jax.schedule.policies.uniform import uniform

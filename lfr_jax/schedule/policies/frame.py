@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.arrays.select import hardest, phase_key
+from lfr_jax.schedule.arrays.select import hardest
 from lfr_jax.schedule.phases import in_rounds, of_phase
+from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule, num_blocks, required
-from lfr_jax.schedule.unscored import ignore
-
-PURPOSE = 0x6672616D  # 'fram': keys of the same seed for other purposes differ
+from lfr_jax.schedule.unscored import ignore_losses
 
 
 class FrameState(NamedTuple):
@@ -84,7 +83,7 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
         weak_N, strong_N = (
             jnp.asarray(required(info, name, "frame"), jnp.float32) for name in ("weak_loss", "strong_loss")
         )
-        keys = [phase_key(seed, PURPOSE, number) for number in range(2)]
+        keys = [jax_key(Purpose.FRAME, seed, number) for number in range(2)]
         return FrameState(parts(times(weak_N, strong_N, keys, width), min(n, len(phases))), jnp.int8(0))
 
     def begin(state, phase_index):
@@ -92,7 +91,7 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
         num_parts = min(state.part.shape[0], len(phases))
         return state._replace(current=jnp.int8(phase_index * num_parts // len(phases)))
 
-    return Schedule(phases, init, ignore, begin, lambda state: (state.part == state.current).astype(jnp.float32))
+    return Schedule(phases, init, ignore_losses, begin, lambda state: (state.part == state.current).astype(jnp.float32))
 
 
 @jax.jit
@@ -100,13 +99,13 @@ def times(weak_N: jax.Array, strong_N: jax.Array, keys: list[jax.Array], width: 
     """f32[N]: when each block is due, from 0 to 1 and a little beyond."""
     n = strong_N.shape[0]
     high_ppl_N, high_pd_N = hardest(strong_N, n // 2), hardest(weak_N - strong_N, n // 2)
-    place_N = jnp.where(high_ppl_N, 0, 2) + high_pd_N  # Q3, Q4, Q1, Q2
+    quadrant_N = jnp.where(high_ppl_N, 0, 2) + high_pd_N  # Q3, Q4, Q1, Q2
     time_N, start = jnp.zeros(n, jnp.float32), jnp.float32(0)
     sharding = jax.typeof(strong_N).sharding
     u_N, v_N = (jax.random.uniform(key, (n,), minval=2**-24, out_sharding=sharding) for key in keys)
-    for place in range(4):
-        size = jnp.sum(place_N == place, dtype=jnp.int32) / np.float32(n)
-        time_N = jnp.where(place_N == place, start + size * u_N, time_N)
+    for quadrant in range(4):
+        size = jnp.sum(quadrant_N == quadrant, dtype=jnp.int32) / np.float32(n)
+        time_N = jnp.where(quadrant_N == quadrant, start + size * u_N, time_N)
         start += size
     return time_N + width * jnp.log(v_N / (1 - v_N))
 

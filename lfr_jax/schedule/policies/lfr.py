@@ -6,8 +6,8 @@ import jax
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.select import hardest
+from lfr_jax.schedule.by_loss import scored
 from lfr_jax.schedule.phases import learn_focus_review, num_kept
-from lfr_jax.schedule.scored import scored
 from lfr_jax.schedule.types import Schedule
 
 

@@ -4,11 +4,11 @@ import functools
 
 import jax
 
-from lfr_jax.schedule.arrays.estimate import Scores, at
-from lfr_jax.schedule.arrays.groups import group_means
+from lfr_jax.schedule.arrays.estimate import Scores
+from lfr_jax.schedule.arrays.groups import group_means, per_block
+from lfr_jax.schedule.by_loss import scored
 from lfr_jax.schedule.phases import learn_focus_review
 from lfr_jax.schedule.policies.lfr import keep_hardest
-from lfr_jax.schedule.scored import scored
 from lfr_jax.schedule.types import Schedule
 
 
@@ -73,4 +73,4 @@ def lfr_clusters(
 def keep_hardest_clusters(loss_N: jax.Array, info, drop: float) -> jax.Array:
     """bool[N]: all blocks but the share `drop`, those of the clusters of the lowest mean loss."""
     means_G, _ = group_means(loss_N, info["cluster"])
-    return keep_hardest(at(means_G, info["cluster"]), info, drop)
+    return keep_hardest(per_block(means_G, info["cluster"]), info, drop)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lfr_jax.schedule.phases import consecutive, of_phase
 from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
-from lfr_jax.schedule.unscored import ignore, rates
+from lfr_jax.schedule.unscored import drawn_rates, ignore_losses
 
 
 class LinUpperState(NamedTuple):
@@ -73,7 +73,7 @@ def linupper(*, warmup: int = 1000, weighted: int = 19000, temperature: float = 
     def loss_weights(state, ids_B, losses_B):
         return jnp.where(state.weighted, weights(losses_B, temperature), 1.0)
 
-    return Schedule(phases, init, ignore, begin, rates, loss_weights)
+    return Schedule(phases, init, ignore_losses, begin, drawn_rates, loss_weights)
 
 
 @jax.jit  # the same bits, whether or not it is called inside of a jit

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from lfr_jax.schedule.domains import By, staged
+from lfr_jax.schedule.by_domain import By, staged
 from lfr_jax.schedule.phases import consecutive
 from lfr_jax.schedule.types import Schedule
 
@@ -55,12 +55,13 @@ def of_stages(stages: Sequence[tuple[int, Weights]], by: By, policy: str) -> Sch
         raise ValueError(f"{policy} has no stages, expected at least one: its length and its weights")
     phases = consecutive((f"stage.{number}", length) for number, (length, _) in enumerate(stages, 1))
     shares = tuple(
-        functools.partial(share, phase.name, checked(phase.name, w)) for phase, (_, w) in zip(phases, stages)
+        functools.partial(domain_weights, phase.name, checked_weights(phase.name, w))
+        for phase, (_, w) in zip(phases, stages)
     )
     return staged(phases, shares, by=by, policy=policy)
 
 
-def checked(stage: str, weights: Weights) -> str | np.ndarray:
+def checked_weights(stage: str, weights: Weights) -> str | np.ndarray:
     """The weights, if they are such; float64[G] where they are numbers."""
     if isinstance(weights, str):
         if weights not in ("natural", "equal"):
@@ -72,7 +73,7 @@ def checked(stage: str, weights: Weights) -> str | np.ndarray:
     return weights_G
 
 
-def share(stage: str, weights: str | np.ndarray, size_G: np.ndarray) -> np.ndarray:
+def domain_weights(stage: str, weights: str | np.ndarray, size_G: np.ndarray) -> np.ndarray:
     """float64[G]: what the weights mean for domains of these sizes."""
     if isinstance(weights, str):
         return size_G.astype(np.float64) if weights == "natural" else np.ones(len(size_G))

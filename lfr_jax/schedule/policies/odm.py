@@ -5,11 +5,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lfr_jax.schedule.arrays.estimate import at, checked
-from lfr_jax.schedule.arrays.groups import Groups, groups_of
-from lfr_jax.schedule.arrays.observe import Measured, observe
-from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
-from lfr_jax.schedule.domains import By, losses_since, rounded
+from lfr_jax.schedule.arrays.estimate import one_of
+from lfr_jax.schedule.arrays.groups import Groups, groups_of, per_block
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
+from lfr_jax.schedule.by_domain import By, losses_since, rounded
 from lfr_jax.schedule.phases import in_rounds, of_phase
 from lfr_jax.schedule.types import Schedule, num_blocks
 
@@ -72,7 +71,7 @@ def odm(*, rounds: int = 10, round_steps: int = 200, decay: float = 0.5, by: By 
       Albalak, Pan, Raffel, Wang 2023, "Efficient Online Data Mixing For Language Model Pre-Training",
       arXiv 2312.02406; the authors' code for the exploration rate.
     """
-    checked("by", by, By)
+    one_of("by", by, By)
     if not 0 <= decay < 1:
         raise ValueError(f"decay is {decay}, expected at least 0, less than 1")
     phases = in_rounds(rounds=rounds, first=round_steps, later=round_steps)
@@ -82,7 +81,7 @@ def odm(*, rounds: int = 10, round_steps: int = 200, decay: float = 0.5, by: By 
         groups = groups_of(info, by, "odm")
         exists_G = groups.size > 0
         share_G = exists_G / jnp.sum(exists_G, dtype=jnp.float32)
-        return OdmState(groups, nothing_measured(n), jnp.int32(-1), jnp.zeros_like(share_G), share_G)
+        return OdmState(groups, init_measured(n), jnp.int32(-1), jnp.zeros_like(share_G), share_G)
 
     def fold(state, ids_B, losses_B, step):
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
@@ -94,7 +93,7 @@ def odm(*, rounds: int = 10, round_steps: int = 200, decay: float = 0.5, by: By 
         return state._replace(newest=jnp.max(state.measured.step), reward=reward_G, share=share_G)
 
     def rates(state):
-        return at(state.share / jnp.maximum(state.groups.size, 1), state.groups)
+        return per_block(state.share / jnp.maximum(state.groups.size, 1), state.groups)
 
     return Schedule(phases, init, fold, begin, rates, observe_train=True)
 

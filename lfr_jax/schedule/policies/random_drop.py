@@ -1,11 +1,10 @@
 """The control of LFR: the same phases and shares, but blocks dropped at random."""
 
-from lfr_jax.schedule.arrays.select import phase_key, random_blocks
+from lfr_jax.schedule.arrays.select import random_blocks
 from lfr_jax.schedule.phases import learn_focus_review, num_kept, of_phase
+from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule
-from lfr_jax.schedule.unscored import ignore, init, rates
-
-PURPOSE = 0x64726F70  # 'drop': keys of the same seed for other purposes differ
+from lfr_jax.schedule.unscored import drawn_rates, ignore_losses, init_drawn
 
 
 def random_drop(
@@ -49,6 +48,6 @@ def random_drop(
 
     def begin(state, phase_index):
         k = num_kept(state.drawn.shape[0], of_phase(drops, phase_index))
-        return state._replace(drawn=random_blocks(phase_key(seed, PURPOSE, phase_index), state.drawn, k))
+        return state._replace(drawn=random_blocks(jax_key(Purpose.RANDOM_DROP, seed, phase_index), state.drawn, k))
 
-    return Schedule(phases, init, ignore, begin, rates)
+    return Schedule(phases, init_drawn, ignore_losses, begin, drawn_rates)

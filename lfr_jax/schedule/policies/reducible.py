@@ -6,8 +6,8 @@ import jax
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.select import hardest
-from lfr_jax.schedule.phases import checked_keep, in_rounds, num_chosen
-from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.by_loss import scored
+from lfr_jax.schedule.phases import check_keep, in_rounds, num_chosen
 from lfr_jax.schedule.types import Schedule
 
 
@@ -62,7 +62,7 @@ def reducible(
       Mindermann et al., "Prioritized Training on Points that are Learnable, Worth Learning, and
       Not Yet Learnt" (RHO-LOSS), arXiv 2206.07137.
     """
-    checked_keep("keep", keep)
+    check_keep("keep", keep)
     phases = in_rounds(rounds=rounds, first=first, later=later, score=scores in ("pass", "mixed"))
     choices = (None,) + (functools.partial(keep_highest, keep=keep),) * (len(phases) - 1)
     return scored(phases, choices, scores=scores, unmeasured=unmeasured, minus="ref_loss", policy="reducible")

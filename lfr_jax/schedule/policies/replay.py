@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lfr_jax.schedule.domains import By, staged
+from lfr_jax.schedule.by_domain import By, staged
 from lfr_jax.schedule.phases import consecutive
 from lfr_jax.schedule.types import Schedule
 

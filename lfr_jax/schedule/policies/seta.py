@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
-from lfr_jax.schedule.arrays.select import hardest, phase_key, random_blocks
-from lfr_jax.schedule.phases import checked_drop, in_rounds, num_kept, positive_int
-from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.arrays.select import hardest, random_blocks
+from lfr_jax.schedule.by_loss import scored
+from lfr_jax.schedule.phases import check_drop, in_rounds, num_kept, positive_int
+from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule
-
-PURPOSE = 0x73657461  # 'seta'
 
 
 def seta(
@@ -78,7 +77,7 @@ def seta(
       Zhou et al., "Scale Efficient Training for Large Datasets" (SeTa), arXiv 2503.13385, and
       the authors' code (github.com/mrazhou/SeTa).
     """
-    checked_drop("drop", drop)
+    check_drop("drop", drop)
     groups, window = positive_int("groups", groups), positive_int("window", window)
     if window > groups:
         raise ValueError(f"window is {window} groups, expected at most {groups}, all there are")
@@ -90,16 +89,16 @@ def seta(
         everything = index == 0 or index >= len(phases) - operator.index(anneal)
         start = 0 if everything else index % (groups - window + 1)
         edges = (0, 1, 1) if everything else (start, start + window, groups)
-        return functools.partial(in_window, drop=drop, edges=edges, key=(seed, PURPOSE, index))
+        return functools.partial(in_window, drop=drop, edges=edges, key=(Purpose.SETA, seed, index))
 
     choices = tuple(choice(index) for index in range(len(phases)))
     return scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="seta")
 
 
-def in_window(loss_N: jax.Array, info, drop: float, edges: tuple[int, int, int], key: tuple[int, int, int]):
+def in_window(loss_N: jax.Array, info, drop: float, edges: tuple[int, int, int], key: tuple[bytes, int, int]):
     """bool[N]: of a random part, the blocks whose rank by loss lies between two edges, in parts of the third."""
     kept = num_kept(loss_N.shape[0], drop)
     start, stop, groups = edges
     low, high = start * kept // groups, -(-stop * kept // groups)  # rounded outwards, so that a block is left
-    loss_N = jnp.where(random_blocks(phase_key(*key), loss_N, kept), loss_N, -jnp.inf)
+    loss_N = jnp.where(random_blocks(jax_key(*key), loss_N, kept), loss_N, -jnp.inf)
     return hardest(loss_N, kept - low) & ~hardest(loss_N, kept - high)

@@ -5,12 +5,11 @@ import functools
 import jax
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
-from lfr_jax.schedule.arrays.select import hardest, phase_key
-from lfr_jax.schedule.phases import checked_keep, in_rounds, num_chosen
-from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.arrays.select import hardest
+from lfr_jax.schedule.by_loss import scored
+from lfr_jax.schedule.phases import check_keep, in_rounds, num_chosen
+from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule
-
-PURPOSE = 0x736F6674  # 'soft'
 
 
 def softmax_rounds(
@@ -70,20 +69,20 @@ def softmax_rounds(
       (PanGu-π Pro), arXiv 2402.02791. Kool et al., "Stochastic Beams and Where to Find Them",
       arXiv 1903.06059 (the Gumbel-top-k trick).
     """
-    checked_keep("keep", keep)
+    check_keep("keep", keep)
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature} nats, expected a positive number")
     phases = in_rounds(rounds=rounds, first=first, later=later, score=scores in ("pass", "mixed"))
     later_choices = (
-        functools.partial(draw, keep=keep, temperature=temperature, key=(seed, PURPOSE, index))
+        functools.partial(draw, keep=keep, temperature=temperature, key=(Purpose.SOFTMAX, seed, index))
         for index in range(1, len(phases))
     )
     return scored(phases, (None, *later_choices), scores=scores, unmeasured=unmeasured, policy="softmax_rounds")
 
 
-def draw(loss_N: jax.Array, info, keep: float, temperature: float, key: tuple[int, int, int]) -> jax.Array:
+def draw(loss_N: jax.Array, info, keep: float, temperature: float, key: tuple[bytes, int, int]) -> jax.Array:
     """bool[N]: the share `keep`, by the softmax of the losses."""
-    return hardest(perturbed(loss_N, temperature, phase_key(*key)), num_chosen(loss_N.shape[0], keep))
+    return hardest(perturbed(loss_N, temperature, jax_key(*key)), num_chosen(loss_N.shape[0], keep))
 
 
 @jax.jit  # the same bits, whether or not it is called inside of a jit

@@ -6,11 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.arrays.observe import Measured, observe
-from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.phases import in_rounds, of_phase
 from lfr_jax.schedule.types import Schedule, num_blocks
-from lfr_jax.schedule.unscored import rates
+from lfr_jax.schedule.unscored import drawn_rates
 
 
 class SpacedState(NamedTuple):
@@ -84,7 +83,7 @@ def spaced_repetition(
         n = num_blocks(info)
         at_once = [jnp.zeros(n, jnp.int16) for _ in range(2)]
         return SpacedState(
-            nothing_measured(n), jnp.int32(-1), jnp.full(n, jnp.nan, jnp.float32), *at_once, jnp.ones(n, bool)
+            init_measured(n), jnp.int32(-1), jnp.full(n, jnp.nan, jnp.float32), *at_once, jnp.ones(n, bool)
         )
 
     def fold(state, ids_B, losses_B, step):
@@ -105,4 +104,4 @@ def spaced_repetition(
         before_N = jnp.where(met_N, state.measured.loss, state.before)
         return SpacedState(state.measured, newest, before_N, interval_N, due_N, drawn_N)
 
-    return Schedule(phases, init, fold, begin, rates, observe_train=True)
+    return Schedule(phases, init, fold, begin, drawn_rates, observe_train=True)

@@ -2,7 +2,7 @@
 
 from lfr_jax.schedule.phases import of_phase, positive_int
 from lfr_jax.schedule.types import Phase, Schedule
-from lfr_jax.schedule.unscored import ignore, init, rates
+from lfr_jax.schedule.unscored import drawn_rates, ignore_losses, init_drawn
 
 
 def uniform(steps: int = 1000) -> Schedule:
@@ -30,8 +30,8 @@ def uniform(steps: int = 1000) -> Schedule:
     """
     return Schedule(
         phases=(Phase("uniform", 0, positive_int("steps", steps)),),
-        init=init,
-        observe=ignore,
+        init=init_drawn,
+        observe=ignore_losses,
         begin=lambda state, phase_index: of_phase((state,), phase_index),
-        rates=rates,
+        rates=drawn_rates,
     )

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfr_jax.schedule.arrays.estimate import estimate
-from lfr_jax.schedule.arrays.observe import Measured, observe
-from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.arrays.select import hardest
 from lfr_jax.schedule.types import Schedule, num_blocks
 
@@ -57,7 +56,7 @@ def cap_noise(schedule: Schedule, top: float = 0.02) -> Schedule:
 
     def init(info):
         n = num_blocks(info)
-        return CapNoiseState(schedule.init(info), nothing_measured(n), jnp.zeros(n, bool))
+        return CapNoiseState(schedule.init(info), init_measured(n), jnp.zeros(n, bool))
 
     def fold(state, ids_B, losses_B, step):
         inner = schedule.observe(state.inner, ids_B, losses_B, step)

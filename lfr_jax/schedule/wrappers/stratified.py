@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.arrays.estimate import checked
+from lfr_jax.schedule.arrays.estimate import one_of
 from lfr_jax.schedule.arrays.groups import groups_of, relative
 from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
 
@@ -59,7 +59,7 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
     References:
       Cochran 1977, "Sampling Techniques", chapter 5 (proportional allocation).
     """
-    checked("by", by, By)
+    one_of("by", by, By)
 
     def init(info):
         num_blocks(info)
