@@ -12,8 +12,8 @@ import numpy as np
 from lfr_jax.config import Config
 from lfr_jax.data import fim
 from lfr_jax.data.corpus import open_corpus
-from lfr_jax.data.phase_batches import phase_batches
-from lfr_jax.data.pipeline import batches, place
+from lfr_jax.data.phase_batches import plan_batches
+from lfr_jax.data.pipeline import batches, shard_batch
 from lfr_jax.distributed import cluster
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
@@ -164,7 +164,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             cluster.assert_equal_across_processes(peers, {f"the digest of the rates of {phase.name}": digest})
             tracker.phase(phase, rates_N > 0, corpus.train)
             probes.enter(phase, rates_N)
-            plan = phase_batches(
+            plan = plan_batches(
                 corpus.train,
                 rates_N,
                 phase.stop - phase.start,
@@ -178,7 +178,7 @@ def train(config: Config, quiet: bool = False) -> Result:
 
             for batch in batches(plan, corpus.train, mesh, done, config.data.workers, fill_in_the_middle):
                 # Step. `metrics` stay on the device: reading them now would make it wait for the host.
-                state, metrics = train_step(state, place(batch, mesh))
+                state, metrics = train_step(state, shard_batch(batch, mesh))
                 step += 1
                 ids_B, (rows, length) = batch["ids"], (len(batch["ids"]), batch["tokens"].shape[1] - 1)
                 spent = spent.train(config.model, rows, length)
