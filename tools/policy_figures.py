@@ -1,4 +1,4 @@
-"""Draws the picture of a policy, for `tools/policy_docs.py --figures`: how often it drew from each domain in a short run.
+"""Draws the picture of a policy for `tools/policy_docs.py --figures`: how often a short run drew from each domain.
 
 Curves that coincide stay visible: each domain has a thinner line than the one below it.
 """
@@ -17,11 +17,11 @@ from lfr_jax import schedule
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.experiments import palette
-from lfr_jax.experiments.panels import escape_math, leave_headroom
+from lfr_jax.experiments.panels import add_legend, escape_math, leave_headroom
 from lfr_jax.experiments.time_axis import Span, mark_spans, span_key
 from lfr_jax.storage.run_dir import RunDir
 
-WIDTHS = (5.5, 3.2, 1.4)  # of the lines of the domains, in points
+WIDTHS = (6.0, 3.6, 1.6)  # of the lines of the domains, in points
 BATCHES, BATCH = 400, 16  # over which the weights of `linupper` are averaged: random batches of probes
 
 
@@ -62,7 +62,7 @@ def draw_run(run: pathlib.Path, blocks: Blocks, weighted: bool) -> Figure:
         Line2D([], [], color=color, lw=width, label=escape_math(domain))
         for domain, color, width in zip(blocks.domains, palette.domain_colors(blocks.domains).values(), WIDTHS)
     ]
-    drawing.legend(handles=[*key, *span_key(spans, "the phase")], loc="outside lower center", ncols=4)
+    add_legend(drawing, [*key, *span_key(spans, "the phase")])
     return drawing
 
 
@@ -102,12 +102,16 @@ def read_weights(run: pathlib.Path, blocks: Blocks, starts: list[int]) -> tuple[
     policy = schedule.linupper()
     states = [policy.begin(policy.init(schedule.BlockInfo(len(ids))), index) for index in range(len(policy.phases))]
     weights = []
+    steps = []
     for step, of_block in losses.items():
-        state = states[int(np.searchsorted(starts, step, side="right")) - 1]
         loss_N = np.array([of_block[block] for block in ids], np.float32)
-        weight = np.array([policy.loss_weights(state, batch, loss_N[batch]) for batch in drawn])
-        weights.append([weight[domain_N[drawn] == domain].mean() for domain in range(len(blocks.domains))])
-    return list(losses), np.array(weights)
+        # Where a phase begins, the weights jump: once as the phase before has them, once as this one has.
+        indices = {int(np.searchsorted(starts, step, side=side)) - 1 for side in ("left", "right")} - {-1}
+        for index in sorted(indices):
+            weight = np.array([policy.loss_weights(states[index], batch, loss_N[batch]) for batch in drawn])
+            weights.append([weight[domain_N[drawn] == domain].mean() for domain in range(len(blocks.domains))])
+            steps.append(step)
+    return steps, np.array(weights)
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, str]]:

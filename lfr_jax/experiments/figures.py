@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from lfr_jax.experiments import palette
 from lfr_jax.experiments.panels import (
     WIDTH,
+    add_legend,
     escape_math,
     leave_headroom,
     panel_grid,
@@ -77,10 +78,12 @@ def draw_timeline(runs: list[Results]) -> Figure:
         axes.invert_yaxis()
         axes.set_ylabel(short_name(run.name), fontweight="bold")
         axes.spines[:].set_visible(False)
-    all_axes[-1].set_xlabel("steps")
+    all_axes[-1].set_xlabel(
+        "steps\nIn a box: the share of the domain's blocks that is drawn, and how often (average block: ×1)"
+    )
     drawing.colorbar(mesh, ax=list(all_axes), label="draws of a block\n(average block: 1)", pad=0.01)
     if any(run.leaves_out_P.any() for run in runs):
-        drawing.legend(handles=span_key(all_spans(runs), "the phase"), loc="outside lower center")
+        add_legend(drawing, span_key(all_spans(runs), "the phase"))
     return drawing
 
 
@@ -145,8 +148,12 @@ def draw_blocks_by_domain(
     drawing.suptitle(heading)
     key = [Line2D([], [], color=palette.CLASS_COLORS[name], lw=2, label=name) for name in kinds]
     key += [Line2D([], [], color=colors[domain], lw=3, label=short_name(f"{domain}, all probes")) for domain in domains]
-    key += span_key(bands[0], band_owner(runs).name)
-    drawing.legend(handles=key, loc="outside lower center", ncols=min(5, len(key)))
+    owner = band_owner(runs)
+    key += span_key([span for spans in bands for span in spans], owner.name)
+    for run in runs:
+        if run is not owner and not run.leaves_out_P.any():
+            key.append(Line2D([], [], ls="none", label=escape_math(f"bands in {run.name}: at equal FLOPs")))
+    add_legend(drawing, key)
     return drawing
 
 
@@ -185,7 +192,7 @@ def draw_chosen_blocks(
     leave_headroom(panels[0], 0.3)
     drawing.suptitle(escape_math(heading))
     key = [Line2D([], [], color="black", ls=lines[run.name], lw=2, label=escape_math(run.name)) for run in runs]
-    drawing.legend(handles=[*key, *span_key(bands, owner.name)], loc="outside lower center", ncols=4)
+    add_legend(drawing, [*key, *span_key(bands, owner.name)])
     return drawing
 
 

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from lfr_jax.experiments import palette
-from lfr_jax.experiments.panels import WIDTH, escape_math, leave_headroom, styled, use_flops_axis
+from lfr_jax.experiments.panels import WIDTH, add_legend, escape_math, leave_headroom, styled, use_flops_axis
 from lfr_jax.experiments.results import printable, read_complete_steps, read_csv, read_flops
 from lfr_jax.experiments.time_axis import Span, flops_spans, level_in_scoring, mark_spans, span_key
 from lfr_jax.schedule import Phase
@@ -54,7 +54,7 @@ def draw_losses(run_dirs: dict[str, Path]) -> Figure:
         for domain in sorted(measured)
     ]
     key.append(Line2D([], [], color=colors["all"], lw=3, label="all domains"))
-    drawing.legend(handles=[*key, *span_key(bands, owner)], loc="outside lower center", ncols=4)
+    add_legend(drawing, [*key, *span_key(bands, owner)])
     return drawing
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
@@ -36,6 +38,16 @@ def panel_grid(groups: int, each: int, **shared: Any) -> tuple[Figure, list[Axes
     for unused in panels[:, each:].ravel():
         unused.remove()
     return drawing, list(panels[:, :each].ravel())
+
+
+def add_legend(drawing: Figure, handles: list[Artist]) -> None:
+    """Adds a legend below all panels, in as few rows as fit into the width of the figure."""
+    rows, width = 1, np.inf
+    while width > drawing.get_figwidth() and rows <= len(handles):
+        columns = np.array_split([len(str(handle.get_label())) for handle in handles], -(-len(handles) // rows))
+        width = sum(0.09 * max(column) + 0.75 for column in columns)  # inches: a letter, a mark with its margins
+        rows += 1
+    drawing.legend(handles=handles, loc="outside lower center", ncols=len(columns))
 
 
 def use_perplexity_axis(axes: Axes) -> None:

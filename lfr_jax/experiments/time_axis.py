@@ -115,10 +115,10 @@ def mark_spans(axes: Axes, spans: list[Span], names: bool = True) -> None:
 
 
 def span_key(spans: list[Span], owner: str) -> list[Patch]:
-    """What a legend says of the bands that these spans of the run `owner` have."""
+    """What a legend says of the bands of these spans, which belong to the run `owner`."""
     key = []
     if any(span.leaves_out for span in spans):
         key.append(Patch(facecolor=palette.LEAVES_OUT, label=escape_math(f"{owner} leaves blocks out")))
     if any(span.first > span.scored_from for span in spans):
-        key.append(Patch(**palette.SCORING, label=escape_math(f"{owner} scores, and does not train")))
+        key.append(Patch(**palette.SCORING, label=escape_math(f"{owner} scores (no training)")))
     return key

@@ -75,7 +75,7 @@ def test_curves_are_level_where_the_run_scores(run_dirs):
         hatched = [patch for patch in axes.patches if patch.get_hatch()]
         assert [(patch.get_x(), patch.get_width()) for patch in hatched] == [(800, 400)]
         assert spans(axes) == [(1200, 1600), (2000, 2400)]
-    assert "lfr scores, and does not train" in [text.get_text() for text in drawing.legends[0].get_texts()]
+    assert "lfr scores (no training)" in [text.get_text() for text in drawing.legends[0].get_texts()]
 
 
 def test_runs_without_probes_have_bands_too(tmp_path):
@@ -85,7 +85,7 @@ def test_runs_without_probes_have_bands_too(tmp_path):
 
 
 def test_policies_and_domains_are_not_confused(run_dirs):
-    """Catches: a colour that is a policy on the left and a domain on the right; a legend that leaves one of them out."""
+    """Catches: a colour that is a policy on the left and a domain on the right; a legend that lacks one of them."""
     drawing = draw_losses(run_dirs)
     left, right = drawing.axes
     assert {line.get_color() for line in left.lines} == {palette.ALL_DOMAINS}

@@ -54,7 +54,8 @@ def test_counts_stand_beside_the_null():
 
 
 def test_a_picture_is_saved_and_inlined(tmp_path):
-    """Catches: a figure without its SVG; a link to the file; a caption that ends its attribute; a title read as HTML."""
+    """Catches: a figure without its SVG; a link to the file; a caption that ends its attribute; a title read as
+    HTML."""
     drawing = page.save_figure(Figure((1, 1)), tmp_path / "one.png", 'a "caption" of <i>')
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (tmp_path / "one.svg").read_text()
     page.write_page(tmp_path / "page.html", "<i>title", [drawing, "<p>words"])

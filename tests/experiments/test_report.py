@@ -46,8 +46,8 @@ def folders(tmp_path):
 
 
 def test_the_report_of_two_runs(folders, tmp_path):
-    """Catches: a picture that is linked, missing, or not saved as PNG and as SVG; a name that is not escaped; counts of the other run, or
-    of another class; a class or domain left out."""
+    """Catches: a picture that is linked, missing, or not saved as PNG and as SVG; a name that is not escaped; counts
+    of the other run, or of another class; a class or domain left out."""
     words = report.write_report(folders, tmp_path / "out", threshold=0.375)
     path = tmp_path / "out" / "report.html"
     assert words.splitlines()[-1] == f"report: {path}"
