@@ -25,7 +25,7 @@ HINTS = {
 }
 
 
-def known(folder: pathlib.Path, config: Config, blocks: Blocks) -> BlockInfo:
+def load_or_compute(folder: pathlib.Path, config: Config, blocks: Blocks) -> BlockInfo:
     """What the settings ask for; in a run that has a checkpoint, what they gave when it began.
 
     So a run goes on as it began although a score file has changed since, or is gone.
@@ -34,12 +34,12 @@ def known(folder: pathlib.Path, config: Config, blocks: Blocks) -> BlockInfo:
       FileNotFoundError, ValueError: of `read_scores` and `clusters`.
     """
     if latest_step(folder / "checkpoints") is not None and exists(folder / FILE):
-        return kept(folder, blocks)
-    return info_of(blocks, **worked_out(config, blocks))
+        return load(folder, blocks)
+    return info_of(blocks, **compute(config, blocks))
 
 
-def kept(folder: pathlib.Path, blocks: Blocks) -> BlockInfo:
-    """What `keep` saved."""
+def load(folder: pathlib.Path, blocks: Blocks) -> BlockInfo:
+    """What `save` saved."""
     with np.load(io.BytesIO(read_bytes(folder / FILE))) as saved:
         return info_of(blocks, **saved)
 
@@ -48,7 +48,7 @@ def info_of(blocks: Blocks, **arrays: np.ndarray) -> BlockInfo:
     return BlockInfo(blocks.num_blocks, domain=blocks.domain_N, length=blocks.bucket_N, **arrays)
 
 
-def worked_out(config: Config, blocks: Blocks) -> dict[str, np.ndarray]:
+def compute(config: Config, blocks: Blocks) -> dict[str, np.ndarray]:
     """The arrays of `BlockInfo` that the settings ask for, by name."""
     chosen = config.schedule
     files = dict(ref_loss=chosen.ref_scores, weak_loss=chosen.weak_scores, strong_loss=chosen.strong_scores)
@@ -58,8 +58,8 @@ def worked_out(config: Config, blocks: Blocks) -> dict[str, np.ndarray]:
     return arrays
 
 
-def keep(folder: pathlib.Path, info: BlockInfo) -> None:
-    """Saves for `known` what it would have to work out again, until a checkpoint depends on it."""
+def save(folder: pathlib.Path, info: BlockInfo) -> None:
+    """Saves for `load_or_compute` what it would have to work out again, until a checkpoint depends on it."""
     if latest_step(folder / "checkpoints") is None or not (folder / FILE).exists():
         names = [name for name in HINTS if name != "length" and getattr(info, name) is not None]  # blocks tell it
         arrays = {name: getattr(info, name) for name in names}

@@ -21,7 +21,7 @@ from lfr_jax.train import evaluate as held_out
 from lfr_jax.train import score, steps
 
 
-class Trained(NamedTuple):
+class LoadedRun(NamedTuple):
     """What a run has learned so far."""
 
     config: Config
@@ -31,7 +31,7 @@ class Trained(NamedTuple):
     step: int  # of the checkpoint
 
 
-def load(run_dir: str) -> Trained:
+def load(run_dir: str) -> LoadedRun:
     """The parameters of the newest sound checkpoint, on all devices of this machine.
 
     Raises:
@@ -40,10 +40,10 @@ def load(run_dir: str) -> Trained:
     run = RunDir(run_dir)
     config, mesh = run.load_config(), make_mesh()
     params, step = checkpoint.restore_params(run.path / "checkpoints", decoder.abstract(config.model, mesh))
-    return Trained(config, params, tokenizer.load_tokenizer(run.path / "tokenizer"), mesh, step)
+    return LoadedRun(config, params, tokenizer.load_tokenizer(run.path / "tokenizer"), mesh, step)
 
 
-def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:
+def evaluate(run: LoadedRun, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:
     """Held-out loss by domain, on `blocks` blocks of each (0: all) of the run's own corpus, or of another one."""
     corpus = corpus_for(run, store)
     with jax.set_mesh(run.mesh):
@@ -57,7 +57,7 @@ def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_o
         )
 
 
-def write_scores(run: Trained, store: str, out: Path, **cut: int | str) -> str:
+def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str:
     """Writes block id, domain and loss (mean NLL, nats per token) of every training block as CSV.
 
     Blocks are cut as in the run, but for what `cut` says of its `config.data`. The first line, a
@@ -79,7 +79,7 @@ def write_scores(run: Trained, store: str, out: Path, **cut: int | str) -> str:
 
 
 def generate(
-    run: Trained, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
+    run: LoadedRun, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
 ) -> str:
     """The prompt and its continuation by at most `tokens` tokens, up to the end of the text or of `model.max_len`.
 
@@ -112,7 +112,7 @@ def generate(
     return run.tokenizer.decode([*prompt_ids[len(before) :], *new_ids])
 
 
-def corpus_for(run: Trained, store: str, **cut: int | str) -> Corpus:
+def corpus_for(run: LoadedRun, store: str, **cut: int | str) -> Corpus:
     """The corpus `store`, or the run's own, in blocks cut as in the run, or as `cut` says; what is empty or 0 does not.
 
     Raises:
@@ -135,11 +135,11 @@ def corpus_for(run: Trained, store: str, **cut: int | str) -> Corpus:
     return corpus
 
 
-def score_step(run: Trained):
+def score_step(run: LoadedRun):
     return steps.make_score_step(run.config.model, run.tokenizer.eos_id)
 
 
-def score_batch_size(run: Trained) -> int:
+def score_batch_size(run: LoadedRun) -> int:
     """About the run's own scoring batch, divisible by this machine's devices."""
     devices = run.mesh.size
     return -(-(run.config.train.score_batch_size or run.config.train.batch_size) // devices) * devices

@@ -55,32 +55,32 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
             )
 
 
-def facts(config: Config, corpus: Corpus) -> dict[str, Any]:
+def must_agree(config: Config, corpus: Corpus) -> dict[str, Any]:
     """What the processes of a run must have in common."""
     settings = {name: value for name, value in flat(config).items() if not name.startswith("distributed.")}
     return settings | cluster.versions() | {"the fingerprint of data.store": corpus.fingerprint}
 
 
 @contextlib.contextmanager
-def taken(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, peers: Peers) -> Iterator[BlockInfo]:
+def claim_run_dir(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, peers: Peers) -> Iterator[BlockInfo]:
     """Holds the run's folder, ready to be trained in; gives what the schedule is told of the blocks.
 
     One process does this for all. The others wait, and read what it worked out.
     """
     with contextlib.ExitStack() as held:
         if peers.first:
-            info = block_info.known(run.path, config, corpus.train)
+            info = block_info.load_or_compute(run.path, config, corpus.train)
             block_info.check(sched, info)
             held.enter_context(run.lock())
             run.save_config(config)
-            block_info.keep(run.folder, info)
+            block_info.save(run.folder, info)
             corpus.tokenizer.save(run.folder / "tokenizer")
             run.upload()
         # A network file system may go on not to see what a host has looked for too early.
         last, *_ = peers.gather(latest_step(run.path / "checkpoints") if peers.first else None)
         if not peers.first:
             check_shared(run, last)
-            info = block_info.kept(run.path, corpus.train)
+            info = block_info.load(run.path, corpus.train)
         yield info
 
 

@@ -96,9 +96,9 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
             grads, losses = grad(params, micro_batch, schedule_state, num_targets)
             return jax.tree.map(jnp.add, total, grads), losses
 
-        micro_batches = jax.tree.map(functools.partial(cut, pieces=grad_accum_steps), batch)
+        micro_batches = jax.tree.map(functools.partial(split_microbatches, pieces=grad_accum_steps), batch)
         grads, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), micro_batches)
-        return grads, jax.tree.map(uncut, losses)
+        return grads, jax.tree.map(merge_microbatches, losses)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def train_step(state: TrainState, batch):
@@ -205,15 +205,15 @@ def replicated(x):
     return jax.reshard(x, P())
 
 
-def cut(x_B, pieces: int):
+def split_microbatches(x_B, pieces: int):
     """[B, ...] -> [pieces, B/pieces, ...], each piece spread over all devices as the whole was."""
     rest = (None,) * (x_B.ndim - 1)
     shape = (x_B.shape[0] // pieces, pieces, *x_B.shape[1:])
     return jnp.moveaxis(jnp.reshape(x_B, shape, out_sharding=P(*BATCH, None, *rest)), 1, 0)
 
 
-def uncut(x_AxB):
-    """The inverse of `cut`, for per-block results."""
+def merge_microbatches(x_AxB):
+    """The inverse of `split_microbatches`, for per-block results."""
     x = jnp.moveaxis(x_AxB, 0, 1)
     return jnp.reshape(x, (x.shape[0] * x.shape[1],), out_sharding=BATCH)
 
