@@ -10,7 +10,6 @@ runs/policy_docs, and are not repeated while they are there.
 """
 
 import argparse
-import csv
 import dataclasses
 import inspect
 import itertools
@@ -202,6 +201,8 @@ def needed(s: schedule.Schedule) -> list[str]:
 
 def draw_all(names: list[str]) -> None:
     """Trains each policy for a short while and draws its rates."""
+    from policy_figures import draw
+
     from lfr_jax import cli
     from lfr_jax.config import ScheduleConfig
 
@@ -236,7 +237,14 @@ def trained(base, name: str, steps: int, scheduled) -> pathlib.Path:
         run_dir=str(folder),
         data=dataclasses.replace(base.data, store=str(ROOT / "data" / "smoke")),
         schedule=scheduled,
-        train=dataclasses.replace(base.train, steps=steps, eval_every=0, checkpoint_every=0, probe_blocks=300),
+        train=dataclasses.replace(
+            base.train,
+            steps=steps,
+            eval_every=10 if scheduled.policy == "linupper" else 0,  # its weights change with the losses of the probes
+            eval_blocks=4,
+            checkpoint_every=0,
+            probe_blocks=300,
+        ),
     )
     train(config, quiet=True)
     return folder
@@ -253,40 +261,6 @@ def scores(base, field: str) -> str:
         folder = trained(base, name, steps, ScheduleConfig("uniform"))
         finished.write_scores(finished.load(str(folder)), "", out)
     return str(out)
-
-
-def draw(run: pathlib.Path, out: pathlib.Path) -> None:
-    """The mean rate of each domain over the steps of a run."""
-    from matplotlib.figure import Figure
-
-    from lfr_jax.data.corpus import open_corpus
-    from lfr_jax.storage.run_dir import RunDir
-
-    data = RunDir(run).load_config().data
-    blocks = open_corpus(data).train
-    with open(run / "scores" / "rates.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    phases = sorted({(int(row["step"]), int(row["stop"]), row["phase"]) for row in rows})
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
-    axes = figure.subplots()
-    for number, domain in enumerate(blocks.domains):
-        rates = {start: [] for start, _, _ in phases}
-        for row in rows:
-            if blocks.domain_N[int(row["block"])] == number:
-                rates[int(row["step"])].append(float(row["rate"]))
-        means = [np.mean(rates[start]) for start, _, _ in phases]
-        axes.stairs(means, [*rates, phases[-1][1]], baseline=None, label=domain, lw=1.8)
-    axes.axhline(1, color="0.7", lw=0.8, zorder=0)
-    for start, _, phase in phases:
-        axes.axvline(start, color="0.85", lw=0.8, zorder=0)
-        if len(phases) <= 8:
-            at = dict(transform=axes.get_xaxis_transform(), va="bottom", rotation=20, fontsize="x-small")
-            axes.text(start, 1.01, phase, **at)
-    top = max(axes.get_ylim()[1], 1.1)
-    axes.set(xlabel="step", ylabel="relative rate", xlim=(0, phases[-1][1]), ylim=(-0.03 * top, 1.05 * top))
-    figure.legend(loc="outside right center", fontsize="small")
-    figure.savefig(out, dpi=100)
-    print(f"{out}: {out.stat().st_size / 1024:.0f} KB", flush=True)
 
 
 def main() -> None:
