@@ -29,9 +29,12 @@ def prepare(args: list[str]) -> None:
 
 def data(args: list[str]) -> None:
     """looks into a store:              lfr data info data/mine; also: verify, sample, clean, noise"""
-    from lfr_jax.prepare.inspect import DATA_COMMANDS
+    from lfr_jax.prepare.clean.clean import clean_corpus
+    from lfr_jax.prepare.inspect import info, sample, verify
+    from lfr_jax.prepare.noise import add_noise
 
-    tyro.extras.subcommand_cli_from_dict(DATA_COMMANDS, args=args, prog="lfr data")
+    commands = {"info": info, "verify": verify, "sample": sample, "noise": add_noise, "clean": clean_corpus}
+    tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="lfr data")
 
 
 def link(args: list[str]) -> None:

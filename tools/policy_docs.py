@@ -47,16 +47,27 @@ def pages() -> dict[str, str]:
 def index() -> str:
     """The list of all pages."""
     lines = ["# The policies", "", "Written by `tools/policy_docs.py` from the docstrings of `lfr_jax.schedule`.", ""]
-    lines += ["| policy | | needs of `BlockInfo` | scoring passes |", "|---|---|---|---|"]
+    lines += ["| policy | | needs of `BlockInfo` | needs of the trainer |", "|---|---|---|---|"]
     for name in schedule.POLICIES:
         s = getattr(schedule, name)()
-        passes = sum(phase.score for phase in s.phases)
-        needs = ", ".join(f"`{field}`" for field in needed(s))
-        lines.append(f"| [{name}]({name}.md) | {summary(name)} | {needs or '–'} | {passes or '–'} |")
-    lines += ["", "Scoring passes: how many the policy asks for under its default arguments.", ""]
+        info = ", ".join(f"`{field}`" for field in needed(s))
+        lines.append(f"| [{name}]({name}.md) | {summary(name)} | {info or '–'} | {', '.join(trainer(s)) or '–'} |")
+    lines += [
+        "",
+        "The needs are those of the default arguments; `schedule.check_trainer` checks those of the trainer.",
+        "",
+    ]
     lines += ["| wrapper | |", "|---|---|"]
     lines += [f"| [{name}]({name}.md) | {summary(name)} |" for name in schedule.WRAPPERS]
     return "\n".join([*lines, "", "A policy of your own: [write_your_own_policy.md](../write_your_own_policy.md)", ""])
+
+
+def trainer(s: schedule.Schedule) -> list[str]:
+    """What the schedule needs of its trainer, besides `begin` and the draws."""
+    passes = sum(phase.score for phase in s.phases)
+    found = [f"{passes} scoring pass" + "es" * (passes > 1)] if passes else []
+    found += ["losses of training steps"] if s.observe_train else []
+    return found + (["loss weights"] if s.loss_weights else [])
 
 
 def summary(name: str) -> str:
@@ -147,7 +158,7 @@ def of_policy(s: schedule.Schedule) -> list[str]:
     if len(rows) > 8:
         rows[3:-1] = ["| ... | | |"]
     needs = ", ".join(f"`BlockInfo.{field}`" for field in needed(s)) or "nothing but the number of blocks"
-    training = ["Losses of training steps go to `observe`."] if s.observe_train else []
+    training = [f"Of the trainer it needs: {', '.join(trainer(s))}."] if trainer(s) else []
     head = ["## Phases by default", "", "| phase | steps | scoring pass on entry |", "|---|---|---|"]
     return [*head, *rows, "", f"It needs {needs}.", *training, ""]
 

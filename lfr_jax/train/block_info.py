@@ -1,4 +1,4 @@
-"""What a run tells its schedule of the blocks: worked out when the run begins, and kept in its folder."""
+"""What a run tells its schedule about the blocks: computed when the run begins, and saved in its folder."""
 
 import io
 import pathlib
@@ -26,9 +26,9 @@ HINTS = {
 
 
 def load_or_compute(folder: pathlib.Path, config: Config, blocks: Blocks) -> BlockInfo:
-    """What the settings ask for; in a run that has a checkpoint, what they gave when it began.
+    """Computes what the settings ask for; a run that has a checkpoint loads what it saved when it began.
 
-    So a run goes on as it began although a score file has changed since, or is gone.
+    So a run goes on unchanged even if a score file has changed since, or is gone.
 
     Raises:
       FileNotFoundError, ValueError: of `read_scores` and `clusters`.
@@ -39,7 +39,7 @@ def load_or_compute(folder: pathlib.Path, config: Config, blocks: Blocks) -> Blo
 
 
 def load(folder: pathlib.Path, blocks: Blocks) -> BlockInfo:
-    """What `save` saved."""
+    """Reads what `save` wrote."""
     with np.load(io.BytesIO(read_bytes(folder / FILE))) as saved:
         return info_of(blocks, **saved)
 
@@ -59,16 +59,16 @@ def compute(config: Config, blocks: Blocks) -> dict[str, np.ndarray]:
 
 
 def save(folder: pathlib.Path, info: BlockInfo) -> None:
-    """Saves for `load_or_compute` what it would have to work out again, until a checkpoint depends on it."""
+    """Writes what `load_or_compute` cannot read off the blocks. It stays as it is once a checkpoint depends on it."""
     if latest_step(folder / "checkpoints") is None or not (folder / FILE).exists():
-        names = [name for name in HINTS if name != "length" and getattr(info, name) is not None]  # blocks tell it
+        names = [name for name in HINTS if name != "length" and getattr(info, name) is not None]  # the blocks say it
         arrays = {name: getattr(info, name) for name in names}
         with atomic_file(folder / FILE) as file:
             np.savez(file.buffer, **arrays)
 
 
 def check(schedule: Schedule, info: BlockInfo) -> None:
-    """Raises ValueError if the policy needs more than `info` holds, saying which setting gives it."""
+    """Raises ValueError if the policy needs an array that `info` lacks; the message names the setting that gives it."""
     try:
         jax.eval_shape(lambda: schedule.init(info))
     except MissingInfo as missing:

@@ -1,4 +1,4 @@
-"""The control of LFR: the same phases and shares, but blocks dropped at random."""
+"""The control of LFR: the same phases, which drop as many blocks, but random ones."""
 
 from lfr_jax.schedule.arrays.select import random_blocks
 from lfr_jax.schedule.phases import learn_focus_review, num_kept, of_phase
@@ -18,19 +18,18 @@ def random_drop(
     reps: int = 2,
     seed: int = 0,
 ) -> Schedule:
-    r"""The phases of `lfr`, each Focus phase drawing as many blocks as there, but random ones.
+    r"""The phases of `lfr`, but each Focus phase draws random blocks, as many as that of `lfr`.
 
     $$ r_i = [\, i \in \text{a random subset of } k \,], \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
 
-    The difference between the two is what the scores are worth, apart from the timing.
+    The difference between `lfr` and this policy is what the losses are worth, without the effect of the phases.
 
     Args:
       learn, focus, review, focus2, drop, drop2, reps: as of `lfr`.
-      seed: decides on the subsets, together with the number of the phase.
+      seed: decides the subsets, together with the number of the phase.
 
     Returns:
-      The schedule, with the phase names of `lfr`. It asks for no scoring pass, and its
-      `observe` changes nothing.
+      The schedule, with the phase names of `lfr`. It needs no losses.
 
     Raises:
       ValueError: as `lfr`.
