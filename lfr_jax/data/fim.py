@@ -1,13 +1,13 @@
 """Fill-in-the-middle: some documents are read with their middle last, so that a model learns to fill gaps.
 
-A text of prefix, middle and suffix, cut at two random places, is put in one of two orders, with three sentinels
-between the parts (Bavarian et al. 2022, "Efficient Training of Language Models to Fill in the Middle",
+A document is split at two random positions into prefix, middle and suffix. The parts are put in one of two orders, with
+a sentinel before each (Bavarian et al. 2022, "Efficient Training of Language Models to Fill in the Middle",
 arXiv 2207.14255, section 3):
 
     PSM  <PRE> prefix <SUF> suffix <MID> middle
     SPM  <PRE> <SUF> suffix <MID> prefix middle
 
-SPM is PSM with an empty prefix and the middle begun earlier, which is why one piece of code makes both.
+SPM is PSM with an empty prefix, and a middle that begins with the prefix. So one function makes both.
 """
 
 from typing import NamedTuple
@@ -17,11 +17,11 @@ import numpy as np
 from lfr_jax.config import DataConfig
 from lfr_jax.data.blocks import ranges
 from lfr_jax.data.tokenizer import Tokenizer
-from lfr_jax.schedule.draws.permutation import round_keys
+from lfr_jax.schedule import Purpose, numpy_key, random_numbers_at
 
 
 class Sentinels(NamedTuple):
-    """The ids that stand before the parts of a document."""
+    """The ids that mark the parts of a document."""
 
     prefix: int
     suffix: int
@@ -29,20 +29,21 @@ class Sentinels(NamedTuple):
 
 
 def sentinels(vocab_size: int) -> Sentinels:
-    """The three ids after those of a tokenizer of `vocab_size` ids; the model's embedding has to have rows for them."""
+    """The three ids behind those of the tokenizer. The model's vocabulary must have room for them."""
     return Sentinels(vocab_size, vocab_size + 1, vocab_size + 2)
 
 
 class FillInTheMiddle(NamedTuple):
-    """A change of the rows of a phase's batches: see `pipeline.Transform`.
+    """Rearranges documents in the rows of a batch: a `pipeline.Transform`.
 
-    Each run of text in a row, up to end-of-text or to the end of the row, is a document of its own: parts of a
-    document in two blocks are changed apart (the paper's context level). The sentinels take the place of its last
-    three tokens, so that rows stay as long; end-of-text stays where it is. Documents of three tokens or fewer stay.
+    The text in a row up to end-of-text, or to the end of the row, counts as one document. So a document that lies in
+    two blocks is rearranged in each of them apart (the paper's context level). A row keeps its length: the
+    sentinels take the place of the document's last three tokens. End-of-text stays where it is. Documents of three
+    tokens or fewer are not changed.
     """
 
-    rate: float  # share of the documents that are changed
-    spm_rate: float  # share of these that are put in the order SPM
+    rate: float  # share of the documents that are rearranged
+    spm_rate: float  # share of these that get the order SPM
     sentinels: Sentinels
     eos_id: int
     seed: int
@@ -54,8 +55,8 @@ class FillInTheMiddle(NamedTuple):
         edges = np.diff(is_text_RxT3.view(np.int8)).ravel()
         of_D, start_D = np.divmod(np.flatnonzero(edges == 1), width + 1)
         text_D = np.flatnonzero(edges == -1) - np.flatnonzero(edges == 1) - len(self.sentinels)
-        key = round_keys(b"fill in middle", self.seed, self.phase, batch)
-        change_D, order_D, *cuts_D = chances(key, row_R[of_D] * width + start_D, 4)
+        key = numpy_key(Purpose.FILL_IN, self.seed, self.phase, batch)
+        change_D, order_D, *cuts_D = random_numbers_at(key, row_R[of_D] * width + start_D, 4)
         one_D, other_D = (np.int64(cut_D * (text_D + 1)) for cut_D in cuts_D)
         head_D = np.where(order_D < self.spm_rate, 0, np.minimum(one_D, other_D))
         chosen_D = (change_D < self.rate) & (text_D > 0)
@@ -63,44 +64,29 @@ class FillInTheMiddle(NamedTuple):
         return arranged(tokens_RxT1, *(array_D[chosen_D] for array_D in texts), self.sentinels)
 
 
-def transform(data: DataConfig, words: Tokenizer, seed: int, phase: int) -> FillInTheMiddle | None:
-    """What a run's settings ask for in its phase number `phase`; None if nothing is to be changed."""
+def transform(data: DataConfig, tokenizer: Tokenizer, seed: int, phase: int) -> FillInTheMiddle | None:
+    """The transform for a phase of a run; None if `data.fim_rate` is 0."""
     if not data.fim_rate:
         return None
-    ids = sentinels(words.vocab_size)
-    return FillInTheMiddle(data.fim_rate, data.fim_spm_rate, ids, words.eos_id, seed, phase)
+    ids = sentinels(tokenizer.vocab_size)
+    return FillInTheMiddle(data.fim_rate, data.fim_spm_rate, ids, tokenizer.eos_id, seed, phase)
 
 
 def arranged(tokens_RxT1, start_D, text_D, head_D, tail_D, sentinels: Sentinels) -> np.ndarray:
-    """The rows with D texts rearranged: <PRE> text[:head] <SUF> text[tail:] <MID> text[head:tail].
+    """The rows with D documents rearranged: <PRE> text[:head] <SUF> text[tail:] <MID> text[head:tail].
 
-    Text d is the `text_D` tokens from `start_D` on, counted over all rows, and 0 <= head <= tail <= text. Three more
-    tokens, behind it, are overwritten.
+    Args:
+      tokens_RxT1: int32[R, T+1], the rows.
+      start_D: position of each document in the rows, which are counted through from the first to the last.
+      text_D: its length, without the three tokens behind it, which are lost to the sentinels.
+      head_D, tail_D: where the middle begins and ends; 0 <= head <= tail <= text.
     """
     size, one_D = tokens_RxT1.size, np.ones_like(start_D)
     found = np.append(tokens_RxT1, np.array(sentinels, tokens_RxT1.dtype))
-    gap_D1 = np.append(0, start_D + text_D + len(sentinels))  # what lies between the texts stays
+    gap_D1 = np.append(0, start_D + text_D + len(sentinels))  # what lies between the documents stays
     gap_D = gap_D1[:-1]
     starts = [gap_D, size * one_D, start_D, (size + 1) * one_D, start_D + tail_D, (size + 2) * one_D, start_D + head_D]
     lengths = [start_D - gap_D, one_D, head_D, one_D, text_D - tail_D, one_D, tail_D - head_D]
     last = gap_D1[-1]
     order = ranges(np.append(np.stack(starts, 1), last), np.append(np.stack(lengths, 1), size - last))
     return found[order].reshape(tokens_RxT1.shape)
-
-
-def chances(key: np.ndarray, place_D: np.ndarray, count: int) -> np.ndarray:
-    """float64[count, D] in [0, 1): independent numbers for each key and place.
-
-    SplitMix64 (Steele et al. 2014), begun at the key and read at random: number i of place p is output
-    `count` · p + i.
-
-    Args:
-      key: uint32[2 or more].
-      place_D: int64[D], not negative.
-    """
-    step = count * place_D.astype(np.uint64) + np.arange(count, dtype=np.uint64)[:, None]
-    x = key[:2].view(np.uint64) + (step + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)) * 2.0**-53
