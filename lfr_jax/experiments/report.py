@@ -100,7 +100,7 @@ def write_html(folder: Path, run_dirs: dict[str, Path], table: str, analysis: Pr
         else:
             probes = probe_section(here, analysis, palette.policy_lines(map(printable, run_dirs)))
         title = "Report: " + ", ".join(map(printable, run_dirs))
-        content = [f"<pre>{escape(table)}</pre>", ABOUT_FILES, losses, "<h2>How single blocks changed</h2>", *probes]
+        content = [f"<pre>{escape(table)}</pre>", ABOUT_FILES, losses, "<h2>Losses of single blocks</h2>", *probes]
         write_page(here / "report.html", title, content)
     return folder / "report.html"
 
