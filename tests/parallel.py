@@ -13,7 +13,7 @@ import sys
 import jax
 import pytest
 
-CLOUD = {"desk", "trial"}  # fixtures of the cloud of `tests/cloud`, all of whose users are slow
+STARTING = {"desk", "trial", "agent"}  # fixtures of `tests/tpu` with processes, all of whose users are slow
 UNIT = 2**10 if sys.platform == "linux" else 1  # bytes that `getrusage` counts memory in
 ROOM = 2**30  # bytes that a worker may grow by before it throws away compiled programs
 peaks: dict[str, tuple[int, int]] = {}  # of each worker: its most memory, and that of the largest process it started
@@ -37,9 +37,9 @@ def pytest_xdist_auto_num_workers(config) -> int:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items) -> None:
     for item in items:
-        if CLOUD & set(item.fixturenames):
+        if STARTING & set(item.fixturenames):
             item.add_marker("slow")
-        if not item.get_closest_marker("apart"):
+        if not (item.get_closest_marker("apart") or item.get_closest_marker("xdist_group")):
             item.add_marker(pytest.mark.xdist_group(item.path.name))
     if hasattr(config, "workerinput"):
         items[:] = mixed(items)
@@ -77,7 +77,7 @@ def pytest_sessionfinish(session) -> None:
     most = tuple(resource.getrusage(who).ru_maxrss * UNIT for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     if hasattr(session.config, "workeroutput"):
         session.config.workeroutput["peak"] = most
-    elif not session.config.option.numprocesses:
+    elif not session.config.option.numprocesses and not session.config.option.collectonly:
         peaks["this process"] = most
 
 

@@ -16,6 +16,7 @@ from helpers import changed, documents, tiny
 
 from lfr_jax.data.tokenizer import train_sentencepiece
 
+pytestmark = pytest.mark.slow
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
 
 

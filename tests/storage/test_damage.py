@@ -306,6 +306,7 @@ print("sound")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_agree_when_one_cannot_read_its_part(tmp_path):
     """Catches: one process that falls back alone, or that gives up alone; waiting for one that failed, or for one that
     no longer finds what the other has renamed; two renames;

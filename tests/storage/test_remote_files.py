@@ -113,6 +113,7 @@ def test_killed_while_it_fetches(local, url, monkeypatch):
         shutil.rmtree(os.environ["LFR_CACHE"])
 
 
+@pytest.mark.slow
 def test_worker_processes_share_the_cache(bucket, local, url, monkeypatch):
     """Catches: a connection or a lock that is pickled; a worker with a cache of its own, or none."""
     monkeypatch.setattr(remote_files, "CHUNK", 1 << 20)  # as the worker has it, which knows nothing of this test
@@ -141,6 +142,7 @@ for ids in np.array_split(np.random.default_rng(int(seed)).permutation(local.num
 """
 
 
+@pytest.mark.slow
 def test_processes_read_at_the_same_time(local, url, tmp_path):
     """Catches: a process that cuts off, or overwrites with older bytes, what another has fetched and marked."""
     command = [sys.executable, "-c", READ, url, str(local.store.path)]

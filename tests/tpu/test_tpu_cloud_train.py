@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from cloud.machines import wait_for
 from cloud.trial import TPU, ended, source
 from helpers import changed, rows, tiny
 
 from lfr_jax.train.loop import train
 
+pytestmark = pytest.mark.apart
 CONFIG = """
 import json
 from lfr_jax.config import Config

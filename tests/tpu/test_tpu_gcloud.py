@@ -67,6 +67,7 @@ def test_what_passes_is_tried_again(said, tmp_path, monkeypatch):
     assert (tmp_path / "denied").read_text() == "x\n"
 
 
+@pytest.mark.slow
 def test_a_look_that_cannot_be_read_or_does_not_end_is_an_error(said, monkeypatch):
     """Catches: a run that nobody watches any more, because gcloud hung, or printed something else than a list."""
     with pytest.raises(GcloudError, match="found 'Upgrade"):
@@ -77,6 +78,7 @@ def test_a_look_that_cannot_be_read_or_does_not_end_is_an_error(said, monkeypatc
             call(said("sleep 100"), "compute")
 
 
+@pytest.mark.slow
 def test_a_call_that_hangs_is_ended_with_its_children(said, tmp_path):
     """Catches: ssh processes that outlive the gcloud that started them; what workers said before, thrown away."""
     slow = said(f"echo first; sleep 100 & echo $! > {tmp_path}/child; wait")

@@ -17,7 +17,10 @@ sys.path.append(str(ROOT / "tpu"))
 from fleet import Fleet  # noqa: E402
 from runner import delete_all  # noqa: E402
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are Linux machines")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are Linux machines"),
+    pytest.mark.apart,
+]
 # Every start of it is noted. The first one of worker 0 has the TPU preempted after its first checkpoint.
 TRAINER = """
 echo "$(cat ../identity) $MESSAGE" >> "$STUB/starts"

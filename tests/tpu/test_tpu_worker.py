@@ -21,7 +21,10 @@ import bundle  # noqa: E402
 from gcloud import Answer  # noqa: E402
 from workers import replies  # noqa: E402
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are Linux machines")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are Linux machines"),
+    pytest.mark.apart,
+]
 NO_DEVICES = "LFR_DEVICES=/nowhere/*"
 
 
