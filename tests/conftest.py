@@ -26,6 +26,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from buckets import emulated  # noqa: E402
@@ -45,6 +46,10 @@ from lfr_jax.train import steps  # noqa: E402
 from lfr_jax.train.loop import train  # noqa: E402
 
 pytest_plugins = ["parallel"]
+# How long an example takes depends on what else the machine does.
+patient = dict(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("patient", **patient)
+hypothesis.settings.load_profile("patient")
 
 
 def once(factory: pytest.TempPathFactory, name: str, make: Callable[[pathlib.Path], object]) -> pathlib.Path:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from buckets import URL
 from helpers import changed, rows, tiny
-from running import killed
+from running import PATIENCE, killed
 
 from lfr_jax import cli
 from lfr_jax.config import DataConfig, ScheduleConfig
@@ -345,7 +345,7 @@ HOLD = "import sys; from lfr_jax.storage.run_dir import RunDir\nwith RunDir(sys.
 def test_no_scratch_folder_is_left(bucket, url, tmp_path):
     """Catches: a folder on this machine for each start of a run, until its disk is full."""
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", HOLD, url], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", HOLD, url], env=environment, check=True, timeout=PATIENCE)
     assert not list(tmp_path.iterdir())
     assert not bucket.files.exists(f"{url}/lock")
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from buckets import URL
 from helpers import documents
+from running import PATIENCE
 
 from lfr_jax import cli
 from lfr_jax.config import DataConfig
@@ -148,7 +149,7 @@ def test_processes_read_at_the_same_time(local, url, tmp_path):
     command = [sys.executable, "-c", READ, url, str(local.store.path)]
     readers = [subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True) for seed in range(2)]
     for reader in readers:
-        _, errors = reader.communicate(timeout=60)
+        _, errors = reader.communicate(timeout=PATIENCE)
         assert reader.returncode == 0, errors
     (marks,) = (tmp_path / "cache").glob("*/*.chunks-4096")
     assert marks.read_bytes() == b"\1" * -(-2 * TOKENS // CHUNK)
