@@ -172,6 +172,7 @@ def test_in_a_linked_corpus(tmp_path):
         lfr_data(*asked[:3], tmp_path / "again", *asked[4:], "--kinds", "shuffled")
 
 
+@pytest.mark.slow
 def test_a_run_on_noise_tells_what_became_of_it(noisy, tmp_path):
     """Catches: domains of noise that a run, or its results, cannot tell apart; noise that is evaluated."""
     config = changed(tiny(tmp_path / "run", noisy), train__steps=5, train__eval_every=1, train__checkpoint_every=99)
