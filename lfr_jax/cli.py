@@ -14,8 +14,8 @@ from typing import Literal
 
 import tyro
 
-from lfr_jax.config import Config, nearest
-from lfr_jax.distributed.peers import who
+from lfr_jax.config import RENAMED, Config, nearest
+from lfr_jax.distributed.peers import log_prefix
 
 Positional = tyro.conf.Positional
 
@@ -44,10 +44,10 @@ def link(args: list[str]) -> None:
 def train(args: list[str]) -> None:
     """train, or continue a run:        lfr train configs/smoke.py --train.steps 500"""
     config = configured(Config, args, "lfr train")
-    from lfr_jax.distributed.cluster import joined
+    from lfr_jax.distributed.cluster import initialize
     from lfr_jax.train.loop import train
 
-    with joined(config.distributed) as peers:
+    with initialize(config.distributed) as peers:
         done = train(config).summary
         if peers.first:
             print(
@@ -86,7 +86,7 @@ def evaluate(args: list[str]) -> None:
         from lfr_jax.distributed import cluster
         from lfr_jax.train import load_run
 
-        cluster.refuse_many("lfr evaluate")
+        cluster.require_one_process("lfr evaluate")
         return load_run.evaluate(load_run.load(run), store, blocks)
 
     for domain, (loss, tokens) in tyro.cli(arguments, args=args, prog="lfr evaluate").items():
@@ -118,7 +118,7 @@ def score(args: list[str]) -> None:
         from lfr_jax.storage.paths import as_path
         from lfr_jax.train import load_run
 
-        cluster.refuse_many("lfr score")
+        cluster.require_one_process("lfr score")
         path, loaded = as_path(out), load_run.load(run)
         return load_run.write_scores(loaded, store, path, seq_len=seq_len, packing=packing, shortest=shortest)
 
@@ -151,7 +151,7 @@ def generate(args: list[str]) -> None:
         from lfr_jax.distributed import cluster
         from lfr_jax.train import load_run
 
-        cluster.refuse_many("lfr generate")
+        cluster.require_one_process("lfr generate")
         return load_run.generate(load_run.load(run), prompt, tokens, temperature, top_k, top_p, seed)
 
     print(tyro.cli(arguments, args=args, prog="lfr generate"))
@@ -201,7 +201,7 @@ def main() -> None:
     except (ValueError, OSError, ArithmeticError, ModuleNotFoundError) as error:
         if os.environ.get("LFR_TRACEBACK"):
             raise
-        sys.exit("\n".join([f"lfr {name}: {who()}{error}", *getattr(error, "__notes__", [])]))
+        sys.exit("\n".join([f"lfr {name}: {log_prefix()}{error}", *getattr(error, "__notes__", [])]))
     except KeyboardInterrupt:
         sys.exit(f"\nlfr {name}: interrupted; the same command goes on from what was saved")
 
@@ -213,6 +213,7 @@ def configured(kind: type[Config], args: list[str], prog: str) -> Config:
     if not args or args[0].startswith("-"):
         raise ValueError(f"name a configuration file first, then options: {prog} configs/smoke.py --train.steps 500")
     path, *overrides = args
+    refuse_old_names(overrides)
     found = read(path)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
     config = tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}")
@@ -234,12 +235,25 @@ def read(path: str) -> Config:
     except Exception as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         unknown = re.search("unexpected keyword argument '(.+)'", str(error))
-        hint = f"; {nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
+        hint = f"; {renamed(unknown[1]) or nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
         where = f"{path}, line {lines[-1]}" if lines else path
         raise ValueError(f"{where}: {type(error).__name__}: {error}{hint}") from error
     if not isinstance(found, Config):
         raise ValueError(f"{path} must set `config` to an lfr_jax.config.Config; found {type(found).__name__}")
     return found
+
+
+def refuse_old_names(options: list[str]) -> None:
+    """Raises ValueError if an option has the name that a setting had once, with its name today."""
+    for option in options:
+        name = option.partition("=")[0].removeprefix("--").replace("-", "_")
+        if option.startswith("--") and name in RENAMED:
+            raise ValueError(f"{option.partition('=')[0]} is called --{RENAMED[name].replace('_', '-')} now")
+
+
+def renamed(name: str) -> str:
+    """What a field of this name is called today, for an error; or nothing."""
+    return " or ".join(f"it is called {new} now" for old, new in RENAMED.items() if old.endswith(f".{name}"))
 
 
 def setting_names(kind: type) -> set[str]:

@@ -10,18 +10,37 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
+# Old names of settings. A config file or an option that uses one is refused with the new name; the saved settings of a
+# run that began under the old name are read under the new one, so that the run goes on.
+RENAMED = {
+    "optimizer.warmup": "optimizer.warmup_steps",
+    "optimizer.shape": "optimizer.lr_schedule",
+    "optimizer.decay": "optimizer.decay_fraction",
+    "train.accumulate": "train.grad_accum_steps",
+    "train.score_batch": "train.score_batch_size",
+    "distributed.heartbeat": "distributed.heartbeat_timeout",
+}
+
 Packing = Literal["concatenate", "best_fit", "by_length"]
 Curriculum = Literal["uniform", "grow_linear", "grow_p2", "grow_p100"]
+
+
+def may_change(default: Any) -> Any:
+    """A field that may differ when a run goes on: it changes no result, or only the rounding of sums.
+
+    All other settings must be those that the run began with, see `check_resumable`.
+    """
+    return dataclasses.field(default=default, metadata={"may_change": True})
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which token store is read, and how it is cut into blocks."""
 
-    store: str = "data/smoke"  # folder that `lfr prepare` wrote, or its URL (gs://bucket/data/smoke)
+    store: str = may_change("data/smoke")  # folder that `lfr prepare` wrote, or its URL (gs://bucket/data/smoke)
     seq_len: int = 1024  # tokens in a block (inputs; targets are shifted by one)
-    workers: int = 0  # Grain worker processes; 0 reads in threads of this process
-    cache: str | None = None  # folder for what is read from a URL; '': none; None: $LFR_CACHE or ~/.cache/lfr_jax
+    workers: int = may_change(0)  # Grain worker processes; 0 reads in threads of this process
+    cache: str | None = may_change(None)  # copies of what a URL holds; '': none; None: $LFR_CACHE or ~/.cache/lfr_jax
     packing: Packing = "concatenate"  # how documents become training blocks
     shortest: int = 64  # by_length: tokens in the shortest blocks, a power of two as seq_len then is
     curriculum: Curriculum = "uniform"  # by_length: the order of the lengths within a phase
@@ -56,11 +75,11 @@ class ModelConfig:
     rope_theta: float = 10_000.0  # base of the rotary frequencies
     norm_eps: float = 1e-5
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; params are float32
-    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"  # auto: by platform
-    remat: bool = False  # recompute each layer's activations in the backward pass
+    attention: Literal["auto", "xla", "cudnn", "splash"] = may_change("auto")  # auto: by platform
+    remat: bool = may_change(False)  # recompute each layer's activations in the backward pass
     mask_documents: bool = False  # attention and loss do not cross end-of-text tokens
     reset_positions: bool = False  # positions begin at 0 with each document; needs mask_documents
-    loss_chunk: int = 128  # positions whose logits exist at once in the cross-entropy
+    loss_chunk: int = may_change(128)  # positions whose logits exist at once in the cross-entropy
 
     def __post_init__(self):
         if self.dim % self.num_heads:
@@ -111,8 +130,9 @@ class ScheduleConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with a warm-up and one of three learning-rate shapes."""
+    """The optimizer, its learning rate (a warm-up and one of three schedules), and clipping."""
 
+    name: str = "adamw"  # one of train.optimizer.OPTIMIZERS
     peak_lr: float = 6e-4
     end_lr: float = 6e-5  # learning rate of the last step (cosine, wsd)
     lr_schedule: Literal["cosine", "wsd", "constant"] = "cosine"
@@ -129,9 +149,9 @@ class OptimizerConfig:
 class MeshConfig:
     """How many devices lie along each axis of the mesh; -1 takes all that remain."""
 
-    data: int = -1  # the batch is split, params are copied
-    fsdp: int = 1  # the batch is split, params are split too
-    tensor: int = 1  # heads and MLP are split
+    data: int = may_change(-1)  # the batch is split, params are copied
+    fsdp: int = may_change(1)  # the batch is split, params are split too
+    tensor: int = may_change(1)  # heads and MLP are split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,33 +160,33 @@ class TrainConfig:
 
     steps: int = 0  # optimizer steps; the phases are stretched to fill them. 0: the policy's own lengths
     batch_size: int = 64  # blocks in a step, over all devices
-    grad_accum_steps: int = 1  # micro-batches that a step's batch is cut into
-    score_batch_size: int = 0  # blocks at once in scoring and evaluation; 0: a micro-batch
+    grad_accum_steps: int = may_change(1)  # micro-batches that a step's batch is cut into
+    score_batch_size: int = may_change(0)  # blocks at once in scoring and evaluation; 0: a micro-batch
     seed: int = 0
-    log_every: int = 10  # steps between two readings of the metrics
-    eval_every: int = 1000  # steps between two evaluations; 0: only at the end
-    eval_blocks: int = 256  # held-out blocks evaluated in each domain
+    log_every: int = may_change(10)  # steps between two readings of the metrics
+    eval_every: int = may_change(1000)  # steps between two evaluations; 0: only at the end
+    eval_blocks: int = may_change(256)  # held-out blocks evaluated in each domain
     probe_blocks: int = 1024  # training blocks, the same throughout, whose losses and rates are written down; 0: none
-    checkpoint_every: int = 1000  # steps between two checkpoints; one is always written at the end
-    keep_checkpoints: int = 2  # the newest ones that stay on disk
+    checkpoint_every: int = may_change(1000)  # steps between two checkpoints; one is always written at the end
+    keep_checkpoints: int = may_change(2)  # the newest ones that stay on disk
 
 
 @dataclasses.dataclass(frozen=True)
 class DistributedConfig:
     """The processes that train together, one a host. Where JAX detects them (TPU pods, Slurm), nothing is to be set."""
 
-    coordinator: str = ""  # HOST:PORT of process 0, where all others reach it
-    num_processes: int = 0  # 1: this one alone, whatever is detected
-    process_id: int = -1  # of this process, from 0
-    start_timeout: float = 60.0  # seconds that a process waits for the others to come
-    heartbeat_timeout: float = 100.0  # seconds of silence after which a process counts as dead
+    coordinator: str = may_change("")  # HOST:PORT of process 0, where all others reach it
+    num_processes: int = may_change(0)  # 1: this one alone, whatever is detected
+    process_id: int = may_change(-1)  # of this process, from 0
+    start_timeout: float = may_change(60.0)  # seconds that a process waits for the others to come
+    heartbeat_timeout: float = may_change(100.0)  # seconds of silence after which a process counts as dead
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A whole run."""
 
-    run_dir: str = "runs/default"  # everything that the run writes
+    run_dir: str = may_change("runs/default")  # everything that the run writes
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
@@ -176,54 +196,30 @@ class Config:
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
 
 
-# What may differ when a run goes on. These fields have no part in what is computed ...
-ONLY_LOOKING = {
-    "run_dir",
-    "train.log_every",
-    "train.eval_every",
-    "train.eval_blocks",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-}
-
-
-# ... nor have the processes among which the work is divided ...
-PROCESSES = {f"distributed.{field.name}" for field in dataclasses.fields(DistributedConfig)}
-
-
-# ... the order of the data does not depend on these, and the store's fingerprint is checked apart ...
-SAME_DATA = {"data.store", "data.cache", "data.workers"}
-
-
-# ... and these compute the same sums in another order or place: equal but for rounding.
-SAME_MATHS = {
-    "mesh.data",
-    "mesh.fsdp",
-    "mesh.tensor",
-    "train.grad_accum_steps",
-    "train.score_batch_size",
-    "model.attention",
-    "model.remat",
-    "model.loss_chunk",
-}
-
-
-MAY_CHANGE = frozenset(ONLY_LOOKING | PROCESSES | SAME_DATA | SAME_MATHS)
-
-
 def check_resumable(saved: Config, new: Config) -> None:
-    """Raises ValueError with every setting that differs and may not.
+    """Raises ValueError that lists every setting which differs and must not.
 
     >>> check_resumable(Config(), Config(run_dir="elsewhere"))
     """
-    before, now = flat(saved), flat(new)
-    differing = [name for name in before | now if before.get(name) != now.get(name) and name not in MAY_CHANGE]
+    before, now, free = flat(saved), flat(new), resumable_settings(Config)
+    differing = [name for name in before | now if before.get(name) != now.get(name) and name not in free]
     if differing:
         lines = [f"  {name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
         raise ValueError(
             f"the run in {new.run_dir} cannot go on with other settings:\n" + "\n".join(lines) + "\n"
             "go back to the first ones, or choose another run_dir"
         )
+
+
+def resumable_settings(cls: type, prefix: str = "") -> set[str]:
+    """The dotted names of the settings that may change when a run goes on."""
+    names: set[str] = set()
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.type):
+            names |= resumable_settings(field.type, f"{prefix}{field.name}.")
+        elif field.metadata.get("may_change"):
+            names.add(prefix + field.name)
+    return names
 
 
 def flat(config: Config) -> dict[str, Any]:
@@ -237,6 +233,20 @@ def flat(config: Config) -> dict[str, Any]:
             yield prefix, value
 
     return dict(items("", json.loads(json.dumps(dataclasses.asdict(config)))))
+
+
+def from_saved(values: dict[str, Any], where: str) -> Config:
+    """The settings of a run, from its config.json; old names of settings are read as the new ones.
+
+    Raises:
+      ValueError: a setting is unknown. `where` names the file.
+    """
+    values = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for old, new in RENAMED.items():
+        section, old_name = old.split(".")
+        if old_name in values.get(section, {}):
+            values[section][new.split(".")[1]] = values[section].pop(old_name)
+    return from_dict(Config, values, where)
 
 
 def from_dict(cls: type, values: dict[str, Any], where: str) -> Any:

@@ -44,6 +44,19 @@ def write_tokens(folder, train, valid, vocab_size=1000):
     return folder
 
 
+MADE_BY = ("bytes", "d" * 64)  # a tokenizer, by its kind and digest
+
+
+def write_side(path, sources, vocab_size=257, eos_id=256) -> Store:
+    """One side of a corpus. `sources`: (name, domain, list of documents), a document being a list of tokens."""
+    with write_store(path, vocab_size, eos_id, *MADE_BY) as writer:
+        for name, domain, documents in sources:
+            writer.source(name, domain)
+            for document in documents:
+                writer.add(np.array(document), np.array([len(document)]))
+    return open_store(path)
+
+
 def files(folder: pathlib.Path) -> dict[str, bytes]:
     """The content of each file below a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

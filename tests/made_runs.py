@@ -69,7 +69,7 @@ def make_run(
         train=TrainConfig(eval_every=2, probe_blocks=12 * probes),
     )  # fmt: skip
     folder.mkdir(parents=True)
-    RunDir(folder).adopt(config)
+    RunDir(folder).save_config(config)
     write_csv(
         folder / "metrics.csv",
         [
@@ -118,7 +118,7 @@ def make_run(
         content = {"meta": {"fingerprint": store}}
         meta = folder / "checkpoints" / str(stop) / "meta"
         meta.mkdir(parents=True)
-        (meta / "metadata").write_text(json.dumps(digests.sealed(content)))
+        (meta / "metadata").write_text(json.dumps(digests.with_checksum(content)))
     return folder
 
 

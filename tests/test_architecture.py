@@ -85,4 +85,6 @@ def test_every_room_of_the_package_has_tests():
     for room in rooms:
         assert list((ROOT / "tests" / room).rglob("test_*.py")), room
     beside = {path.stem for path in (ROOT / "tests").glob("test_*.py")}
-    assert beside == {f"test_{name}" for name in ("architecture", "cli", "configs", "docs", "readme", "tools")}
+    assert beside == {
+        f"test_{name}" for name in ("architecture", "cli", "config", "configs", "docs", "readme", "tools")
+    }

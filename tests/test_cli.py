@@ -169,7 +169,7 @@ def test_report_draws_where_it_is_told(lfr, monkeypatch):
 
 def test_report_needs_probes(lfr, tmp_path, corpus_dir):
     """Catches: a run without probes that ends in a traceback, or in a page of nothing."""
-    RunDir(tmp_path).adopt(changed(tiny(tmp_path, corpus_dir), train__probe_blocks=0))
+    RunDir(tmp_path).save_config(changed(tiny(tmp_path, corpus_dir), train__probe_blocks=0))
     code, _, err = lfr("report", tmp_path)
     assert code == 1 and "train.probe_blocks=0" in err and "Traceback" not in err and not (tmp_path / "report").exists()
 
@@ -201,6 +201,18 @@ MISTAKES = {
     "no config": (["train", "{dir}/empty.py"], "empty.py must set `config` to an .*Config; found NoneType"),
     "no Config": (["train", "{dir}/number.py"], "number.py must set `config` .*; found int"),
     "setting": (["train", "{dir}/unknown.py"], "unknown.py, line 2: .*'stepz'; did you mean 'steps'?$"),
+    "old setting": (
+        ["train", "{dir}/old.py"],
+        "old.py, line 2: .*'accumulate'; it is called train.grad_accum_steps now$",
+    ),
+    "old option": (
+        ["train", "{dir}/tiny.py", "--optimizer.warmup", "5"],
+        "lfr train: --optimizer.warmup is called --optimizer.warmup-steps now$",
+    ),
+    "old option with =": (
+        ["compare", "{dir}/tiny.py", "--train.score-batch=5"],
+        "lfr compare: --train.score-batch is called --train.score-batch-size now$",
+    ),
     "syntax": (["train", "{dir}/syntax.py"], "syntax.py: SyntaxError: .*line 2"),
     "policy": (["train", "{dir}/tiny.py", "--schedule.policy", "unifrom"], "'unifrom'; did you mean 'uniform'?"),
     "option": (["train", "{dir}/option.py"], "'dropp', which lfr does not take; did you mean 'drop'?"),
@@ -238,6 +250,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(finished, lfr, corpus_dir, tm
     (tmp_path / "empty.py").write_text("")
     (tmp_path / "number.py").write_text("config = 5\n")
     (tmp_path / "unknown.py").write_text("from lfr_jax.config import *\nconfig = Config(train=TrainConfig(stepz=5))\n")
+    (tmp_path / "old.py").write_text("from lfr_jax.config import *\nconfig = Config(train=TrainConfig(accumulate=5))\n")
     (tmp_path / "syntax.py").write_text("from lfr_jax.config import *\nconfig = = 5\n")
     shutil.copytree(run, tmp_path / "early", ignore=shutil.ignore_patterns("checkpoints"))
     before = snapshot(tmp_path, run)

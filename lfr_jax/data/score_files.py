@@ -9,7 +9,7 @@ import numpy as np
 
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.storage.paths import as_path
-from lfr_jax.storage.remote_files import copied_here, exists
+from lfr_jax.storage.remote_files import exists, local_copy
 
 COLUMNS = ["block", "domain", "loss"]
 ORIGIN = re.compile(r"# store (\w+) (seq_len \d+.*) step \d+\n")
@@ -47,7 +47,7 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
         raise FileNotFoundError(
             f"found no file of scores {str(path)!r}; {remedy}, RUN being a run of the reference model"
         )
-    with copied_here(path) as here, open(here, newline="", errors="replace") as file:
+    with local_copy(path) as here, open(here, newline="", errors="replace") as file:
         first = ORIGIN.fullmatch(file.readline())
         rows = csv.reader(file)
         if first is None or next(rows, None) != COLUMNS:

@@ -102,7 +102,7 @@ class Store:
             starts = offset + (start_B[of_part_B] - self.first_P[number]) * np.dtype(dtype).itemsize
             runs.append((of_part_B, dtype, self.opened(name), starts.tolist(), count * np.dtype(dtype).itemsize))
         for _, _, file, starts, size in runs:
-            file.announce(starts, size)
+            file.prefetch(starts, size)
         tokens_BxT = np.empty((len(start_B), count), np.int32)
         for of_part_B, dtype, file, starts, size in runs:
             tokens_BxT[of_part_B] = np.frombuffer(file.read(starts, size), dtype).reshape(-1, count)

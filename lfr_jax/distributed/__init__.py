@@ -1,1 +1,1 @@
-"""One run in several processes, on a mesh of devices."""
+"""One run in several processes, and the mesh of their devices."""

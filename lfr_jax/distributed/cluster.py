@@ -1,4 +1,4 @@
-"""One run in several processes: how they find each other, and what they must agree on before they begin."""
+"""One run in several processes: how they find each other, and what must be equal on all of them."""
 
 import atexit
 import contextlib
@@ -11,13 +11,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax._src import clusters, xla_bridge  # in public, JAX detects a cluster only as it joins it, and may abort
+from jax._src import clusters, xla_bridge  # JAX has no public function that detects a cluster without connecting to it
 
 import lfr_jax
 from lfr_jax.config import DistributedConfig
-from lfr_jax.distributed.peers import Peers, meet
+from lfr_jax.distributed.peers import Peers, connect
 
-HOW = "--distributed.coordinator HOST:PORT --distributed.num-processes N --distributed.process-id I"
+FLAGS = "--distributed.coordinator HOST:PORT --distributed.num-processes N --distributed.process-id I"
 
 
 class Cluster(NamedTuple):
@@ -26,28 +26,35 @@ class Cluster(NamedTuple):
     coordinator_address: str  # HOST:PORT of process 0
     num_processes: int
     process_id: int
-    local_device_ids: list[int] | None  # of the devices that are this process's; None: all of its host
+    local_device_ids: list[int] | None  # the devices of this process; None: all devices of its host
 
 
 @contextlib.contextmanager
-def joined(config: DistributedConfig) -> Iterator[Peers]:
-    """Joins the other processes of the run, if there are any; within another `joined` that one's peers are given.
+def initialize(config: DistributedConfig) -> Iterator[Peers]:
+    """Connects to the other processes of the run, if there are any, for as long as the block lasts.
 
-    When it ends by an error, the other processes end too, and print what it was.
+    An inner `initialize` yields the peers of the outer one. If the block ends with an error, the other processes
+    print it and end too.
 
     Raises:
-      ValueError, OSError: of `found` and `meet`; or JAX's backend runs already, or numbers the processes otherwise.
+      ValueError, OSError: as `detect_cluster` and `peers.connect` raise; or JAX was used before; or JAX gives this
+        process another number.
+
+    >>> with initialize(DistributedConfig(num_processes=1)) as peers:
+    ...     peers.gather("one value")
+    ['one value']
     """
-    cluster = None if Peers.current else found(config)
+    cluster = None if Peers.current else detect_cluster(config)
     if cluster is None:
         yield Peers.current or Peers()
         return
     if xla_bridge.backends_are_initialized():
         raise ValueError(
-            "a process joins others before it first uses JAX: call `train` before any computation, and for several "
-            "runs in one process put `with distributed.joined(...)` around them"
+            "processes must connect before JAX is first used: call `train` before any computation; for several runs "
+            "in one process, put `with cluster.initialize(...)` around them"
         )
-    peers = meet(
+    # Our own connection comes first: JAX aborts a process whose peers do not come, without a useful message.
+    peers = connect(
         cluster.coordinator_address,
         cluster.num_processes,
         cluster.process_id,
@@ -59,48 +66,48 @@ def joined(config: DistributedConfig) -> Iterator[Peers]:
             **cluster._asdict(),
             cluster_detection_method="deactivate",
             initialization_timeout=max(10, round(config.start_timeout)),
-            heartbeat_timeout_seconds=round(2 * config.heartbeat_timeout) + 10,  # ours speaks first
+            heartbeat_timeout_seconds=round(2 * config.heartbeat_timeout) + 10,  # so that our message comes first
         )
-        check_numbers(peers)
+        check_process_index(peers)
         yield peers
-    except SystemExit:  # no error: all of them exit after the same step
-        part(peers)
+    except SystemExit:  # not an error: after SIGTERM, all processes exit after the same step
+        shutdown(peers)
         raise
     except BaseException as error:
-        peers.stop(f"{type(error).__name__}: {error}".rstrip(": "))
-        atexit.register(end_at_once)
+        peers.abort(f"{type(error).__name__}: {error}".rstrip(": "))
+        atexit.register(exit_at_once)
         raise
-    part(peers)
+    shutdown(peers)
 
 
-def part(peers: Peers) -> None:
-    """Leaves, once all have come to their end."""
-    peers.gather()  # for as long as it takes: process 0 may have a report to write
+def shutdown(peers: Peers) -> None:
+    """Waits until all processes have finished, and disconnects from them."""
+    peers.gather()  # without a timeout: process 0 may still have a report to write
     jax.distributed.shutdown()
-    peers.leave()
+    peers.disconnect()
 
 
-def check_numbers(peers: Peers) -> None:
-    """On TPUs it is the runtime that numbers the processes."""
+def check_process_index(peers: Peers) -> None:
+    """Raises ValueError if JAX numbers this process differently. On TPUs the runtime sets JAX's number."""
     if (jax.process_index(), jax.process_count()) != (peers.process, peers.count):
         raise ValueError(
-            f"JAX calls this one process {jax.process_index()} of {jax.process_count()}, and it came as "
-            f"{peers.name()}; number the processes as the hosts are"
+            f"JAX says that this is process {jax.process_index()} of {jax.process_count()}, the settings say "
+            f"{peers.name()}: set --distributed.process-id by JAX's order of the hosts"
         )
 
 
-def end_at_once() -> None:
-    """Ends before JAX's own exit handler, which would wait for the others. They have ended."""
+def exit_at_once() -> None:
+    """Exits before JAX's own exit handler, which would wait for the other processes. They have ended."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(1)
 
 
-def found(config: DistributedConfig) -> Cluster | None:
-    """What the settings say; if they say nothing, what JAX detects of a TPU pod, Slurm, GKE or Open MPI. None: alone.
+def detect_cluster(config: DistributedConfig) -> Cluster | None:
+    """The cluster in the settings, or else the one that JAX detects (TPU pod, Slurm, GKE, Open MPI). None: one process.
 
     Raises:
-      ValueError: the settings are given in part, or make no sense; or a cluster that was detected cannot be read.
+      ValueError: some settings are missing or invalid, or JAX detects a cluster and cannot read it.
     """
     for name in ("start_timeout", "heartbeat_timeout"):
         if not getattr(config, name) > 0:
@@ -114,10 +121,10 @@ def found(config: DistributedConfig) -> Cluster | None:
     if config.num_processes == 1:
         return None
     if len(missing) == len(given):
-        cluster = detected(round(config.start_timeout))
+        cluster = detect_with_jax(round(config.start_timeout))
         return cluster if cluster and cluster.num_processes > 1 else None
     if missing:
-        raise ValueError(f"{' and '.join(missing)} missing: give all of {HOW}, or none where JAX detects the cluster")
+        raise ValueError(f"{' and '.join(missing)} missing: give all of {FLAGS}, or none where JAX detects the cluster")
     if not 0 <= config.process_id < config.num_processes:
         raise ValueError(
             f"found --distributed.process-id {config.process_id} of {config.num_processes}, expected 0 to "
@@ -126,8 +133,8 @@ def found(config: DistributedConfig) -> Cluster | None:
     return Cluster(config.coordinator, config.num_processes, config.process_id, None)
 
 
-def detected(timeout: int) -> Cluster | None:
-    """The cluster that JAX finds around this process."""
+def detect_with_jax(timeout: int) -> Cluster | None:
+    """The cluster that JAX detects from the environment; None if there is none."""
     try:
         cluster = Cluster(
             *clusters.ClusterEnv.auto_detect_unset_distributed_params(
@@ -136,30 +143,30 @@ def detected(timeout: int) -> Cluster | None:
         )
     except RuntimeError as error:
         raise ValueError(
-            f"JAX found a cluster and could not read it ({error}). Say what it is: {HOW}; or train on this machine "
+            f"JAX found a cluster and could not read it ({error}). Describe it: {FLAGS}; or train in this process "
             "alone: --distributed.num-processes 1"
         ) from None
     return None if cluster.num_processes is None else cluster
 
 
-def refuse_many(command: str) -> None:
-    """Raises ValueError in a cluster of several processes: `command` is work for one."""
-    cluster = found(DistributedConfig())
+def require_one_process(command: str) -> None:
+    """Raises ValueError in a cluster of several processes, for a `command` that one process does."""
+    cluster = detect_cluster(DistributedConfig())
     if cluster and cluster.num_processes > 1:
         raise ValueError(
             f"`{command}` is for one process, and this is process {cluster.process_id} of {cluster.num_processes}: "
-            "start it once, on a machine of its own"
+            "start it once, outside the cluster"
         )
 
 
-def agree(peers: Peers, facts: dict[str, Any]) -> None:
-    """Raises ValueError, on every process, if `facts` by name differ between them."""
-    first, *others = peers.gather(facts)
+def assert_equal_across_processes(peers: Peers, values: dict[str, Any]) -> None:
+    """Raises ValueError on every process unless all of them pass the same `values` (by name; must be JSON)."""
+    first, *others = peers.gather(values)
     differing = [
-        f"{peers.name(process)} has {name} = {held.get(name)!r}, process 0 has {first.get(name)!r}"
-        for process, held in enumerate(others, start=1)
-        for name in first | held
-        if held.get(name) != first.get(name)
+        f"{peers.name(process)} has {name} = {theirs.get(name)!r}, process 0 has {first.get(name)!r}"
+        for process, theirs in enumerate(others, start=1)
+        for name in first | theirs
+        if theirs.get(name) != first.get(name)
     ]
     if differing:
         more = f" (and {len(differing) - 5} more)" if len(differing) > 5 else ""
@@ -170,7 +177,7 @@ def agree(peers: Peers, facts: dict[str, Any]) -> None:
 
 
 def versions() -> dict[str, str]:
-    """What the arithmetic depends on besides settings and data: packages, and this one's source as a digest."""
+    """What the results depend on beside settings and data: packages, and a digest of this package's source."""
     source = hashlib.sha256()
     for path in sorted(pathlib.Path(lfr_jax.__file__).parent.rglob("*.py")):
         source.update(path.read_bytes())

@@ -1,7 +1,7 @@
-"""The device mesh ('data', 'fsdp', 'tensor'), on which every computation runs.
+"""The device mesh ('data', 'fsdp', 'tensor') of every computation, and the rows of a batch that a process holds.
 
-All axes are Explicit: an array's type carries its sharding, and a mistake raises at trace time
-instead of costing silent communication. One device is the mesh (1, 1, 1), not a special case.
+All axes are Explicit: an array's type carries its sharding, and a wrong sharding raises an error at trace time
+instead of causing silent communication. One device is the mesh (1, 1, 1), not a special case.
 """
 
 import functools
@@ -19,9 +19,9 @@ BATCH = P(("data", "fsdp"))  # rows of a batch: split over both axes that hold d
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """A mesh of data x fsdp x tensor devices; -1 for one axis takes all that remain.
+    """A mesh of data × fsdp × tensor devices. One axis may be -1: all devices that remain.
 
-    A mesh smaller than `devices` (default: all) uses the first of them, which only one process may do.
+    A mesh that is smaller than `devices` (default: all) uses the first ones. Only a single process may do that.
 
     Raises:
       ValueError: two axes are -1, a size is below 1, the sizes do not divide the number of devices,
@@ -60,13 +60,13 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
 
 
 class Shards(NamedTuple):
-    """The rows of a batch that a process holds: of `of` equal runs of rows, those whose numbers are in `mine`."""
+    """The rows of a batch that a process holds: of `of` equal shards, those in `mine`."""
 
     mine: tuple[int, ...]
     of: int
 
     def rows(self, size: int) -> np.ndarray:
-        """Which rows of a batch of `size`, in rising order.
+        """Indices of the rows that this process holds in a batch of `size` rows, in rising order.
 
         >>> Shards(mine=(0, 3), of=4).rows(8)
         array([0, 1, 6, 7])
@@ -77,7 +77,7 @@ class Shards(NamedTuple):
 
 @functools.lru_cache  # asked for at every step
 def shards_of(mesh: Mesh) -> Shards:
-    """What this process holds. Processes that share the rows of a 'tensor' group hold the same ones."""
+    """The shards of this process. Processes in one 'tensor' group hold the same rows."""
     of = mesh.shape["data"] * mesh.shape["fsdp"]
     slices = NamedSharding(mesh, BATCH).addressable_devices_indices_map((of,)).values()
     return Shards(tuple(sorted({run.indices(of)[0] for (run,) in slices})), of)

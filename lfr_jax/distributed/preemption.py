@@ -1,4 +1,4 @@
-"""SIGTERM, noticed in place of dying of it: by a process alone, or by all that train together, after the same step."""
+"""SIGTERM: instead of dying, all processes of a run save after the same step and exit with 75."""
 
 import contextlib
 import signal
@@ -9,32 +9,32 @@ from jax.experimental import multihost_utils
 
 from lfr_jax.distributed.peers import Peers
 
-PREEMPTED = 75  # exit code after SIGTERM: all is saved, start me again (EX_TEMPFAIL of sysexits.h)
+PREEMPTED = 75  # exit code after SIGTERM: everything is saved, start the command again (EX_TEMPFAIL of sysexits.h)
 
 
 @contextlib.contextmanager
 def sigterm_noticed(peers: Peers) -> Iterator[Callable[[int], bool]]:
-    """A function that tells, asked after every step, whether to save and exit: SIGTERM has come, to any process.
+    """Yields `terminated(step)`: whether any process has received SIGTERM. Must be called after every step.
 
-    It is noticed in place of dying of it: among several processes JAX does that.
+    One process sets its own handler. In several processes JAX has one, and this only asks it.
     """
-    came = []
+    received = []
     if peers.count > 1:
         yield preempted
         return
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
         yield lambda step: False
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: came.append(True))
+    before = signal.signal(signal.SIGTERM, lambda *_: received.append(True))
     try:
-        yield lambda step: bool(came)
+        yield lambda step: bool(received)
     finally:
         signal.signal(signal.SIGTERM, before)
 
 
 def preempted(step: int) -> bool:
-    """Whether all processes are to save after `step` and exit: one of them got SIGTERM.
+    """Whether all processes must save and exit after `step`. Must be called on every process after every step.
 
-    JAX's coordination service settles on a step that none of them has passed. To be asked at every step.
+    JAX's coordination service chooses a step that no process has passed yet.
     """
     return multihost_utils.reached_preemption_sync_point(step)

@@ -23,7 +23,7 @@ def compare(config: Config, policies: list[str]) -> Path | None:
     Where blocks have several lengths, what the others will cost is an expectation, see `budget.Expected`;
     the table has what they did cost.
     """
-    with cluster.joined(config.distributed) as peers:
+    with cluster.initialize(config.distributed) as peers:
         cost = flops.expected(config, open_corpus(config.data).train)
         steps, passes = asked(config, policies)
         runs: dict[str, Config] = {}

@@ -10,7 +10,7 @@ from lfr_jax.experiments import figures
 from lfr_jax.experiments.page import CLASSES_EXPLAINED, class_table, picture, write_page
 from lfr_jax.experiments.results import Results, Split, printable, read_results, same_probes, split
 from lfr_jax.experiments.trajectories import CLASSES, Census, census, noise_threshold
-from lfr_jax.storage.mirror import written_here
+from lfr_jax.storage.mirror import local_folder_for
 from lfr_jax.storage.paths import Path
 from lfr_jax.storage.run_dir import RunDir
 
@@ -62,7 +62,7 @@ def write(folder: Path, run_dirs: dict[str, Path], table: str, became: Became | 
       table: the runs' results, as text.
       became: of their blocks.
     """
-    with written_here(folder) as here:
+    with local_folder_for(folder) as here:
         losses = picture(
             figures.losses(run_dirs),
             here / "losses.png",

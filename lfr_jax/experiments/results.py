@@ -10,7 +10,7 @@ import numpy as np
 from lfr_jax.config import nearest
 from lfr_jax.schedule import Phase
 from lfr_jax.storage.checkpoint import latest_step, read_meta
-from lfr_jax.storage.damage import attempt
+from lfr_jax.storage.damage import try_read
 from lfr_jax.storage.paths import Path
 from lfr_jax.storage.remote_files import exists, read_bytes
 from lfr_jax.storage.run_dir import RunDir
@@ -54,7 +54,7 @@ def read_results(folder: Path, name: str) -> Results:
     """
     config = RunDir(folder).load_config()
     saved = latest_step(folder / "checkpoints")
-    content, _ = attempt(read_meta, folder / "checkpoints" / str(saved)) if saved is not None else (None, "")
+    content, _ = try_read(read_meta, folder / "checkpoints" / str(saved)) if saved is not None else (None, "")
     rates = whole_steps(folder / "scores" / "rates.csv")
     losses = whole_steps(folder / "scores" / "probes.csv")
     if not losses or not rates:

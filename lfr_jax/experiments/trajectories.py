@@ -37,7 +37,7 @@ def classify(loss_NxM: np.ndarray, threshold: float) -> np.ndarray:
 
     Examples:
       >>> import numpy as np
-      >>> from lfr_jax.reports.trajectories import CLASSES, classify
+      >>> from lfr_jax.experiments.trajectories import CLASSES, classify
       >>> losses = [[5, 3, 3, 2, 2], [5, 5, 5.3, 6, 6], [5, 3, 3, 4, 4], [5, 3, 4, 4, 2], [5, 3, 4, 3, 4]]
       >>> [CLASSES[i] for i in classify(np.array(losses), threshold=0.5)]
       ['learned', 'unlearned', 'forgotten', 'relearned', 'multiple descent']
@@ -151,7 +151,7 @@ def census(loss_NxM: np.ndarray, domain_N: np.ndarray, threshold: float, draws: 
 
     Examples:
       >>> import numpy as np
-      >>> from lfr_jax.reports.trajectories import census
+      >>> from lfr_jax.experiments.trajectories import census
       >>> steps = np.arange(12)
       >>> loss_NxM = 3 + 3 * np.exp(-steps / 3) + np.random.default_rng(0).normal(0, 0.01, (200, 12))
       >>> loss_NxM[:20] += 0.2 * np.maximum(0, steps - 6)  # forgotten

@@ -1,1 +1,1 @@
-"""One decoder for GPT-2 and Llama, text from it, and weights of others."""
+"""The decoder, generation, and weights of other projects."""

@@ -1,8 +1,8 @@
 """Causal attention of one sequence: one call, three implementations.
 
 - xla: plain array operations; everywhere.
-- cudnn: cuDNN's flash attention, through jax.nn; GPUs, 16-bit types.
-- splash: JAX's flash attention kernel for TPUs, which also skips what the mask hides.
+- cudnn: cuDNN's flash attention, through jax.nn; on GPUs, for 16-bit types.
+- splash: JAX's flash attention kernel for TPUs. It skips blocks of keys that the mask hides.
 """
 
 from collections.abc import Callable
@@ -12,23 +12,40 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
-# What the forward pass should keep for the backward pass: this name, and what these kernels return.
+# `decoder.remat_policy` keeps for the backward pass: what has this name, and the results of these kernels.
 KEEP = "attention"
 KERNELS = ("pallas_call", "dot_product_attention_fwd", "dot_product_attention_fwd_wrapper")
 
 
-def attend(q_TxHxP, k_SxKxP, v_SxKxP, *, segments_T=None, offset=0, impl: str = "auto"):
+def attend(
+    q_TxHxP: jax.Array,
+    k_SxKxP: jax.Array,
+    v_SxKxP: jax.Array,
+    *,
+    segments_T: jax.Array | None = None,
+    offset: int | jax.Array = 0,
+    impl: str = "auto",
+) -> jax.Array:
     """Causal softmax attention -> [T, H, P], scaled by 1/sqrt(P).
 
-    Query t stands at key position `offset` + t. With fewer key heads than query heads (K < H), each
-    serves H/K neighbouring query heads (grouped-query attention, Ainslie et al. 2023). With
-    `segments_T` (int32; S = T), a query sees only keys of its own segment: documents packed
-    into one block stay apart.
+    With fewer key heads than query heads (K < H), each key head serves H/K neighbouring query heads (grouped-query
+    attention, Ainslie et al. 2023).
 
-    `impl`: 'xla', 'cudnn', 'splash', or 'auto', which is splash on TPUs where it fits and xla elsewhere.
+    Args:
+      segments_T: int32; needs S = T. A query sees only keys of its own segment, so that documents in one block do
+        not see each other.
+      offset: key position of the first query.
+      impl: 'xla', 'cudnn', 'splash', or 'auto': splash on TPUs if the shapes allow it, else xla.
 
     Raises:
-      ValueError: `impl` does not run here, or not on these arrays.
+      ValueError: `impl` does not run on this platform, or not on these arrays.
+
+    >>> from lfr_jax.distributed.mesh import make_mesh
+    >>> one = jnp.ones((2, 1, 4))  # two positions, one head
+    >>> with jax.set_mesh(make_mesh(1, 1, 1)):
+    ...     y = attend(one, one, jnp.stack([one[0], 3 * one[1]]))  # equal scores: the mean of the values so far
+    >>> y[:, 0, 0].tolist()
+    [1.0, 2.0]
     """
     T, S = len(q_TxHxP), len(k_SxKxP)
     platform = jax.default_backend()
@@ -39,7 +56,9 @@ def attend(q_TxHxP, k_SxKxP, v_SxKxP, *, segments_T=None, offset=0, impl: str = 
     if impl not in ("cudnn", "splash"):
         raise ValueError(f"model.attention={impl!r}; expected 'auto', 'xla', 'cudnn' or 'splash'")
     if T != S or not isinstance(offset, int) or offset:
-        raise ValueError(f"model.attention={impl!r} takes whole sequences, found {T} queries and {S} keys")
+        raise ValueError(
+            f"model.attention={impl!r} needs as many queries as keys, from position 0; found {T} queries and {S} keys"
+        )
     needed = {"cudnn": "gpu", "splash": "tpu"}[impl]
     if platform != needed:
         raise ValueError(f"model.attention={impl!r} needs a {needed}, and jax runs on {platform}; use 'auto'")
@@ -53,7 +72,7 @@ def attend(q_TxHxP, k_SxKxP, v_SxKxP, *, segments_T=None, offset=0, impl: str = 
 def _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset):
     T, H, head_dim = q_TxHxP.shape
     S, K, _ = k_SxKxP.shape
-    heads = jax.typeof(k_SxKxP).sharding.spec[1]  # told, since with K = 1 the split could go to either axis
+    heads = jax.typeof(k_SxKxP).sharding.spec[1]  # explicit, since with K = 1 JAX could put the split on either axis
     q_TxKxGxP = jnp.reshape(q_TxHxP, (T, K, H // K, head_dim), out_sharding=P(None, heads, None, None))
     scores_KxGxTxS = jnp.einsum("TKGP,SKP->KGTS", q_TxKxGxP, k_SxKxP, preferred_element_type=jnp.float32)
     seen_TxS = offset + jnp.arange(T)[:, None] >= jnp.arange(S)[None, :]
@@ -75,7 +94,7 @@ def _cudnn(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None):
 
 
 def splash(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None, *, interpret: bool = False):
-    """JAX's splash attention kernel on one device. `interpret` runs it without a TPU, slowly.
+    """JAX's splash attention kernel on one device. `interpret=True` runs it without a TPU, slowly.
 
     Raises:
       ValueError: T is not a multiple of 128.
@@ -97,10 +116,10 @@ def splash(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None, *, interpret: boo
 
 
 def on_local_batch(kernel: Callable) -> Callable:
-    """A batched one-device `kernel` as a function of one sequence, to be vmapped.
+    """Turns a batched one-device `kernel` into a function of one sequence that may be vmapped.
 
-    A kernel cannot be split by the compiler: each device must run its own, on the rows and heads that
-    it holds. A shard_map inside vmap cannot take the batch apart, so vmap hands the whole batch over.
+    The compiler cannot split a kernel: each device must run its own, on the rows and heads that it holds. That needs
+    shard_map over the batch axis, which inside vmap is hidden. So the vmap rule here gets the whole batch.
     """
 
     @jax.custom_batching.custom_vmap

@@ -1,16 +1,19 @@
-"""One decoder that expresses GPT-2 and Llama, written for one sequence and vmapped by its callers.
+"""One decoder for GPT-2 and Llama, written for one sequence; callers vmap it.
 
-NNX modules serve as definitions only; what is trained is a nested dict of arrays:
+NNX modules only define the model. What is trained is a nested dict of arrays:
 
     graphdef, params = init(config, mesh, jax.random.key(0))
     with jax.set_mesh(mesh):
         decoder = merge(config, params)  # also inside jit, with params as the traced argument
         logits_BxTxV = jax.vmap(lambda tokens_T: decoder.logits(decoder.hidden(tokens_T)))(tokens_BxT)
 
-Params are float32 and split over 'fsdp' and 'tensor'. Each layer casts its weights to the dtype of the
-computation and gathers them over 'fsdp' when it runs, forward and backward (ZeRO-3, Rajbhandari et al.
-2020); 'tensor' splits heads, MLP width and vocabulary (Shoeybi et al. 2019, "Megatron-LM").
+Params are float32 and split over 'fsdp' and 'tensor'. When a layer runs, forward or backward, it casts its weights
+to config.dtype and gathers them over 'fsdp' (ZeRO-3, Rajbhandari et al. 2020). 'tensor' splits heads, MLP width and
+vocabulary (Shoeybi et al. 2019, "Megatron-LM").
 """
+
+from collections.abc import Set
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,16 +24,17 @@ from jax.sharding import PartitionSpec as P
 from lfr_jax.config import ModelConfig
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model.attention import KEEP, KERNELS
-from lfr_jax.model.layers import STD, Cache, Layer, Norm, gathered
+from lfr_jax.model.layers import STD, Cache, Layer, Norm, Spec, cast_and_gather
 
 _products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 _named = jax.checkpoint_policies.save_only_these_names(KEEP)
 
 
-def kept(primitive, *shapes, **params) -> bool:
+def remat_policy(primitive: Any, *shapes: Any, **params: Any) -> bool:
     """What the forward pass keeps for the backward pass: products with weights, and the output of attention.
 
-    Attention scores, elementwise results and gathered weights are computed again. Less memory, no slower.
+    Attention scores, elementwise results and gathered weights are computed again. This needs less memory, and is
+    not slower.
     """
     keep = _products(primitive, *shapes, **params) or _named(primitive, *shapes, **params)
     return keep or primitive.name in KERNELS
@@ -43,27 +47,43 @@ class Decoder(nnx.Module):
         self.config = config
         V, D = config.vocab_size, config.dim
 
-        def table(shape, spec):
+        def table(shape: tuple[int, ...], spec: Spec) -> nnx.Param:
             return nnx.Param(STD * jax.random.normal(rngs.params(), shape), out_sharding=spec)
 
         self.embedding = table((V, D), ("fsdp", "tensor"))
         self.positions = table((config.max_len, D), (None, "fsdp")) if config.positions == "learned" else None
         self.head = None if config.tied_head else table((D, V), ("fsdp", "tensor"))
+        # One Layer whose arrays have a leading axis Y, so that `run` scans over it: compiled once, not once a layer.
         self.layers = nnx.vmap(lambda key: Layer(config, key), transform_metadata={nnx.PARTITION_NAME: None})(
             jax.random.split(rngs.params(), config.num_layers)
         )
         self.norm = Norm(config)
 
-    def hidden(self, tokens_T, segments_T=None, positions_T=None):
+    def hidden(
+        self, tokens_T: jax.Array, segments_T: jax.Array | None = None, positions_T: jax.Array | None = None
+    ) -> jax.Array:
         """The residual stream after the final norm, [T, D] in config.dtype.
 
-        A token of -1 is padding. It stands after a row's last token, where causal attention hides it;
-        with `segments_T` it may stand anywhere, and is a segment of its own.
+        Args:
+          tokens_T: int ids; -1 is padding. Without `segments_T`, padding may only follow the last token, where causal
+            attention hides it from the others.
+          segments_T: int numbers of documents; attention does not cross them. Padding is a segment of its own.
+          positions_T: int positions; default 0, 1, 2, ...
+
+        Raises:
+          ValueError: T is greater than config.max_len.
         """
         return self.run(tokens_T, segments_T, positions_T)[0]
 
-    def run(self, tokens_T, segments_T=None, positions_T=None, cache: Cache | None = None, offset=0):
-        """As `hidden`, for tokens after `offset` cached ones -> (hidden_TxD, the cache with these added)."""
+    def run(
+        self,
+        tokens_T: jax.Array,
+        segments_T: jax.Array | None = None,
+        positions_T: jax.Array | None = None,
+        cache: Cache | None = None,
+        offset: int | jax.Array = 0,
+    ) -> tuple[jax.Array, Cache | None]:
+        """Like `hidden`, for tokens after `offset` cached ones -> (hidden_TxD, the cache with these tokens added)."""
         config = self.config
         (T,) = tokens_T.shape
         if T > config.max_len:
@@ -72,46 +92,49 @@ class Decoder(nnx.Module):
             positions_T = offset + jnp.arange(T)
         if segments_T is not None:
             segments_T = jnp.where(tokens_T < 0, -1, segments_T)
-        table_VxD = gathered(self.embedding, config.dtype, None, "tensor")
+        table_VxD = cast_and_gather(self.embedding, config.dtype, None, "tensor")
         x_TxD = table_VxD.at[jnp.maximum(tokens_T, 0)].get(out_sharding=P(None, "tensor"))
         x_TxD = jax.reshard(x_TxD, P(None, None))
         if self.positions is not None:
-            table_SxD = gathered(self.positions, config.dtype, None, None)
+            table_SxD = cast_and_gather(self.positions, config.dtype, None, None)
             x_TxD += table_SxD.at[positions_T].get(out_sharding=P(None, None))
 
-        def layer(x_TxD, layer_and_cache):
+        def layer(x_TxD: jax.Array, layer_and_cache: tuple[Layer, Cache | None]) -> tuple[jax.Array, Cache | None]:
             layer, cache = layer_and_cache
             return layer(x_TxD, positions_T, segments_T, cache, offset)
 
-        layer = jax.checkpoint(layer, prevent_cse=False, policy=None if config.remat else kept)
+        # prevent_cse would slow it down, and inside a scan it is not needed.
+        layer = jax.checkpoint(layer, prevent_cse=False, policy=None if config.remat else remat_policy)
         x_TxD, cache = jax.lax.scan(layer, x_TxD, (self.layers, cache))
         return self.norm(x_TxD), cache
 
-    def logits(self, hidden_TxD, head_DxV=None):
-        """float32 logits [T, V], split over 'tensor' along V. In a loop, pass an earlier `output_head()`."""
+    def logits(self, hidden_TxD: jax.Array, head_DxV: jax.Array | None = None) -> jax.Array:
+        """float32 logits [T, V], split over 'tensor' along V. Before a loop, get `head_DxV` from `output_head()`."""
         head_DxV = self._head() if head_DxV is None else head_DxV
         spec = P(None, "tensor")
         return jnp.einsum("TD,DV->TV", hidden_TxD, head_DxV, preferred_element_type=jnp.float32, out_sharding=spec)
 
-    def output_head(self):
-        """The output matrix [D, V], gathered once, for `logits` in a loop over pieces of a vmapped sequence.
+    def output_head(self) -> jax.Array:
+        """The output matrix [D, V], gathered once, for a loop that calls `logits` on chunks of a vmapped sequence.
 
-        Its type says that its gradient is summed over the batch axes once, when the loop is done, and not
-        once a piece. So a gradient through it needs a batch that is split over both batch axes.
+        Example: 1024 tokens in chunks of 128 are 8 calls of `logits`. Each gives a gradient of the head, of which
+        each device has the sum over its own rows of the batch. With a plain head, JAX would add these up over 'data'
+        and 'fsdp' 8 times, D·V numbers each. `reduced` in the type of the head says: add up on each device, and over
+        'data' and 'fsdp' once, after the loop. So the batch must be split over both of these axes.
         """
         return self._head(reduced={"data", "fsdp"})
 
-    def _head(self, **reduced):
-        if self.head is None:
-            return gathered(self.embedding, self.config.dtype, "tensor", None, **reduced).T
-        return gathered(self.head, self.config.dtype, None, "tensor", **reduced)
+    def _head(self, reduced: Set[str] = frozenset()) -> jax.Array:
+        if self.head is None:  # tied: the embedding [V, D], transposed
+            return cast_and_gather(self.embedding, self.config.dtype, "tensor", None, reduced=reduced).T
+        return cast_and_gather(self.head, self.config.dtype, None, "tensor", reduced=reduced)
 
 
-def init(config: ModelConfig, mesh: Mesh, key):
-    """(graphdef, params): a nested dict of float32 arrays, born with their shardings on `mesh`.
+def init(config: ModelConfig, mesh: Mesh, key: jax.Array) -> tuple[nnx.GraphDef, dict]:
+    """(graphdef, params): params are a nested dict of float32 arrays, created sharded on `mesh`.
 
-    Weights are normal with deviation 0.02, output projections of attention and MLP 0.02 / sqrt(2 layers)
-    (GPT-2, Radford et al. 2019, as nanoGPT reads it); both families.
+    In both families weights are normal with standard deviation 0.02, and 0.02 / sqrt(2 · layers) in the output
+    projections of attention and MLP (GPT-2, Radford et al. 2019, as in nanoGPT).
 
     Raises:
       ValueError: a dimension of the model is not divisible by the mesh axis that splits it.
@@ -122,32 +145,32 @@ def init(config: ModelConfig, mesh: Mesh, key):
 
 
 def definition(config: ModelConfig) -> nnx.GraphDef:
-    """The hashable half of a model; `nnx.merge` joins it with params. Needs `jax.set_mesh`."""
+    """The model without its params; hashable. `nnx.merge` joins the two. Call it under `jax.set_mesh`."""
     return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))
 
 
-def merge(config: ModelConfig, params) -> Decoder:
-    """The model that uses these params, inside jit or outside. Needs `jax.set_mesh`."""
+def merge(config: ModelConfig, params: dict) -> Decoder:
+    """The model with these params, inside jit or outside. Call it under `jax.set_mesh`."""
     return nnx.merge(definition(config), params)
 
 
-def abstract(config: ModelConfig, mesh: Mesh):
-    """The params as jax.ShapeDtypeStructs, sharded on `mesh`; nothing is allocated. Raises as `init` does."""
+def abstract(config: ModelConfig, mesh: Mesh) -> dict:
+    """The params as sharded `jax.ShapeDtypeStruct`s; allocates nothing. Raises what `init` raises."""
     _check_divisible(config, mesh)
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(lambda: _params(config, jax.random.key(0)))
 
-    def on_mesh(x):
+    def on_mesh(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec))
 
     return jax.tree.map(on_mesh, shapes)
 
 
-def place(params, config: ModelConfig, mesh: Mesh):
-    """Host arrays (of an import, say) as params on `mesh`.
+def put_on_mesh(params: dict, config: ModelConfig, mesh: Mesh) -> dict:
+    """Copies params from the host (for example from `hf.load`) to the devices of `mesh`, as float32.
 
     Raises:
-      ValueError: names or shapes are not those of a model of this config.
+      ValueError: names or shapes of the params are not those of this config.
     """
     wanted = abstract(config, mesh)
     found_shapes, wanted_shapes = (
@@ -156,21 +179,25 @@ def place(params, config: ModelConfig, mesh: Mesh):
     )
     if found_shapes != wanted_shapes:
         difference = sorted(found_shapes.items() ^ wanted_shapes.items())
-        raise ValueError(f"params do not fit the model config; found and wanted differ in {difference}")
+        raise ValueError(f"params do not fit the model config; found and expected shapes differ in {difference}")
     return jax.tree.map(lambda x, like: jax.device_put(x.astype(like.dtype), like.sharding), params, wanted)
 
 
 def num_params(config: ModelConfig) -> int:
-    """How many numbers are trained, embeddings and head included (a tied head counts once)."""
+    """How many numbers are trained, with embeddings and head. A tied head counts once.
+
+    >>> num_params(ModelConfig())  # GPT-2, 124 M; the vocabulary is padded to 50304
+    124475904
+    """
     shapes = abstract(config, make_mesh(1, 1, 1, devices=jax.devices()[:1]))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-def _params(config, key):
+def _params(config: ModelConfig, key: jax.Array) -> dict:
     return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key)), nnx.Param))
 
 
-def _check_divisible(config, mesh):
+def _check_divisible(config: ModelConfig, mesh: Mesh) -> None:
     split = {
         "fsdp": ("dim", "vocab_size"),
         "tensor": ("num_kv_heads", "num_heads", "mlp_dim", "vocab_size", "dim"),

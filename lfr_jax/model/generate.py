@@ -1,4 +1,4 @@
-"""Writing on: a prompt is read at once, then one token at a time against a cache of keys and values."""
+"""Generation: reads the prompt in one pass, then draws one token at a time, with a cache of keys and values."""
 
 import functools
 from typing import NamedTuple
@@ -14,8 +14,8 @@ from lfr_jax.model import decoder
 PROMPT_STEP = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
 
 
-class Drawing(NamedTuple):
-    """The settings of `sample`."""
+class Sampling(NamedTuple):
+    """Settings of `sample`. Hashable, since they are static in jit."""
 
     temperature: float
     top_k: int
@@ -36,19 +36,19 @@ def generate(
     vocab_size: int = 0,
     key: jax.Array | None = None,
 ) -> list[int]:
-    """The ids that follow `prompt_ids`: at most `max_new_tokens`, and none after `eos_id`, which is left out.
+    """Up to `max_new_tokens` ids that continue `prompt_ids`. Ends before `eos_id`, which is not returned.
 
-    Runs under `jax.set_mesh`, on the mesh of the params.
+    Call it under `jax.set_mesh`, with the mesh of the params.
 
     Args:
-      temperature: divides the logits; 0 takes the likeliest token.
-      top_k: draw among the k likeliest tokens; 0: all.
-      top_p: draw among the likeliest tokens that together reach this probability (Holtzman et al. 2020).
-      vocab_size: ids from here on are never drawn (rows that only pad the embedding); 0: all may be.
-      key: of the random draws; not needed at temperature 0.
+      temperature: divides the logits; 0: always the likeliest token.
+      top_k: draw from the k likeliest tokens; 0: from all.
+      top_p: draw from the fewest likeliest tokens whose probabilities sum to this (Holtzman et al. 2020).
+      vocab_size: only ids below it are drawn; the rest of the embedding is padding. 0: draw all ids.
+      key: random key of the draws; not needed at temperature 0.
 
     Raises:
-      ValueError: an empty or too long prompt, an id outside the vocabulary, or a setting out of its range.
+      ValueError: the prompt is empty or too long, an id is outside the vocabulary, or a setting out of its range.
     """
     prompt = np.asarray(prompt_ids, np.int32)
     length = len(prompt)
@@ -67,16 +67,16 @@ def generate(
     if key is None and temperature > 0:
         raise ValueError("drawing at temperature > 0 needs a random key; pass key=jax.random.key(seed)")
     vocab_size = vocab_size or config.vocab_size
-    drawing = Drawing(temperature, min(top_k, vocab_size), top_p, vocab_size)
+    sampling = Sampling(temperature, min(top_k, vocab_size), top_p, vocab_size)
     padded_length = min(-(-length // PROMPT_STEP) * PROMPT_STEP, config.max_len)
     prompt_T = np.pad(prompt, (0, padded_length - length), constant_values=-1)
     key = jax.random.key(0) if key is None else key
-    ids, count = _generate(params, prompt_T, length, key, eos_id, config, max_new_tokens, drawing)
+    ids, count = _generate(params, prompt_T, length, key, eos_id, config, max_new_tokens, sampling)
     return np.asarray(ids)[: int(count)].tolist()
 
 
 def sample(logits_V, key, temperature: float, top_k: int, top_p: float, vocab_size: int):
-    """Draws one id, i32[], from float32 logits that are whole on every device; settings as in `generate`."""
+    """Draws one id, i32[], from replicated float32 logits. Settings as in `generate`."""
     logits_V = jnp.where(jnp.arange(len(logits_V)) < vocab_size, logits_V, -jnp.inf)
     if temperature == 0:
         return jnp.argmax(logits_V).astype(jnp.int32)
@@ -86,28 +86,28 @@ def sample(logits_V, key, temperature: float, top_k: int, top_p: float, vocab_si
     if top_p < 1:
         sorted_V = jnp.sort(logits_V, descending=True)
         probs_V = jax.nn.softmax(sorted_V)
-        likelier_V = jnp.cumsum(probs_V) - probs_V  # how much stands before each token
+        likelier_V = jnp.cumsum(probs_V) - probs_V  # probability of all tokens before each one
         lowest = jnp.min(jnp.where(likelier_V < top_p, sorted_V, jnp.inf))
         logits_V = jnp.where(logits_V < lowest, -jnp.inf, logits_V)
     return jax.random.categorical(key, logits_V).astype(jnp.int32)
 
 
 def new_cache(config: ModelConfig, length: int) -> decoder.Cache:
-    """An empty cache for sequences of up to `length` tokens; heads lie over 'tensor', as the model's do."""
+    """An empty cache for sequences of up to `length` tokens. 'tensor' splits its heads, as it does the model's."""
     shape = (config.num_layers, length, config.num_kv_heads, config.dim // config.num_heads)
     empty = jnp.zeros(shape, config.dtype, out_sharding=P(None, None, "tensor", None))
     return decoder.Cache(empty, empty)
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def _generate(params, prompt_T, length, key, eos_id, config, max_new_tokens, drawing):
+def _generate(params, prompt_T, length, key, eos_id, config, max_new_tokens, sampling):
     model = decoder.merge(config, params)
 
     def next_id(hidden_D, step):
         logits_V = jax.reshard(model.logits(hidden_D[None])[0], P(None))
-        return sample(logits_V, jax.random.fold_in(key, step), *drawing)
+        return sample(logits_V, jax.random.fold_in(key, step), *sampling)
 
-    # The cache rows that the prompt's padding fills are overwritten by new tokens before one attends to them.
+    # The padding of the prompt fills rows of the cache. New tokens overwrite them before any query attends to them.
     cache = new_cache(config, len(prompt_T) + max_new_tokens)
     hidden_TxD, cache = model.run(prompt_T, cache=cache)
     first = next_id(jax.lax.dynamic_index_in_dim(hidden_TxD, length - 1, keepdims=False), 0)

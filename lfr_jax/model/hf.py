@@ -1,6 +1,6 @@
-"""Hugging Face folders (config.json, model.safetensors) of GPT-2 and Llama models, read and written.
+"""Reads and writes Hugging Face folders (config.json, model.safetensors) of GPT-2 and Llama models.
 
-The other side is transformers' GPT2LMHeadModel and LlamaForCausalLM, which are not needed here.
+They are the folders of transformers' GPT2LMHeadModel and LlamaForCausalLM. transformers itself is not needed.
 """
 
 import json
@@ -20,12 +20,12 @@ WEIGHTS = "model.safetensors"
 
 
 def export(params, config: ModelConfig, tokenizer_dir: str | os.PathLike | None, out_dir: str | os.PathLike) -> None:
-    """Writes a folder that `GPT2LMHeadModel.from_pretrained` or `LlamaForCausalLM.from_pretrained` loads.
+    """Writes a folder for `GPT2LMHeadModel.from_pretrained` or `LlamaForCausalLM.from_pretrained`.
 
-    Weights are float32. The files of `tokenizer_dir` are copied beside them.
+    Weights are float32. The files of `tokenizer_dir` are copied into the folder.
 
     Raises:
-      ValueError: neither of the two architectures has this model's parts.
+      ValueError: the model is neither a GPT-2 nor a Llama.
       FileExistsError: `out_dir` exists.
     """
     family = _family(config)
@@ -41,11 +41,11 @@ def export(params, config: ModelConfig, tokenizer_dir: str | os.PathLike | None,
 
 
 def load(model_dir: str | os.PathLike) -> tuple[ModelConfig, dict]:
-    """(config, params as float32 host arrays) of a GPT-2 or Llama folder; `model.place` puts them on a mesh.
+    """(config, params as float32 host arrays) of a GPT-2 or Llama folder; `decoder.put_on_mesh` puts them on a mesh.
 
     Raises:
-      FileNotFoundError: config.json or the safetensors files are not there.
-      ValueError: another architecture, or a variant of these that our model does not express.
+      FileNotFoundError: config.json or a safetensors file is missing.
+      ValueError: another architecture, or a variant of these two that our decoder does not have.
     """
     folder = pathlib.Path(model_dir)
     settings = json.loads((folder / "config.json").read_text())
@@ -104,7 +104,7 @@ def _to_json(family: str, config: ModelConfig) -> dict:
 
 
 def _from_json(s: Mapping, folder: pathlib.Path) -> ModelConfig:
-    """Reads config.json. What it leaves out has the default of transformers' GPT2Config or LlamaConfig."""
+    """Our config from config.json. Missing keys have the defaults of transformers' GPT2Config or LlamaConfig."""
 
     def expect(key: str, *values) -> None:
         if s.get(key, values[0]) not in values:

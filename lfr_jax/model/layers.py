@@ -1,10 +1,11 @@
-"""A layer of the decoder, and what it is made of: products, norms, rotary positions, attention, MLP.
+"""One layer of the decoder, and its parts: linear maps, norms, rotary positions, attention, MLP.
 
-'fsdp' splits the side of a weight that faces the residual stream (D), 'tensor' its heads or MLP width, so
-that a column-split product feeds a row-split one and one sum ends both (Shoeybi et al. 2019).
+Of each weight, 'fsdp' splits the axis that faces the residual stream (D), and 'tensor' the heads or the MLP width.
+So a column-split product feeds a row-split one, and each pair needs one sum over 'tensor' (Shoeybi et al. 2019).
 """
 
 import math
+from collections.abc import Set
 from typing import NamedTuple
 
 import jax
@@ -17,42 +18,76 @@ from lfr_jax.model.attention import attend
 
 STD = 0.02  # of the initial weights
 
+Spec = tuple[str | None, ...]  # for each axis of a weight, the mesh axis that splits it
+
 
 class Cache(NamedTuple):
-    """Keys and values of the positions before those being computed; S is the longest sequence."""
+    """Keys and values of earlier positions, for decoding. S: the longest sequence."""
 
-    k: jax.Array  # [Y, S, K, P]; one layer's is [S, K, P]
+    k: jax.Array  # [Y, S, K, P] of all layers; a single layer gets its [S, K, P]
     v: jax.Array
 
 
-def gathered(param, dtype, *spec, **reduced):
-    """A param as the computation uses it: cast first, half the bytes to move, then whole along 'fsdp'."""
-    return jax.reshard(param[...].astype(dtype), P(*spec, **reduced))
+def cast_and_gather(param: nnx.Param, dtype: str, *spec: str | None, reduced: Set[str] = frozenset()) -> jax.Array:
+    """A param as the computation uses it: cast to `dtype`, then resharded to `spec`, which has no 'fsdp'.
+
+    The cast comes first, since bfloat16 is half the bytes to send. For `reduced` see `Decoder.output_head`.
+    """
+    return jax.reshard(param[...].astype(dtype), P(*spec, reduced=frozenset(reduced)))
 
 
 class Linear(nnx.Module):
-    """einsum(equation, x, kernel) + bias, e.g. 'TD,DHP->THP'; `spec` shards the kernel."""
+    """y = einsum(equation, x, kernel) + bias. Letters of the equation name axes; `spec` shards the kernel.
 
-    def __init__(self, key, equation, shape, *, spec, std, bias, dtype):
+    Two worked examples. Queries: "TD,DHP->THP" with the spec ("fsdp", "tensor", None),
+
+        x       [T, D]     one sequence
+        kernel  [D, H, P]  stored with D over 'fsdp' and H over 'tensor'; for the product, D is gathered
+        y       [T, H, P]  y[t,h,p] = Σ_d x[t,d] · kernel[d,h,p]: H is over 'tensor', and nothing is sent
+        bias    [H, P]     the axes of y after T, sharded as y is
+
+    and the way back, "THP,HPD->TD" with the spec ("tensor", None, "fsdp"): the sum runs over H, which 'tensor' splits.
+    So each device has a part of the sum, and the parts are added over 'tensor'.
+
+    >>> from lfr_jax.distributed.mesh import make_mesh
+    >>> with jax.set_mesh(make_mesh(1, 1, 1)):
+    ...     query = Linear(jax.random.key(0), "TD,DHP->THP", (8, 2, 4), spec=("fsdp", "tensor", None),
+    ...                    std=STD, bias=True, dtype="float32")
+    ...     query(jnp.ones((3, 8))).shape, query.bias.shape
+    ((3, 2, 4), (2, 4))
+    """
+
+    def __init__(
+        self,
+        key: jax.Array,
+        equation: str,
+        shape: tuple[int, ...],  # of the kernel
+        *,
+        spec: Spec,
+        std: float,
+        bias: bool,
+        dtype: str,
+    ):
         kernel_axes, out_axes = equation.split(",")[1].split("->")
         self.equation, self.dtype = equation, dtype
-        self.kernel_spec = tuple(None if axis == "fsdp" else axis for axis in spec)
-        self.bias_spec = tuple(self.kernel_spec[kernel_axes.index(axis)] for axis in out_axes[1:])
+        self.kernel_spec = tuple(None if axis == "fsdp" else axis for axis in spec)  # as `__call__` uses it
+        # The output axes after T come from the kernel, with its sizes and its sharding.
+        self.out_spec = tuple(self.kernel_spec[kernel_axes.index(axis)] for axis in out_axes[1:])
         self.kernel = nnx.Param(std * jax.random.normal(key, shape), out_sharding=spec)
         if bias:
             bias_shape = tuple(shape[kernel_axes.index(axis)] for axis in out_axes[1:])
-            self.bias = nnx.Param(jnp.zeros(bias_shape), out_sharding=self.bias_spec)
+            self.bias = nnx.Param(jnp.zeros(bias_shape), out_sharding=self.out_spec)
         else:
             self.bias = None
 
-    def __call__(self, x):
-        kernel = gathered(self.kernel, self.dtype, *self.kernel_spec)
-        y = jnp.einsum(self.equation, x, kernel, out_sharding=P(None, *self.bias_spec))
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = cast_and_gather(self.kernel, self.dtype, *self.kernel_spec)
+        y = jnp.einsum(self.equation, x, kernel, out_sharding=P(None, *self.out_spec))
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None]
 
 
 class Norm(nnx.Module):
-    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019), computed in float32."""
+    """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang & Sennrich 2019) over D, computed in float32."""
 
     def __init__(self, config: ModelConfig):
         self.config = config
@@ -60,8 +95,8 @@ class Norm(nnx.Module):
         has_bias = config.norm == "layernorm" and config.bias
         self.bias = nnx.Param(jnp.zeros(config.dim), out_sharding=(None,)) if has_bias else None
 
-    def __call__(self, x_TxD):
-        y = x_TxD.astype(jnp.float32)
+    def __call__(self, x_TxD: jax.Array) -> jax.Array:
+        y = x_TxD.astype(jnp.float32)  # squares of bfloat16 lose too many digits
         if self.config.norm == "layernorm":
             y = y - y.mean(axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.square(y).mean(axis=-1, keepdims=True) + self.config.norm_eps)
@@ -69,8 +104,8 @@ class Norm(nnx.Module):
         return (y if self.bias is None else y + self.bias[...][None]).astype(x_TxD.dtype)
 
 
-def rotate(x_TxHxP, positions_T, theta):
-    """Rotary positions (Su et al. 2021): dimension i turns with dimension i + P/2, as in transformers."""
+def rotate(x_TxHxP: jax.Array, positions_T: jax.Array, theta: float) -> jax.Array:
+    """Rotary positions (Su et al. 2021). Dimension i is rotated with dimension i + P/2, as in transformers."""
     half = x_TxHxP.shape[-1] // 2
     frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angles_Tx1xI = (positions_T.astype(jnp.float32)[:, None] * frequencies[None])[:, None]
@@ -81,9 +116,9 @@ def rotate(x_TxHxP, positions_T, theta):
 
 
 class Attention(nnx.Module):
-    """Causal self-attention, with a cache or without."""
+    """Causal self-attention, with a cache (decoding) or without (training)."""
 
-    def __init__(self, config: ModelConfig, key):
+    def __init__(self, config: ModelConfig, key: jax.Array):
         self.config = config
         D, H, K, head_dim = config.dim, config.num_heads, config.num_kv_heads, config.dim // config.num_heads
         keys = jax.random.split(key, 4)
@@ -94,7 +129,14 @@ class Attention(nnx.Module):
         self.value = Linear(keys[2], "TD,DKP->TKP", (D, K, head_dim), **into)
         self.out = Linear(keys[3], "THP,HPD->TD", (H, head_dim, D), **back)
 
-    def __call__(self, x_TxD, positions_T, segments_T, cache, offset):
+    def __call__(
+        self,
+        x_TxD: jax.Array,
+        positions_T: jax.Array,
+        segments_T: jax.Array | None,
+        cache: Cache | None,
+        offset: int | jax.Array,  # cached positions before x
+    ) -> tuple[jax.Array, Cache | None]:
         q, k, v = self.query(x_TxD), self.key(x_TxD), self.value(x_TxD)
         if self.config.positions == "rope":
             q = rotate(q, positions_T, self.config.rope_theta)
@@ -109,9 +151,9 @@ class Attention(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """GELU (tanh form, as GPT-2) or SwiGLU (Shazeer 2020)."""
+    """GELU (tanh approximation, as in GPT-2) or SwiGLU (Shazeer 2020)."""
 
-    def __init__(self, config: ModelConfig, key):
+    def __init__(self, config: ModelConfig, key: jax.Array):
         D, F = config.dim, config.mlp_dim
         keys = jax.random.split(key, 3)
         into = dict(spec=("fsdp", "tensor"), std=STD, bias=config.bias, dtype=config.dtype)
@@ -120,26 +162,33 @@ class MLP(nnx.Module):
         self.gate = Linear(keys[1], "TD,DF->TF", (D, F), **into) if config.mlp == "swiglu" else None
         self.down = Linear(keys[2], "TF,FD->TD", (F, D), **back)
 
-    def __call__(self, x_TxD):
+    def __call__(self, x_TxD: jax.Array) -> jax.Array:
         if self.gate is None:
             return self.down(jax.nn.gelu(self.up(x_TxD), approximate=True))
         return self.down(jax.nn.silu(self.gate(x_TxD)) * self.up(x_TxD))
 
 
 class Layer(nnx.Module):
-    """Attention and MLP, each behind a norm and added to the residual stream."""
+    """Attention and MLP. Each has a norm before it, and its result is added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, key):
+    def __init__(self, config: ModelConfig, key: jax.Array):
         attention_key, mlp_key = jax.random.split(key)
         self.attention_norm, self.attention = Norm(config), Attention(config, attention_key)
         self.mlp_norm, self.mlp = Norm(config), MLP(config, mlp_key)
 
-    def __call__(self, x_TxD, positions_T, segments_T, cache, offset):
+    def __call__(
+        self,
+        x_TxD: jax.Array,
+        positions_T: jax.Array,
+        segments_T: jax.Array | None,
+        cache: Cache | None,
+        offset: int | jax.Array,
+    ) -> tuple[jax.Array, Cache | None]:
         attended, cache = self.attention(self.attention_norm(x_TxD), positions_T, segments_T, cache, offset)
         x_TxD = x_TxD + attended
         return x_TxD + self.mlp(self.mlp_norm(x_TxD)), cache
 
 
-def _residual_std(config):
-    """What returns to the residual stream starts smaller, so that it does not grow with depth (GPT-2)."""
-    return STD / math.sqrt(2 * config.num_layers)
+def _residual_std(config: ModelConfig) -> float:
+    """Of the weights that write to the residual stream: each layer adds to it twice, and the sum must not grow."""
+    return STD / math.sqrt(2 * config.num_layers)  # GPT-2, Radford et al. 2019, section 2.3

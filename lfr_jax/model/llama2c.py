@@ -1,6 +1,6 @@
 """Reads checkpoints of llama2.c (github.com/karpathy/llama2.c) in its first format: float32, no magic number.
 
-Small Llama models with published texts: a check of the whole model from outside.
+They are small Llama models with published sample texts, which the tests compare with ours.
 """
 
 import os
@@ -15,10 +15,10 @@ HEADER = "<7i"  # dim, mlp_dim, layers, heads, kv heads, vocabulary (negative: o
 
 
 def load(path: str | os.PathLike) -> tuple[ModelConfig, dict]:
-    """(config, params as float32 host arrays); `model.place` puts them on a mesh.
+    """(config, params as float32 host arrays); `decoder.put_on_mesh` puts them on a mesh.
 
     Raises:
-      ValueError: the file's size is not what its header asks for.
+      ValueError: the file's size does not match its header.
     """
     raw = pathlib.Path(path).read_bytes()
     start = struct.calcsize(HEADER)
@@ -74,6 +74,6 @@ def load(path: str | os.PathLike) -> tuple[ModelConfig, dict]:
 
 
 def halves(weight_YxHxPxD):
-    """Rows of a head, from rotary pairs (0, 1), (2, 3), ... to our pairs (0, P/2), (1, P/2 + 1), ..."""
+    """Reorders the rows of each head from rotary pairs (0, 1), (2, 3), ... to our pairs (0, P/2), (1, P/2 + 1), ..."""
     Y, H, size, D = weight_YxHxPxD.shape
     return weight_YxHxPxD.reshape(Y, H, size // 2, 2, D).swapaxes(2, 3).reshape(Y, H, size, D)

@@ -15,7 +15,7 @@ from lfr_jax.data import tokenizer
 from lfr_jax.data.store import FORMAT, VERSION, Source, check_ids, file_sha256, fingerprint, token_dtype
 from lfr_jax.prepare.folders import files_below
 from lfr_jax.prepare.token_formats import Layout, layout
-from lfr_jax.storage.files import complete_folder, refuse_existing, save_array
+from lfr_jax.storage.files import atomic_folder, refuse_existing, save_array
 from lfr_jax.storage.token_files import Part
 
 CHUNK = 1 << 23  # tokens looked at together
@@ -136,7 +136,7 @@ def link(
     if not held_out:
         pairs = [split(run, valid_fraction) for run in train]
         train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    with complete_folder(out) as folder:
+    with atomic_folder(out) as folder:
         write_links(folder / "train", train, words)
         write_links(folder / "valid", held_out, words)
         words.save(folder / "tokenizer")

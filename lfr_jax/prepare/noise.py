@@ -22,8 +22,8 @@ from lfr_jax.data.tokenizer import Ids, Tokenizer
 from lfr_jax.prepare import inputs, segments, text_source
 from lfr_jax.prepare.store_writer import StoreWriter, write_store
 from lfr_jax.prepare.text_source import Document
-from lfr_jax.storage.files import complete_folder
-from lfr_jax.storage.paths import on_this_machine
+from lfr_jax.storage.files import atomic_folder
+from lfr_jax.storage.paths import require_local
 
 Kind = Literal["shuffled", "hex", "foreign", "duplicated"]
 KINDS: tuple[Kind, ...] = ("shuffled", "hex", "foreign", "duplicated")
@@ -61,8 +61,8 @@ def noise(
       FileNotFoundError: no corpus there, or no foreign text.
       ValueError: a kind that cannot be made of this, too little foreign text, or a share that is out of range.
     """
-    with complete_folder(out) as folder:
-        clean = open_corpus(DataConfig(store=str(on_this_machine(prepared)), seq_len=seq_len))
+    with atomic_folder(out) as folder:
+        clean = open_corpus(DataConfig(store=str(require_local(prepared)), seq_len=seq_len))
         check(clean, share, kinds, foreign, copies)
         sizes = blocks_of_each(clean.train.num_blocks, share, kinds)
         streams = {kind: stream(kind, clean, foreign, -(-sizes[kind] // copies), seed) for kind in kinds}

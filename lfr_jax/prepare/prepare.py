@@ -1,12 +1,10 @@
 """From text to a prepared folder: `train/` and `valid/` token stores, and their `tokenizer/`."""
 
-import contextlib
-import errno
 import json
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +21,8 @@ from lfr_jax.prepare.segments import share
 from lfr_jax.prepare.spool import Spool, kept_work_named, work_folder
 from lfr_jax.prepare.store_writer import write_store
 from lfr_jax.prepare.text_source import Document, Fields, Input
-from lfr_jax.storage.files import complete_folder, save_array
-from lfr_jax.storage.paths import on_this_machine
+from lfr_jax.storage.files import atomic_folder, explain_full_disk, save_array
+from lfr_jax.storage.paths import require_local
 
 DESCRIBED = 1000  # broken documents that prepared.json describes
 
@@ -142,7 +140,7 @@ def prepare_paths(
             print(f"An earlier run left {left:,} encoded chunks; those of this text are used.", file=sys.stderr)
         total = sum(place.size for place in found) if all(place.size for place in found) else None
         fraction = before.valid_fraction if before else valid_fraction
-        with kept_work_named(folder), full_disk_explained(out):
+        with kept_work_named(folder), explain_full_disk(out):
             if train_tokenizer:
                 words = trained_tokenizer(found, vocab_size or 4096, sample, folder)
             with tqdm.tqdm(desc="encoding", total=total, unit="B", unit_scale=True, disable=None) as bar:
@@ -189,7 +187,7 @@ def trained_tokenizer(found: list[Input], vocab_size: int, sample: float, folder
         documents = text_source.documents(found)
         texts = (document.text for document in documents if share(document.id, b"sample") < sample)
         words = train_sentencepiece(texts, vocab_size)
-        with complete_folder(kept) as unfinished:
+        with atomic_folder(kept) as unfinished:
             words.save(unfinished)
     return tokenizer.load(kept)
 
@@ -211,7 +209,7 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
       FileNotFoundError: nothing was prepared there, or by an older release, or noise was added to it.
       ValueError: it was linked.
     """
-    folder = on_this_machine(folder)
+    folder = require_local(folder)
     stores = open_store(folder / "train"), open_store(folder / "valid")
     if any("parts" in store.card for store in stores):
         raise ValueError(
@@ -245,7 +243,7 @@ def prepare(
       ValueError: no documents, a broken one, a bad `valid_fraction`, or a token id outside the vocabulary.
     """
     refuse_bad_settings(valid_fraction)
-    with work_folder(out) as folder, kept_work_named(folder), full_disk_explained(out):
+    with work_folder(out) as folder, kept_work_named(folder), explain_full_disk(out):
         return write(out, [text_source.given(lambda: documents)], Spool(folder, words, 1.0, advance), valid_fraction)
 
 
@@ -259,7 +257,7 @@ def write(
     before: Prepared | None = None,
 ) -> Summary:
     words = spool.words
-    with complete_folder(out) as folder:
+    with atomic_folder(out) as folder:
         encoded = spool.encode(found, workers, tolerate)
         facts = words.vocab_size, words.eos_id, words.kind, words.digest
         old = (before.train, before.valid, before.seen_Kx2) if before else (None, None, np.empty((0, 2), np.uint64))
@@ -284,15 +282,3 @@ def write(
         card = summary._asdict() | sides | told
         (folder / "prepared.json").write_text(json.dumps(card, indent=1) + "\n")
     return summary
-
-
-@contextlib.contextmanager
-def full_disk_explained(out: str | os.PathLike) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise OSError(
-                f"{out}: the disk is full ({error}); make room on it, and run the same command again"
-            ) from error
-        raise

@@ -27,7 +27,7 @@ from lfr_jax.prepare import segments, text_source
 from lfr_jax.prepare.segments import Segment
 from lfr_jax.prepare.text_source import Chunk, Given, Input
 from lfr_jax.storage.files import refuse_existing, write_atomically
-from lfr_jax.storage.paths import on_this_machine
+from lfr_jax.storage.paths import require_local
 
 AHEAD = 2  # chunks that wait for each worker
 PATIENCE = 1000  # broken documents, before it is said while still encoding that there are too many
@@ -43,7 +43,7 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
       BlockingIOError: another process is at work on `out`.
       FileExistsError: `out` exists.
     """
-    out = on_this_machine(out).absolute()
+    out = require_local(out).absolute()
     folder = out.with_name(f".{out.name}.preparing")
     if not folder.exists():
         refuse_existing(out)

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 
 from lfr_jax.data.store import FORMAT, VERSION, Source, Store, check_ids, file_sha256, fingerprint, token_dtype
-from lfr_jax.storage.files import complete_folder, save_array
+from lfr_jax.storage.files import atomic_folder, save_array
 
 COPY_TOKENS = 4 << 20  # copied at once
 
@@ -42,7 +42,7 @@ def write_store(
         "eos_id": eos_id,
         "tokenizer": {"kind": tokenizer_kind, "digest": tokenizer_digest},
     }
-    with complete_folder(path) as folder:
+    with atomic_folder(path) as folder:
         with open(folder / "tokens.bin", "wb") as file:
             writer = StoreWriter(file, vocab_size)
             if after is not None:

@@ -1,1 +1,1 @@
-"""Files that are whole or absent, here and in object stores: token files, checkpoints, a run's folder."""
+"""Atomic files, token files and checkpoints, on this machine or in an object store; the folder of a run."""

@@ -1,10 +1,11 @@
 """Checkpoints of the train state: written by Orbax in the background, verified when they are read.
 
-Orbax restores a flipped bit without a word. So each leaf of the state gets a digest, computed on
-the devices, stored beside the state, and compared after reading; a checkpoint that fails is set
-aside and the one before it is read. One that cannot be reached is left where it is, as `damage` says.
-Leaves are stored flat, by name (`params.embed`, ...), so that a reader needs none of our classes
-and may ask for the parameters alone.
+Orbax restores a flipped bit without an error. So each leaf of the state has a digest, which is computed on the
+devices, stored beside the state, and compared after reading. A damaged checkpoint is set aside, and the one before it
+is used. One that cannot be read for another reason is left in place (see `damage`).
+
+Leaves are stored flat, by name (`params.embedding`, ...). So a reader needs none of our classes, and may read the
+parameters alone.
 """
 
 import contextlib
@@ -22,18 +23,25 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from lfr_jax.storage.damage import Damaged, attempt_by_all, told
-from lfr_jax.storage.digests import changed, described, digests, named, sealed, unsealed
+from lfr_jax.storage.damage import Damaged, one_line, try_read_on_all
+from lfr_jax.storage.digests import (
+    dtypes_and_shapes,
+    first_mismatch,
+    leaf_digests,
+    leaves_by_name,
+    verify_checksum,
+    with_checksum,
+)
 from lfr_jax.storage.paths import Path, absolute, as_path, is_remote
-from lfr_jax.storage.remote_files import exists, explained, read_bytes
+from lfr_jax.storage.remote_files import exists, explain_errors, read_bytes
 
 
 class DamagedCheckpoint(OSError):
-    """No checkpoint of a run can be read; each was found changed, cut short, or incomplete."""
+    """A run has checkpoints, and every one of them is damaged."""
 
 
 class Checkpointer:
-    """Saves to and restores from `folder`, one subfolder a step, keeping the `keep` newest."""
+    """Saves to and restores from `folder`, one subfolder per step. Keeps the `keep` newest."""
 
     def __init__(self, folder: str | os.PathLike, keep: int):
         self.folder = absolute(folder)
@@ -43,37 +51,37 @@ class Checkpointer:
     def _manager(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.LatestN(self.keep),
-            cleanup_tmp_directories=True,  # what a killed save left behind
+            cleanup_tmp_directories=True,  # leftovers of a killed save
         )
         return ocp.CheckpointManager(self.folder, options=options)
 
     @property
     def latest_good(self) -> int | None:
-        """Step of the newest finished checkpoint: after `restore`, the verified one or one saved since."""
+        """Step of the newest finished checkpoint. After `restore`: the verified one, or one saved since."""
         return latest_step(self.folder)
 
     def save(self, state: Any, meta: dict[str, Any]) -> None:
-        """Starts writing `state` (any pytree of arrays with a `step`) and `meta` (what JSON can hold).
+        """Starts to write `state` (any pytree of arrays with a `step`) and `meta` (must be JSON).
 
-        Returns once the state is in host memory: the caller may then donate its buffers. A
-        step that is saved already is left as it is.
+        Returns when the state is in host memory: the caller may then donate its buffers. Does nothing if the step is
+        saved already.
 
         Raises:
-          ValueError: a later step is there.
-          OSError: it cannot be written, nor could the one before, perhaps; what was finished is there still.
+          ValueError: the folder holds a later step.
+          OSError: this checkpoint, or the one before it, could not be written. Finished ones are still there.
         """
         step = int(state.step)
-        leaves = named(state)
+        leaves = leaves_by_name(state)
         content = {
-            "leaves": described(leaves),
-            "digests": digests(leaves),
+            "leaves": dtypes_and_shapes(leaves),
+            "digests": leaf_digests(leaves),
             "meta": json.loads(json.dumps(meta)),
         }
         args = ocp.args.Composite(
-            state=ocp.args.PyTreeSave(nonempty(leaves)),
-            meta=ocp.args.JsonSave(sealed(content)),
+            state=ocp.args.PyTreeSave(without_empty(leaves)),
+            meta=ocp.args.JsonSave(with_checksum(content)),
         )
-        with self._failure_explained():
+        with self._write_errors():
             there = self._manager.save(step, args=args) or step in self._manager.all_steps()
         if not there:
             raise ValueError(
@@ -82,35 +90,34 @@ class Checkpointer:
             )
 
     def restore(self, abstract_state: Any) -> tuple[Any, dict[str, Any]] | None:
-        """The newest sound (state, meta), or None if nothing was saved here yet.
+        """(state, meta) of the newest valid checkpoint, or None if there is no checkpoint.
+
+        Damaged checkpoints newer than that are renamed to STEP.damaged, with a warning.
 
         Args:
-          abstract_state: the state as `jax.ShapeDtypeStruct`s; their shardings need not be those
-            that it was saved with.
-
-        Damaged checkpoints newer than the sound one are renamed to STEP.damaged, with a warning.
+          abstract_state: the state as `jax.ShapeDtypeStruct`s. Their shardings may differ from those it was saved with.
 
         Raises:
-          ValueError: the checkpoint is of another state: a leaf's name, shape or type differs.
-          DamagedCheckpoint: there are checkpoints, but none is sound. Nothing was renamed.
-          Unreadable: one cannot be reached. Nothing was renamed.
+          ValueError: the checkpoint holds another state: the name, shape or dtype of a leaf differs.
+          DamagedCheckpoint: every checkpoint is damaged. Nothing was renamed.
+          Unreadable: a checkpoint cannot be read, for a reason that may pass. Nothing was renamed.
         """
-        found = newest_sound(self.folder, named(abstract_state), partial=False)
+        found = newest_valid(self.folder, leaves_by_name(abstract_state), partial=False)
         if found is None:
             return None
         _, leaves, meta, damaged = found
         for step, reason in damaged.items():
             self._set_aside(step, reason)
         if damaged:
-            self._manager.reload()  # it remembers the steps that it saw; those set aside will be saved again
+            self._manager.reload()  # Orbax caches the list of steps; those set aside will be saved again
         return jax.tree.unflatten(jax.tree.structure(abstract_state), leaves.values()), meta
 
     def _set_aside(self, step: int, reason: str) -> None:
-        # One process alone looks whether it is still there: the others might look after the renaming.
+        # Only one process checks that the folder is still there: another one might check after it is renamed.
         if jax.process_index() == 0 and step in steps_in(self.folder):
             path = self.folder / str(step)
             names = [f"{step}.damaged", *(f"{step}.damaged-{n}" for n in range(2, 1000))]
-            with explained(path):
+            with explain_errors(path):
                 aside = next(free for free in map(self.folder.joinpath, names) if not free.exists())
                 path.rename(aside)
             warnings.warn(f"checkpoint {path} is damaged ({reason}); moved to {aside}", stacklevel=3)
@@ -118,64 +125,65 @@ class Checkpointer:
             multihost_utils.sync_global_devices(f"set aside {step}")
 
     def wait(self) -> None:
-        """Blocks until all that was saved is on disk; raises OSError for what could not be written."""
+        """Blocks until every save is on disk. Raises OSError if one could not be written."""
         if "_manager" in self.__dict__:
-            with self._failure_explained():
+            with self._write_errors():
                 self._manager.wait_until_finished()
                 self._manager.check_for_errors()
 
     @contextlib.contextmanager
-    def _failure_explained(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             raise OSError(
-                f"{self.folder}: a checkpoint could not be written ({told(error)}). Those finished before are there "
-                "still. Once there are room, rights and a network for it, the same command goes on from the newest"
+                f"{self.folder}: a checkpoint could not be written ({one_line(error)}). Finished ones are "
+                "still there. Check the room on the disk, your rights and the network. The same command continues "
+                "from the newest"
             ) from error
 
     def close(self) -> None:
-        """Waits, and ends the background threads."""
+        """Waits for every save, and ends the background threads."""
         if "_manager" in self.__dict__:
             self.wait()
             self._manager.close()
 
 
 def restore_params(folder: str | os.PathLike, abstract_params: Any) -> tuple[Any, int]:
-    """The parameters alone and their step, from the newest sound checkpoint; changes nothing on disk.
+    """(params, step) of the newest valid checkpoint. Changes nothing on disk.
 
     Raises:
-      FileNotFoundError: no checkpoint is there.
-      ValueError: the parameters are of another model.
-      DamagedCheckpoint: there are checkpoints, but none is sound.
-      Unreadable: one cannot be reached.
+      FileNotFoundError: there is no checkpoint.
+      ValueError: the parameters are those of another model.
+      DamagedCheckpoint: every checkpoint is damaged.
+      Unreadable: a checkpoint cannot be read, for a reason that may pass.
     """
-    wanted = {f"params.{name}": leaf for name, leaf in named(abstract_params).items()}
-    found = newest_sound(absolute(folder), wanted, partial=True)
+    wanted = {f"params.{name}": leaf for name, leaf in leaves_by_name(abstract_params).items()}
+    found = newest_valid(absolute(folder), wanted, partial=True)
     if found is None:
         raise FileNotFoundError(f"no checkpoint in {folder}; train first, or name another run")
     step, leaves, _, damaged = found
-    there = steps_in(absolute(folder)) if damaged else []  # a trainer at work may have deleted it while it was read
+    there = steps_in(absolute(folder)) if damaged else []  # a running trainer may have deleted it meanwhile
     for bad, reason in ((bad, damaged[bad]) for bad in damaged if bad in there):
         warnings.warn(f"checkpoint {bad} in {folder} is damaged ({reason}); step {step} is used", stacklevel=2)
     return jax.tree.unflatten(jax.tree.structure(abstract_params), leaves.values()), step
 
 
 def latest_step(folder: str | os.PathLike) -> int | None:
-    """The newest step written to the end, without opening it; None if there is none."""
+    """Step of the newest finished checkpoint, which is not opened; None if there is none."""
     return max(steps_in(as_path(folder)), default=None)
 
 
 def steps_in(folder: Path) -> list[int]:
     """Steps with a finished checkpoint.
 
-    On a disk a save works under a temporary name, and renames at its end. In an object store nothing
-    can be renamed, and it writes a file `commit_success.txt` at its end.
+    On a disk, Orbax writes to a temporary name and renames it at the end. In an object store nothing can be
+    renamed, and Orbax writes the file `commit_success.txt` last.
 
     Raises:
-      OSError: it cannot be told, which is not the same as none.
+      OSError: the folder cannot be listed, which does not mean that it is empty.
     """
-    with explained(folder):
+    with explain_errors(folder):
         try:
             saves = [path for path in folder.iterdir() if path.name.isdecimal()]
         except FileNotFoundError:
@@ -184,8 +192,8 @@ def steps_in(folder: Path) -> list[int]:
     return [int(path.name) for path in finished]
 
 
-def newest_in(folder: Path, tried: Container[int]) -> int | None:
-    """The newest step not among those `tried`, as process 0 sees it: a network file system may show others less."""
+def newest_step_in(folder: Path, tried: Container[int]) -> int | None:
+    """The newest step that is not in `tried`. Process 0 decides: others may see a network file system later."""
     newest = -1
     if jax.process_index() == 0:
         newest = max((step for step in steps_in(folder) if step not in tried), default=-1)
@@ -194,15 +202,15 @@ def newest_in(folder: Path, tried: Container[int]) -> int | None:
     return newest if newest >= 0 else None
 
 
-def newest_sound(folder: Path, wanted: dict[str, jax.ShapeDtypeStruct], partial: bool):
-    """(step, leaves, meta, damaged: {step: reason}) of the newest sound checkpoint; None if there is none."""
+def newest_valid(folder: Path, wanted: dict[str, jax.ShapeDtypeStruct], partial: bool):
+    """(step, leaves, meta, damaged: {step: reason}) of the newest valid checkpoint; None if there is no checkpoint."""
     damaged: dict[int, str] = {}
-    # Looked for each time: a trainer that works there deletes old ones and writes new ones while they are read.
-    while (step := newest_in(folder, tried=damaged)) is not None:
-        content, reason = attempt_by_all(read_meta, folder / str(step))
+    # List again each time: a running trainer may delete and write checkpoints meanwhile.
+    while (step := newest_step_in(folder, tried=damaged)) is not None:
+        content, reason = try_read_on_all(read_meta, folder / str(step))
         if not reason:
-            check_same(content["leaves"], described(wanted), partial, folder / str(step))
-            leaves, reason = verified(folder / str(step), wanted, content["digests"])
+            check_leaves(content["leaves"], dtypes_and_shapes(wanted), partial, folder / str(step))
+            leaves, reason = read_verified(folder / str(step), wanted, content["digests"])
             if not reason:
                 return step, leaves, content["meta"], damaged
         damaged[step] = reason
@@ -215,30 +223,30 @@ def newest_sound(folder: Path, wanted: dict[str, jax.ShapeDtypeStruct], partial:
     return None
 
 
-def verified(path: Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]) -> tuple[Any, str]:
-    """(leaves, ""), or (None, why not) with their memory freed for the next try."""
-    leaves, reason = attempt_by_all(read_leaves, path, wanted)
-    reason = reason or changed(leaves, expected)
+def read_verified(path: Path, wanted: dict[str, jax.ShapeDtypeStruct], expected: dict[str, str]) -> tuple[Any, str]:
+    """(leaves, ""), or (None, how the checkpoint is damaged); then their memory is free for the next try."""
+    leaves, reason = try_read_on_all(read_leaves, path, wanted)
+    reason = reason or first_mismatch(leaves, expected)
     return (None if reason else leaves), reason
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """The checkpoint's own description: leaves, digests, meta."""
+    """What the checkpoint says about itself: leaves, digests, meta."""
     file = path / "meta" / "metadata"  # where Orbax's JsonSave puts it
     text = read_bytes(file)
     try:
-        return unsealed(text)
+        return verify_checksum(text)
     except ValueError as error:
         raise Damaged(f"{file} {error}") from None
 
 
 def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
-    """The arrays `wanted`, in that order, as they stand there."""
-    stored = nonempty(wanted)
+    """Reads the arrays `wanted`, in that order. Their digests are not compared."""
+    stored = without_empty(wanted)
     args = ocp.args.PyTreeRestore(
         stored, restore_args=ocp.checkpoint_utils.construct_restore_args(stored), partial_restore=True
     )
-    # Each process reads alone what it needs: one that waits for another, which has failed, waits forever.
+    # Each process reads on its own: with barriers, one would wait forever for another that has failed.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(),
         active_processes={jax.process_index()},
@@ -246,7 +254,7 @@ def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str
     )
     reader = ocp.Checkpointer(ocp.PyTreeCheckpointHandler(), multiprocessing_options=alone)
     restored = reader.restore(path / "state", args=args)
-    # Where its own list of the leaves lacks one, Orbax gives back what was asked with.
+    # If a leaf is missing from the checkpoint, Orbax returns the ShapeDtypeStruct that was passed in.
     for name in stored:
         if not isinstance(restored.get(name), jax.Array):
             raise Damaged(f"{path / 'state'} lacks {name}")
@@ -254,18 +262,18 @@ def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str
     return {name: (restored | empty)[name] for name in wanted}
 
 
-def check_same(found: dict[str, str], expected: dict[str, str], partial: bool, path: Path) -> None:
-    """Raises ValueError at the first leaf that the checkpoint and the program do not have alike."""
+def check_leaves(found: dict[str, str], expected: dict[str, str], partial: bool, path: Path) -> None:
+    """Raises ValueError at the first leaf that differs between the checkpoint and the program."""
     for name in expected if partial else expected | found:
         if found.get(name) != expected.get(name):
             raise ValueError(
                 f"{path} is of another model, optimizer, schedule or corpus: "
                 f"{name} is {found.get(name, 'absent')} in the checkpoint, "
                 f"and {expected.get(name, 'absent')} in this run; "
-                "go back to the settings that it was saved with, or choose another run_dir"
+                "use the settings that it was saved with, or choose another run_dir"
             )
 
 
-def nonempty(leaves: dict[str, Any]) -> dict[str, Any]:
-    """Without the arrays of size 0, which Orbax refuses."""
+def without_empty(leaves: dict[str, Any]) -> dict[str, Any]:
+    """Removes the arrays of size 0, which Orbax cannot store."""
     return {name: leaf for name, leaf in leaves.items() if leaf.size}

@@ -1,8 +1,8 @@
-"""What is known to be damage to a checkpoint, and what is trouble in reaching it, which may pass.
+"""Tells damage to a checkpoint from an error that may pass, such as a network that is down.
 
-Only damage may set a checkpoint aside. So it is damage that is listed here, as it comes out of the libraries when
-each file of a checkpoint in turn is missing, cut off, or has a bit flipped. Whatever else is raised, by a
-network, a server, a disk, or a want of rights, memory or open files, tells nothing of what was written.
+Only a damaged checkpoint may be set aside. So the list is of damage: the errors that the libraries raise when
+each file of a checkpoint in turn is missing, cut off, or has a flipped bit. Any other error (of a network, a
+server, a disk, missing rights, memory or open files) says nothing about what was written.
 """
 
 import re
@@ -22,22 +22,23 @@ class Damaged(ValueError):
 
 
 class Unreadable(OSError):
-    """It cannot be told whether a checkpoint is sound."""
+    """A checkpoint cannot be read, for a reason that is not known to be damage."""
 
 
-# TensorStore begins its messages with the name of a status, but for INVALID_ARGUMENT. Of wrong or missing content it
-# says one of these; of what may pass UNAVAILABLE, PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNKNOWN and more.
+# TensorStore's messages begin with the name of a status, except for INVALID_ARGUMENT. These mean wrong or missing
+# content; UNAVAILABLE, PERMISSION_DENIED, RESOURCE_EXHAUSTED, ABORTED, UNKNOWN and others may pass.
 STATUS = re.compile(r"([A-Z]+(?:_[A-Z]+)*): ")
 WRONG_CONTENT = {"DATA_LOSS", "FAILED_PRECONDITION", "NOT_FOUND", "OUT_OF_RANGE"}
-# An operating system's or a server's own word is about itself, but for: no such object, and none so long.
+# A code of the operating system or of a server is not about the content, except: no such object (404), or the object
+# is too short (416).
 CODE = re.compile(r"(?:os_error|http_response)_code='(?!404'|416')")
-# Libraries that make something of bytes which others have read.
+# Modules that decode bytes which other modules have read.
 DECODERS = {"codecs", "enum", "json", "orbax"}
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether this, raised while a checkpoint was read, shows that the checkpoint is damaged."""
-    error = root(error)
+    """Whether `error`, raised while a checkpoint was read, shows that the checkpoint is damaged."""
+    error = root_cause(error)
     if isinstance(error, (Damaged, FileNotFoundError)):
         return True
     status = STATUS.match(str(error))
@@ -50,51 +51,51 @@ def is_damage(error: BaseException) -> bool:
     )
 
 
-def root(error: BaseException) -> BaseException:
-    """The same; or, of a bare Exception, in which Orbax wraps what TensorStore says, what it was raised from."""
+def root_cause(error: BaseException) -> BaseException:
+    """The error itself, or its cause if it is a bare Exception: Orbax wraps TensorStore's errors in one."""
     while type(error) is Exception and error.__cause__ is not None:
         error = error.__cause__
     return error
 
 
-def told(error: BaseException) -> str:
-    """The error on one line, without the specification of a whole array that TensorStore appends."""
-    error = root(error)
+def one_line(error: BaseException) -> str:
+    """The error on one line, without the array specification that TensorStore appends."""
+    error = root_cause(error)
     text = str(error).partition(" [tensorstore_spec")[0]
     return " ".join(f"{type(error).__name__}: {text}".split())[:500]
 
 
-def attempt(read: Callable[..., Any], path: Path, *args: Any) -> tuple[Any, str]:
-    """(what `read(path, *args)` gives, ""), or (None, in what it is damaged).
+def try_read(read: Callable[..., Any], path: Path, *args: Any) -> tuple[Any, str]:
+    """(the result of `read(path, *args)`, ""), or (None, how the checkpoint is damaged).
 
     Raises:
-      Unreadable: it cannot be read, for a reason that is not known to be damage.
+      Unreadable: `read` failed, and the error is not known to be damage.
     """
     try:
         return read(path, *args), ""
     except Exception as error:
         if is_damage(error):
-            return None, told(error)
+            return None, one_line(error)
         raise Unreadable(
-            f"{path} cannot be read ({told(error)}). It is not known to be damaged, and nothing was moved: look at the "
-            "network, the disk, the memory, and your rights to it, and start again"
+            f"{path} cannot be read ({one_line(error)}). It is not known to be damaged, and nothing was moved: check "
+            "the network, the disk, the memory and your rights to it, and start again"
         ) from error
 
 
-def attempt_by_all(read: Callable[..., Any], path: Path, *args: Any) -> tuple[Any, str]:
-    """The same where all processes read: what one of them finds holds for all."""
-    result, reason, trouble = None, "", None
+def try_read_on_all(read: Callable[..., Any], path: Path, *args: Any) -> tuple[Any, str]:
+    """`try_read` on every process, with one outcome for all: if one process fails, all do."""
+    result, reason, unreadable = None, "", None
     try:
-        result, reason = attempt(read, path, *args)
+        result, reason = try_read(read, path, *args)
     except Unreadable as error:
-        trouble = error
+        unreadable = error
     if jax.process_count() > 1:
-        found = multihost_utils.process_allgather(np.array([reason != "", trouble is not None]))
-        damaged, unreadable = np.any(found, axis=0)
-        if damaged and not reason:
+        found = multihost_utils.process_allgather(np.array([reason != "", unreadable is not None]))
+        any_damaged, any_unreadable = np.any(found, axis=0)
+        if any_damaged and not reason:
             result, reason = None, "another process found it damaged"
-        if unreadable and not trouble:
-            trouble = Unreadable(f"{path} cannot be read by another process, which says why; nothing was moved")
-    if trouble:
-        raise trouble
+        if any_unreadable and not unreadable:
+            unreadable = Unreadable(f"{path} cannot be read by another process, which says why; nothing was moved")
+    if unreadable:
+        raise unreadable
     return result, reason

@@ -1,4 +1,4 @@
-"""Files and folders that are either whole or not there."""
+"""Atomic writes: a file or folder is there completely, or not at all. Also the report of a full disk."""
 
 import contextlib
 import errno
@@ -12,14 +12,14 @@ from typing import TextIO
 
 import numpy as np
 
-from lfr_jax.storage.paths import on_this_machine
+from lfr_jax.storage.paths import require_local
 
 
 @contextlib.contextmanager
-def complete_file(path: str | os.PathLike) -> Iterator[TextIO]:
-    """Opens a text file that takes the place of `path` once it is written and synced.
+def atomic_file(path: str | os.PathLike) -> Iterator[TextIO]:
+    """Opens a new text file that replaces `path` when the block ends without an error.
 
-    Readers, and a process killed at any moment, leave either the old file or the new one, whole.
+    Readers see the complete old file or the complete new one, also if this process is killed at any moment.
     """
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -33,37 +33,26 @@ def complete_file(path: str | os.PathLike) -> Iterator[TextIO]:
         temporary.unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def full_disk_named(folder: str | os.PathLike) -> Iterator[None]:
-    """Says where, in the system's word of a full disk, which does not."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT) and error.filename is None:
-            error.filename = os.fspath(folder)
-        raise
-
-
 def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Writes `text` as the whole of `path`."""
-    with complete_file(path) as file:
+    """Writes `text` as the whole content of `path`."""
+    with atomic_file(path) as file:
         file.write(text)
 
 
 def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
-    """As `np.save`, whose own way to a file hides why it failed, as on a full disk."""
+    """Like `np.save`, but an error keeps its reason: `np.save` itself hides, for example, that the disk is full."""
     with open(path, "wb") as file:
         np.save(types.SimpleNamespace(write=file.write), array)
 
 
 @contextlib.contextmanager
-def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Gives a new folder beside `target`, named `target` once all is well and synced, removed otherwise.
+def atomic_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
+    """Yields a new folder beside `target`. It is renamed to `target` when the block ends, and removed after an error.
 
     Raises:
       FileExistsError: `target` exists.
     """
-    target = on_this_machine(target).absolute()
+    target = require_local(target).absolute()
     refuse_existing(target)
     partial = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
     new_parents = [parent for parent in target.parents if not parent.exists()]
@@ -71,26 +60,42 @@ def complete_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         yield partial
         for path in (*partial.rglob("*"), partial):
-            if not path.is_symlink():  # what it points to is not ours
-                sync(path)
+            if not path.is_symlink():  # its target is not ours to sync
+                fsync(path)
         os.rename(partial, target)
-        sync(target.parent)
+        fsync(target.parent)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
-        with contextlib.suppress(OSError):  # another process may use them by now
+        with contextlib.suppress(OSError):  # another process may have written into them
             for parent in new_parents:
                 parent.rmdir()
         raise
 
 
 def refuse_existing(target: str | os.PathLike) -> None:
-    if os.path.lexists(on_this_machine(target)):
+    if os.path.lexists(require_local(target)):
         raise FileExistsError(f"{target}: exists, and is never overwritten; remove it or choose another name")
 
 
-def sync(path: pathlib.Path) -> None:
+def fsync(path: pathlib.Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def explain_full_disk(folder: str | os.PathLike, advice: str = "") -> Iterator[None]:
+    """Adds to the error of a full disk which folder is on it, and what to do.
+
+    Raises:
+      OSError: the disk is full. Other errors pass unchanged.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = advice or "make room on it, and run the same command again"
+            raise OSError(f"{os.fspath(folder)}: the disk is full ({error}); {advice}") from error
+        raise

@@ -1,15 +1,14 @@
-"""The files of a run in an object store: written in a folder on this machine, and copied there whole.
+"""A run in a bucket: its files are written to a temporary folder on this machine, and uploaded from there.
 
-An object cannot be appended to: it appears, whole, in place of the one before. So the tables and
-events of a run grow here, and are copied when a checkpoint begins, *before* it: whichever checkpoint
-is the newest that is whole, the tables there hold every row up to its step. What they hold beyond
-that is cut off when the run goes on, as it is on a disk, and done again to the same result. They are
-fetched *after* the checkpoint is read that the run goes on from: an older trainer may add one until then.
+An object cannot be appended to, only replaced as a whole. So the tables and event files of a run grow on this
+machine, and are uploaded *before* each checkpoint: the tables in the bucket always have every row up to the newest
+checkpoint. Rows after it are cut off when the run continues, as on a disk, and computed again. The tables are
+downloaded *after* the checkpoint is chosen, since an older trainer may still add a checkpoint until then.
 
-Nothing locks an object for a process that lives, and unlocks it when the process dies. So the newest
-trainer has the run: it writes its name into the object `lock`, and one that finds another's name
-there stops before it writes anything more. A machine that takes the place of a lost one goes on at
-once; two trainers by mistake cost the older one its work since its last checkpoint, and no more.
+No lock in a bucket is released when its holder dies. So the newest trainer owns the run: it writes its name to the
+object `lock`, and an older trainer that finds another name there stops before its next write. A machine that
+replaces a lost one can continue at once. If two trainers are started by mistake, the older one loses its work since
+its last checkpoint, and nothing else.
 """
 
 import contextlib
@@ -25,82 +24,82 @@ from typing import TextIO
 import fsspec
 from etils import epath
 
-from lfr_jax.storage.files import complete_file
+from lfr_jax.storage.files import atomic_file
 from lfr_jax.storage.paths import Path, is_remote
-from lfr_jax.storage.remote_files import explained
+from lfr_jax.storage.remote_files import explain_errors
 from lfr_jax.storage.token_files import Stamp, stamp
 
 LOCK = "lock"
-CONTINUED = ("", "scores")  # folders of a run with files that are appended to, or read again
+DOWNLOADED = ("", "scores")  # folders of a run whose files are appended to, or read again
 
 
 class RunInUse(OSError):
     """Another trainer holds the run's lock."""
 
 
-def scratch(owner: object) -> pathlib.Path:
-    """A new folder on this machine, which goes when `owner` goes, or the process ends."""
+def temporary_folder(owner: object) -> pathlib.Path:
+    """A new folder on this machine. It is removed when `owner` is garbage-collected or the process ends."""
     folder = pathlib.Path(tempfile.mkdtemp(prefix="lfr-"))
     weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 
-class Mirror:
-    """The run at `url`, whose files are written in `folder`; held by the trainer that calls itself `name`."""
+class RunMirror:
+    """Copies the files of a run between `folder` and the bucket at `url`, for the trainer called `name`."""
 
     def __init__(self, url: epath.Path, folder: pathlib.Path, name: str):
         self.url, self.folder, self.name = url, folder, name
-        self.sent: dict[pathlib.Path, Stamp] = {}
+        self.uploaded: dict[pathlib.Path, Stamp] = {}
 
     @property
     def system(self) -> fsspec.AbstractFileSystem:
         return fsspec.core.url_to_fs(os.fspath(self.url))[0]
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
-        """Takes the run; at the end, however that comes, copies there what was written and lets it go.
+    def lock(self) -> Iterator[None]:
+        """Takes the run over. When the block ends, also by an error, uploads its files and releases it.
 
-        An error stays what it is where that fails too, and is told of it.
+        If the upload fails after an error in the block, the error of the block is raised, with a note on the upload.
 
         Raises:
-          RunInUse: at the end, or out of `publish`: another trainer has taken the run meanwhile.
+          RunInUse: at the end, or in `upload`: another trainer has taken the run over.
         """
-        if before := self.holder():
+        if before := self.lock_holder():
             warnings.warn(
-                f"{self.url} is taken over from a trainer that did not say it ended ({before}). If it still runs, it "
-                "stops before it writes again",
+                f"{self.url} is taken over from a trainer that did not release it ({before}). If that one still runs, "
+                "it stops before its next write",
                 stacklevel=4,
             )
-        with explained(self.url):
+        with explain_errors(self.url):
             self.system.pipe_file(str(self.url / LOCK), self.name.encode())
         try:
             yield
         except BaseException as error:
             try:
-                self.let_go()
+                self.release()
             except OSError as another:
-                error.add_note(f"The run's newest files were not copied either: {another}")
+                error.add_note(f"The run's newest files were not uploaded either: {another}")
             raise
-        self.let_go()
+        self.release()
 
-    def let_go(self) -> None:
-        self.publish()
-        if self.holder() == self.name:  # another may have come while files were copied
-            with explained(self.url):
+    def release(self) -> None:
+        self.upload()
+        if self.lock_holder() == self.name:  # another trainer may have taken it during the upload
+            with explain_errors(self.url):
                 self.system.rm_file(str(self.url / LOCK))
 
-    def holder(self) -> str:
-        """What the trainer calls itself that has the run; '' if none has."""
+    def lock_holder(self) -> str:
+        """The name of the trainer that owns the run; "" if none does."""
         try:
-            with explained(self.url):
+            with explain_errors(self.url):
                 return self.system.cat_file(str(self.url / LOCK)).decode()
         except FileNotFoundError:
             return ""
 
-    def fetch(self) -> None:
-        """Copies here what a run goes on from."""
-        with explained(self.url):
-            for inner in CONTINUED:
+    def download(self) -> None:
+        """Copies the files in the `DOWNLOADED` folders from the bucket."""
+        with explain_errors(self.url):
+            for inner in DOWNLOADED:
                 try:
                     found = self.system.ls(str(self.url / inner), detail=True)
                 except FileNotFoundError:
@@ -109,22 +108,22 @@ class Mirror:
                 names = [pathlib.PurePath(inner, file) for file in files]
                 (self.folder / inner).mkdir(exist_ok=True)
                 self.system.get([str(self.url / n) for n in names], [str(self.folder / n) for n in names])
-        self.sent = self.stamps()
+        self.uploaded = self.stamps()
 
-    def publish(self) -> None:
-        """Copies there what was written since the last time.
+    def upload(self) -> None:
+        """Copies files to the bucket that are new or changed since the last upload.
 
         Raises:
-          RunInUse: another trainer has taken the run. Nothing was copied.
+          RunInUse: another trainer has taken the run over. Nothing was copied.
         """
-        if (holder := self.holder()) != self.name:
+        if (holder := self.lock_holder()) != self.name:
             raise RunInUse(
-                f"{self.url} was taken over by another trainer ({holder or 'which has ended'}), and nothing is written "
-                "there any more; choose another run_dir for one of the two"
+                f"{self.url} was taken over by another trainer ({holder or 'which has ended'}), so this one stops; "
+                "choose another run_dir for one of the two"
             )
         now = self.stamps()
-        copy(self.folder, [path for path in now if now[path] != self.sent.get(path)], self.url)
-        self.sent = now
+        upload_files(self.folder, [path for path in now if now[path] != self.uploaded.get(path)], self.url)
+        self.uploaded = now
 
     def stamps(self) -> dict[pathlib.Path, Stamp]:
         return {path: stamp(path) for path in files_in(self.folder)}
@@ -135,11 +134,11 @@ def is_file(found: dict) -> bool:
 
 
 @contextlib.contextmanager
-def written_here(target: Path) -> Iterator[pathlib.Path]:
-    """A folder on this machine to write in: `target` itself, or one that is copied there once all is well.
+def local_folder_for(target: Path) -> Iterator[pathlib.Path]:
+    """Yields `target` itself, or for a URL a temporary folder, uploaded when the block ends without an error.
 
     Raises:
-      OSError: it cannot be copied, and is left where the message says.
+      OSError: the upload failed. The temporary folder is kept; the message names it.
     """
     if not is_remote(target):
         target.mkdir(parents=True, exist_ok=True)
@@ -152,17 +151,17 @@ def written_here(target: Path) -> Iterator[pathlib.Path]:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     try:
-        copy(folder, files_in(folder), target)
+        upload_files(folder, files_in(folder), target)
     except OSError as error:
-        raise OSError(f"{error}. What was to be copied is in {folder}") from error
+        raise OSError(f"{error}. The files that were to be uploaded are in {folder}") from error
     shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def complete_file_at(path: Path) -> Iterator[TextIO]:
-    """As `files.complete_file`, wherever `path` leads; raises what `written_here` raises."""
-    place = written_here(path.parent) if is_remote(path) else contextlib.nullcontext(path.parent)
-    with place as folder, complete_file(folder / path.name) as file:
+def atomic_file_at(path: Path) -> Iterator[TextIO]:
+    """`files.atomic_file` for a path or a URL. Raises what `local_folder_for` raises."""
+    parent = local_folder_for(path.parent) if is_remote(path) else contextlib.nullcontext(path.parent)
+    with parent as folder, atomic_file(folder / path.name) as file:
         yield file
 
 
@@ -170,8 +169,8 @@ def files_in(folder: pathlib.Path) -> list[pathlib.Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def copy(folder: pathlib.Path, files: list[pathlib.Path], url: epath.Path) -> None:
-    """Copies files within `folder` to where they lie within `url`, each whole or not at all."""
-    with explained(url):
+def upload_files(folder: pathlib.Path, files: list[pathlib.Path], url: epath.Path) -> None:
+    """Copies files from `folder` to the same relative paths below `url`, each completely or not at all."""
+    with explain_errors(url):
         system, _ = fsspec.core.url_to_fs(os.fspath(url))
         system.put([str(path) for path in files], [str(url / path.relative_to(folder)) for path in files])

@@ -1,4 +1,4 @@
-"""Where things lie: on this machine, or in an object store, under a URL such as gs://bucket/folder."""
+"""Paths on this machine, and URLs of object stores such as gs://bucket/folder, behind one interface."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ from etils import epath
 
 Path = pathlib.Path | epath.Path
 
-# What reads the URLs of each scheme.
+# The package that reads the URLs of each scheme.
 PACKAGES = {"gs": "'lfr_jax[gcs]'", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
 
@@ -18,11 +18,11 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def as_path(path: str | os.PathLike) -> Path:
-    """A path with the methods of pathlib's, wherever it leads.
+    """An object with the methods of pathlib.Path, for a path or a URL.
 
     Raises:
-      ModuleNotFoundError: naming what to install for such URLs.
-      ValueError: a URL of another scheme.
+      ModuleNotFoundError: this scheme needs a package that is not installed; the message names it.
+      ValueError: the scheme is unknown.
     """
     if not is_remote(path):
         return pathlib.Path(path)
@@ -30,7 +30,7 @@ def as_path(path: str | os.PathLike) -> Path:
     if scheme not in PACKAGES:
         schemes = ", ".join(f"{name}://" for name in PACKAGES)
         raise ValueError(f"found {path}, expected a path on this machine, or a URL that begins with {schemes}")
-    # Other machines write there too, so a listing that is remembered may be wrong.
+    # Other machines write to the bucket too, so a cached listing may be out of date.
     fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
     try:
         fsspec.get_filesystem_class(scheme)
@@ -40,15 +40,19 @@ def as_path(path: str | os.PathLike) -> Path:
 
 
 def absolute(path: str | os.PathLike) -> Path:
-    """As `as_path`; a path on this machine stays what it is when the working directory changes."""
+    """Like `as_path`, but absolute: the result does not change with the working directory."""
     return as_path(path) if is_remote(path) else pathlib.Path(path).absolute()
 
 
-def on_this_machine(path: str | os.PathLike) -> pathlib.Path:
-    """Refuses URLs with a ValueError: for what is made bit by bit, such as a corpus."""
+def require_local(path: str | os.PathLike) -> pathlib.Path:
+    """The path, for what is written piece by piece and so needs a disk, such as a token store.
+
+    Raises:
+      ValueError: `path` is a URL.
+    """
     if is_remote(path):
         raise ValueError(
-            f"found {path}, expected a path on this machine: it is made here, and copied when it is whole, with "
+            f"found {path}, expected a path on this machine: write it there, and copy the finished folder with "
             "`gcloud storage cp -r`"
         )
     return pathlib.Path(path)

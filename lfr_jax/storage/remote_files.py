@@ -1,13 +1,12 @@
-"""Files of tokens wherever they lie: on this machine, or in an object store, with or without a cache on its disk.
+"""Reads files from an object store; token files may be cached on the local disk.
 
-The cache of an object is a sparse file of the same size, and a byte for each chunk of it, which
-says whether the chunk is there. So a run begins at once, and a chunk crosses the network when it is
-first read. fsspec's own `blockcache` does not serve: it holds a chunk to be there before its bytes
-are, saves what it has only when the file is closed, and is read by one thread at a time.
+The cache of an object is a sparse file of the same size, plus one byte per chunk that says whether the chunk is
+there. So training starts at once, and each chunk is downloaded when it is first read. fsspec's own `blockcache`
+is not used: it marks a chunk as present before its bytes are, saves its index only when the file is closed, and
+lets only one thread read.
 """
 
 import contextlib
-import errno
 import os
 import pathlib
 import tempfile
@@ -18,37 +17,38 @@ from typing import NamedTuple
 import fsspec
 from etils import epath
 
+from lfr_jax.storage.files import explain_full_disk
 from lfr_jax.storage.paths import Path, is_remote
 from lfr_jax.storage.token_files import WILL_NEED, Stamp, StoreChanged, TokenFile, read_ahead, stamp
 
 CHUNK = 1 << 20  # bytes
-AT_ONCE = 64  # chunks that are asked for together, and held in memory
+CHUNKS_AT_ONCE = 64  # chunks that are requested together, and held in memory
 
 
 class Version(NamedTuple):
-    """What shows that an object is still the one that was opened: a `Stamp`, which costs a request."""
+    """Identifies a version of an object. The `Stamp` of object stores; getting it costs one request."""
 
     size: int  # bytes
-    mark: str  # differs whenever the object was written anew
+    mark: str  # changes whenever the object is rewritten
 
 
 def stamp_of(path: Path) -> Stamp | Version:
-    """What the file or object is known by now.
+    """The current stamp of a file, or version of an object.
 
     Raises:
-      FileNotFoundError: it is not there, nor perhaps its bucket.
-      OSError: the object store cannot be reached, or does not let this user read.
+      FileNotFoundError: the file, the object or its bucket does not exist.
+      OSError: the object store cannot be reached, or denies access.
     """
     if not is_remote(path):
         return stamp(path)
     system, name = fsspec.core.url_to_fs(os.fspath(path))
-    with explained(path):
+    with explain_errors(path):
         found = system.info(name)
         return Version(found["size"], str(found.get("generation") or system.ukey(name)))
 
 
 def exists(path: Path) -> bool:
-    """Whether there is such a file or object; raises OSError where that cannot be told, as `stamp_of` does."""
+    """Whether the file or object exists. Raises OSError if the object store does not say."""
     try:
         stamp_of(path)
     except FileNotFoundError:
@@ -57,31 +57,31 @@ def exists(path: Path) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The whole of a small file or object; raises what `stamp_of` raises."""
+    """The content of a small file or object. Raises what `stamp_of` raises."""
     if not is_remote(path):
         return path.read_bytes()
     system, name = fsspec.core.url_to_fs(os.fspath(path))
-    with explained(path):
+    with explain_errors(path):
         return system.cat_file(name)
 
 
 @contextlib.contextmanager
-def copied_here(path: Path) -> Iterator[pathlib.Path]:
-    """The file; or a copy of the object on this machine, which is then removed. Raises what `stamp_of` raises."""
+def local_copy(path: Path) -> Iterator[pathlib.Path]:
+    """Yields the file itself, or a temporary copy of the object. Raises what `stamp_of` raises."""
     if not is_remote(path):
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="lfr-") as folder:
         copy = pathlib.Path(folder) / path.name
         system, name = fsspec.core.url_to_fs(os.fspath(path))
-        with explained(path):
+        with explain_errors(path):
             system.get_file(name, str(copy))
         yield copy
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """Turns the errors of many libraries, where `path` is a URL, into an OSError that says what to look at."""
+def explain_errors(path: Path) -> Iterator[None]:
+    """If `path` is a URL, turns the errors of the libraries below into an OSError that says what to check."""
     try:
         yield
     except FileNotFoundError as error:
@@ -97,35 +97,35 @@ def explained(path: Path) -> Iterator[None]:
 
 
 class RemoteFile:
-    """An object, read as `TokenFile` reads a file: each run of bytes is a request, all of a call at the same time.
+    """A `TokenFile` in an object store, without a cache. `read` sends one request per start, all at the same time.
 
     Raises:
-      StoreChanged: the object is not the one of `expected`.
+      StoreChanged: the object does not have the version `expected`.
     """
 
     def __init__(self, path: epath.Path, expected: Version):
         self.path, self.expected = path, expected
-        self.check()
+        self.check_unchanged()
 
-    def announce(self, starts: list[int], size: int) -> None:
+    def prefetch(self, starts: list[int], size: int) -> None:
         """Does nothing: `read` asks for everything at once."""
 
     def read(self, starts: list[int], size: int) -> bytes:
-        """`size` bytes from each start on, one run after the other, all of them from the object as it was expected.
+        """`size` bytes from each start, concatenated.
 
         Raises:
-          StoreChanged: it changed, while they were read or before.
+          StoreChanged: the object changed since it was opened.
         """
-        return b"".join(self.runs(starts, [start + size for start in starts]))
+        return b"".join(self.read_ranges(starts, [start + size for start in starts]))
 
-    def runs(self, starts: list[int], stops: list[int]) -> list[bytes]:
+    def read_ranges(self, starts: list[int], stops: list[int]) -> list[bytes]:
         """The bytes from each start to its stop."""
-        # By name each time: an open connection would not outlive a fork.
+        # Looked up each time: an open connection does not survive a fork.
         system, name = fsspec.core.url_to_fs(os.fspath(self.path))
         found = system.cat_ranges([name] * len(starts), starts, stops, on_error="return")
-        # Versions do not come back, so the bytes between two looks at the same one are of that one.
-        self.check()
-        with explained(self.path):
+        # A reply does not name its version. If the version is the same before and after, the bytes are of it.
+        self.check_unchanged()
+        with explain_errors(self.path):
             for run in found:
                 if isinstance(run, Exception):
                     raise run
@@ -134,8 +134,8 @@ class RemoteFile:
             raise OSError(f"{self.path}: found {sum(map(len, found))} bytes, expected {sum(lengths)} from {starts}")
         return found
 
-    def check(self) -> None:
-        """Raises StoreChanged unless the object is there in the version expected."""
+    def check_unchanged(self) -> None:
+        """Raises StoreChanged unless the object has the expected version."""
         try:
             found = stamp_of(self.path)
         except FileNotFoundError:
@@ -144,41 +144,41 @@ class RemoteFile:
             seen = f"{found.size} bytes of version {found.mark}" if found else "nothing there"
             raise StoreChanged(
                 f"{self.path}: was changed while in use: found {seen}, expected {self.expected.size} bytes of version "
-                f"{self.expected.mark}. Copy there what stood there (`lfr data verify` compares every byte) and start "
-                "again: a run goes on from its last checkpoint"
+                f"{self.expected.mark}. Restore the object (`lfr data verify` compares every byte) and start again: a "
+                "run continues from its last checkpoint"
             )
 
 
 class CachedFile:
-    """An object of which every chunk that was read stays in `folder`. Threads and processes may share the folder.
+    """A `TokenFile` in an object store whose chunks are cached in `folder`. Threads and processes may share it.
 
     Raises:
-      StoreChanged: the object is not the one of `expected`.
+      StoreChanged: the object does not have the version `expected`.
     """
 
     def __init__(self, path: epath.Path, expected: Version, folder: pathlib.Path):
         self.remote, self.folder = RemoteFile(path, expected), folder
-        # What another version, or another release with another size of chunks, left there has another name.
+        # Version and chunk size are part of the names, so files of other versions or releases are never used.
         self.file = folder / f"{path.name}.{expected.mark}"
         self.present = bytearray(-(-expected.size // CHUNK))  # as far as this process knows
-        self.fetching = threading.Lock()
-        with self.full_disk_explained():
+        self.fetch_lock = threading.Lock()
+        with self.explain_full_disk():
             folder.mkdir(parents=True, exist_ok=True)
-            self.descriptor = sized(self.file, expected.size)
-            self.marks = sized(pathlib.Path(f"{self.file}.chunks-{CHUNK}"), len(self.present))
+            self.descriptor = open_sized(self.file, expected.size)
+            self.marks = open_sized(pathlib.Path(f"{self.file}.chunks-{CHUNK}"), len(self.present))
 
-    def announce(self, starts: list[int], size: int) -> None:
+    def prefetch(self, starts: list[int], size: int) -> None:
         """Does nothing: `read` asks for everything at once."""
 
     def read(self, starts: list[int], size: int) -> bytes:
-        """As of `RemoteFile`. Where all of it is in the cache, nothing is asked of the object store."""
-        if self.missing(starts, size):
-            # One thread at a time: two that miss the same chunks would both fetch them.
-            with self.fetching:
-                self.present[:] = os.pread(self.marks, len(self.present), 0)  # other processes fetch too
-                missing = self.missing(starts, size)
-                for first in range(0, len(missing), AT_ONCE):
-                    self.fetch(missing[first : first + AT_ONCE])
+        """Like `RemoteFile.read`. Sends no request if all of it is cached."""
+        if self.missing_chunks(starts, size):
+            # One thread at a time, or two threads would download the same chunks.
+            with self.fetch_lock:
+                self.present[:] = os.pread(self.marks, len(self.present), 0)  # other processes download too
+                missing = self.missing_chunks(starts, size)
+                for first in range(0, len(missing), CHUNKS_AT_ONCE):
+                    self.fetch_chunks(missing[first : first + CHUNKS_AT_ONCE])
         for start in starts:
             read_ahead(self.descriptor, start, size, WILL_NEED)
         found = b"".join([os.pread(self.descriptor, size, start) for start in starts])
@@ -186,36 +186,30 @@ class CachedFile:
             raise OSError(f"{self.file}: found {len(found)} bytes, expected {size * len(starts)}; delete {self.folder}")
         return found
 
-    def missing(self, starts: list[int], size: int) -> list[int]:
-        """The chunks that these bytes lie in and that are not there, in rising order."""
+    def missing_chunks(self, starts: list[int], size: int) -> list[int]:
+        """The chunks of these bytes that are not cached, in rising order."""
         touched = {chunk for start in starts for chunk in range(start // CHUNK, (start + size - 1) // CHUNK + 1)}
         return sorted(chunk for chunk in touched if not self.present[chunk])
 
-    def fetch(self, chunks: list[int]) -> None:
+    def fetch_chunks(self, chunks: list[int]) -> None:
         size = self.remote.expected.size
         starts = [chunk * CHUNK for chunk in chunks]
-        found = self.remote.runs(starts, [min(start + CHUNK, size) for start in starts])
-        with self.full_disk_explained():
+        found = self.remote.read_ranges(starts, [min(start + CHUNK, size) for start in starts])
+        with self.explain_full_disk():
             for start, run in zip(starts, found):
                 os.pwrite(self.descriptor, run, start)
-            # The bytes before the marks, on the disk too: a machine that loses power loses the newest writes.
+            # Sync the bytes before their marks are set: a machine that loses power loses its newest writes.
             os.fsync(self.descriptor)
             for chunk in chunks:
                 os.pwrite(self.marks, b"\1", chunk)
                 self.present[chunk] = 1
 
-    @contextlib.contextmanager
-    def full_disk_explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OSError(
-                    f"{self.folder}: the disk is full ({error}), and {self.remote.path} has "
-                    f"{self.remote.expected.size:,} bytes; make room, name a folder on another disk (--data.cache, or "
-                    "LFR_CACHE), or keep nothing (--data.cache '')"
-                ) from error
-            raise
+    def explain_full_disk(self) -> contextlib.AbstractContextManager:
+        return explain_full_disk(
+            self.folder,
+            f"{self.remote.path} has {self.remote.expected.size:,} bytes; make room, choose a folder on another disk "
+            "(--data.cache, or LFR_CACHE), or turn the cache off (--data.cache '')",
+        )
 
     def __del__(self):
         for name in ("descriptor", "marks"):
@@ -223,8 +217,8 @@ class CachedFile:
                 os.close(self.__dict__[name])
 
 
-def sized(path: pathlib.Path, size: int) -> int:
-    """The descriptor of a file that has `size` bytes: zeros, which take no space, where it is new."""
+def open_sized(path: pathlib.Path, size: int) -> int:
+    """Opens a file of `size` bytes. A new one is sparse: zeros that take no space."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     if os.fstat(descriptor).st_size != size:
         os.ftruncate(descriptor, size)
@@ -232,7 +226,7 @@ def sized(path: pathlib.Path, size: int) -> int:
 
 
 def cache_folder(setting: str | None, fingerprint: str) -> pathlib.Path | None:
-    """Where chunks of the store `fingerprint` are kept; None: nowhere. `setting` is that of `data.cache`."""
+    """The cache folder of the store `fingerprint`, by the setting `data.cache`. None: no cache."""
     chosen = os.environ.get("LFR_CACHE", "~/.cache/lfr_jax") if setting is None else setting
     return pathlib.Path(chosen).expanduser() / fingerprint if chosen else None
 
@@ -240,10 +234,10 @@ def cache_folder(setting: str | None, fingerprint: str) -> pathlib.Path | None:
 def open_tokens(
     path: Path, expected: Stamp | Version, cache: pathlib.Path | None
 ) -> TokenFile | RemoteFile | CachedFile:
-    """Opens a file of tokens. The folder `cache` is for objects.
+    """Opens a file of tokens on this machine or in an object store. `cache`: folder for an object's chunks.
 
     Raises:
-      StoreChanged: the file is not the one of `expected`.
+      StoreChanged: the file does not have the stamp `expected`.
     """
     if not is_remote(path):
         return TokenFile(path, expected)

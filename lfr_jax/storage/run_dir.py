@@ -1,4 +1,4 @@
-"""A run's folder: its lock, its settings, and the rule which settings may change in a running experiment."""
+"""The folder of a run: its lock, its settings (`config.json`) and its summary (`summary.json`)."""
 
 import contextlib
 import dataclasses
@@ -13,31 +13,41 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from lfr_jax.config import Config, check_resumable, from_dict
+from lfr_jax.config import Config, check_resumable, from_saved
 from lfr_jax.storage.checkpoint import latest_step
-from lfr_jax.storage.files import full_disk_named, write_atomically
-from lfr_jax.storage.mirror import Mirror, RunInUse, scratch
+from lfr_jax.storage.files import explain_full_disk, write_atomically
+from lfr_jax.storage.mirror import RunInUse, RunMirror, temporary_folder
 from lfr_jax.storage.paths import Path, as_path, is_remote
 from lfr_jax.storage.remote_files import exists, read_bytes
 
 
 class RunDir:
-    """One run: at `path`, on a local or network file system, or in an object store.
+    """One run at `path`: on a local or network file system, or in a bucket (gs://BUCKET/...).
 
-    Its files are written in `folder`, all but the checkpoints. That is `path`; or, where `path` is a URL,
-    a folder on this machine, out of which `publish` copies them there.
+    Checkpoints are written to `path` directly, all other files to `folder`. On a file system the two are one. For a
+    bucket, `folder` is a temporary folder on this machine, and `upload` copies its files to `path`.
+
+    Raises:
+      ValueError: `path` is a URL, but not of a bucket of Google Cloud.
+
+    >>> import tempfile
+    >>> run = RunDir(tempfile.mkdtemp())
+    >>> with run.lock():
+    ...     run.save_config(Config())
+    >>> run.load_config() == Config()
+    True
     """
 
     def __init__(self, path: str | os.PathLike):
         if is_remote(path) and not os.fspath(path).startswith("gs://"):
-            # Orbax knows of no other object store that nothing can be renamed there.
+            # In other object stores too nothing can be renamed, but Orbax knows this of gs:// only.
             raise ValueError(f"found the run {path}, expected a path on this machine, or gs://BUCKET/...")
         self.path = as_path(path)
-        self.mirror: Mirror | None = None
+        self.mirror: RunMirror | None = None
 
     @functools.cached_property
     def folder(self) -> pathlib.Path:
-        return scratch(self) if is_remote(self.path) else self.path
+        return temporary_folder(self) if is_remote(self.path) else self.path
 
     @property
     def exists(self) -> bool:
@@ -46,21 +56,22 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Creates the folder and holds it alone. The kernel frees it when the process ends, however it ends.
+        """Creates the folder, and keeps other trainers out of it.
 
-        In an object store the newest trainer has it, as `remote_run` says.
+        On a file system the kernel releases the lock when the process ends, also by `kill -9`. A bucket has no such
+        lock: there the newest trainer takes the run over, as `mirror` explains.
 
         Raises:
-          RunInUse: naming the process that holds it.
+          RunInUse: another trainer holds the lock; the message names it.
         """
-        name = f"pid {os.getpid()}, host {socket.gethostname()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
+        holder = f"pid {os.getpid()}, host {socket.gethostname()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
         if is_remote(self.path):
-            self.mirror = Mirror(self.path, self.folder, f"{name}, {uuid.uuid4().hex[:8]}")
-            with self.mirror.held(), full_disk_named(self.folder):
+            self.mirror = RunMirror(self.path, self.folder, f"{holder}, {uuid.uuid4().hex[:8]}")
+            with self.mirror.lock(), explain_full_disk(self.folder):
                 yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with full_disk_named(self.path), open(self.path / "lock", "a+") as file:
+        with explain_full_disk(self.path), open(self.path / "lock", "a+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -69,52 +80,54 @@ class RunDir:
                     f"{self.path} is in use by another trainer ({file.read()}); stop it or choose another run_dir"
                 ) from None
             file.truncate(0)
-            file.write(name)
+            file.write(holder)
             file.flush()
             yield
 
-    def fetch(self) -> None:
-        """Copies the tables from `path` to `folder`, where they are two, and this process holds the lock."""
+    def download(self) -> None:
+        """Copies the run's tables from the bucket to `folder`. Does nothing on a file system, or without the lock."""
         if self.mirror:
-            self.mirror.fetch()
+            self.mirror.download()
 
-    def publish(self) -> None:
-        """Copies what was written in `folder` to `path`, where they are two, and this process holds the lock.
+    def upload(self) -> None:
+        """Copies new and changed files from `folder` to the bucket. Does nothing on a file system, or without the lock.
 
         Raises:
-          RunInUse: another trainer has taken the run.
+          RunInUse: another trainer has taken the run over.
         """
         if self.mirror:
-            self.mirror.publish()
+            self.mirror.upload()
 
-    def adopt(self, config: Config) -> None:
-        """Saves `config` as the run's settings, if it may go on under them: see `check_resumable`.
+    def save_config(self, config: Config) -> None:
+        """Writes `config.json`.
 
-        Where no checkpoint was finished yet, there is nothing to protect, and any settings will do.
+        Raises:
+          ValueError: the run has a checkpoint, and `config` changes a setting that may not change (see
+            `check_resumable`). Before the first checkpoint every setting may change, since nothing would be lost.
         """
         if latest_step(self.path / "checkpoints") is not None:
             check_resumable(self.load_config(), config)
         write_json(self.folder / "config.json", dataclasses.asdict(config))
 
     def load_config(self) -> Config:
-        """The run's settings.
+        """Reads `config.json`.
 
         Raises:
-          FileNotFoundError: no run is there.
-          ValueError: the file is not JSON, or names an unknown setting.
+          FileNotFoundError: there is no run here.
+          ValueError: the file is not JSON, or has an unknown setting.
         """
         path = self.path / "config.json"
         try:
-            return from_dict(Config, read_json(path), str(path))
+            return from_saved(read_json(path), str(path))
         except FileNotFoundError:
             raise FileNotFoundError(f"no run in {self.path}: {path} does not exist; name the folder of a run") from None
 
     def write_summary(self, summary: dict[str, Any]) -> None:
-        """Writes `summary.json`, which only a finished run has."""
+        """Writes `summary.json`. Only a finished run has one."""
         write_json(self.folder / "summary.json", summary)
 
     def load_summary(self) -> dict[str, Any]:
-        """What `write_summary` wrote."""
+        """Reads `summary.json`."""
         return read_json(self.path / "summary.json")
 
 

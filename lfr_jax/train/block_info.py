@@ -13,7 +13,7 @@ from lfr_jax.data.score_files import read_scores
 from lfr_jax.schedule import BlockInfo, Schedule
 from lfr_jax.schedule.types import MissingInfo
 from lfr_jax.storage.checkpoint import latest_step
-from lfr_jax.storage.files import complete_file
+from lfr_jax.storage.files import atomic_file
 from lfr_jax.storage.remote_files import exists, read_bytes
 
 FILE = "block_info.npz"
@@ -64,7 +64,7 @@ def keep(folder: pathlib.Path, info: BlockInfo) -> None:
     if latest_step(folder / "checkpoints") is None or not (folder / FILE).exists():
         names = [name for name in HINTS if name != "length" and getattr(info, name) is not None]  # blocks tell it
         arrays = {name: getattr(info, name) for name in names}
-        with complete_file(folder / FILE) as file:
+        with atomic_file(folder / FILE) as file:
             np.savez(file.buffer, **arrays)
 
 

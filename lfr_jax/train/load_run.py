@@ -14,7 +14,7 @@ from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
 from lfr_jax.model.generate import generate as generate_ids
 from lfr_jax.storage import checkpoint
-from lfr_jax.storage.mirror import complete_file_at
+from lfr_jax.storage.mirror import atomic_file_at
 from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate as held_out
@@ -65,7 +65,7 @@ def write_scores(run: Trained, store: str, out: Path, **cut: int | str) -> str:
     `references.read_scores` can refuse scores of other blocks.
     """
     blocks = corpus_for(run, store, **cut).train
-    with complete_file_at(out) as file, jax.set_mesh(run.mesh):
+    with atomic_file_at(out) as file, jax.set_mesh(run.mesh):
         file.write(score_files.origin(blocks, run.step))
         table = csv.writer(file, lineterminator="\n")
         table.writerow(score_files.COLUMNS)

@@ -43,12 +43,12 @@ def train(config: Config, quiet: bool = False) -> Result:
       SystemExit(75): SIGTERM came; everything is saved.
       OSError: of the processes that `config.distributed` names, not all have come; or the folder is in use.
     """
-    with cluster.joined(config.distributed) as peers:
+    with cluster.initialize(config.distributed) as peers:
         corpus = open_corpus(config.data)
         sched = policy.build(config.schedule, config.train.steps)
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         start.check(config, corpus, mesh, sched.phases[-1].stop)
-        cluster.agree(peers, start.facts(config, corpus))
+        cluster.assert_equal_across_processes(peers, start.facts(config, corpus))
         run = RunDir(config.run_dir)
         with start.taken(run, config, corpus, sched, peers) as info, jax.set_mesh(mesh):
             return trained(Trainer(config, corpus, info, sched, mesh, run, peers, quiet))
@@ -144,7 +144,7 @@ class Trainer:
             start.check_meta(meta, self.corpus.fingerprint, self.config)
             self.clock.credit(meta["seconds"])
             self.spent = flops.Spent(*meta["spent"])
-        self.run_dir.fetch()
+        self.run_dir.download()
         if self.peers.first:
             self.metrics.rewind(int(state.step))
         self.probes.rewind(int(state.step))
@@ -184,7 +184,9 @@ class Trainer:
         """The phase's remaining batches. They follow from the state that the phase began with, seed and step alone."""
         phase, blocks, config = self.schedule.phases[index], self.corpus.train, self.config
         rates_N = np.asarray(self.schedule.rates(state.schedule))
-        cluster.agree(self.peers, {f"the digest of the rates of {phase.name}": f"{zlib.crc32(rates_N):08x}"})
+        cluster.assert_equal_across_processes(
+            self.peers, {f"the digest of the rates of {phase.name}": f"{zlib.crc32(rates_N):08x}"}
+        )
         self.announce(phase, rates_N > 0)
         self.probes.enter(phase, rates_N)
         wanted = phase_batches.phase_batches(
@@ -242,7 +244,7 @@ class Trainer:
             )
         if self.peers.first:
             self.metrics.evaluate(step, losses)
-            self.run_dir.publish()
+            self.run_dir.upload()
         parts = "  ".join(f"{domain} {measured.loss:.3f}" for domain, measured in losses.items())
         self.progress.note(f"step {step}/{self.num_steps}  held-out loss  {parts}")
         return losses
@@ -250,7 +252,7 @@ class Trainer:
     def save(self, state: steps.TrainState) -> None:
         """Starts a checkpoint. What was measured is read first: a non-finite loss or gradient stops it."""
         self.record(self.recorder.read())
-        self.run_dir.publish()
+        self.run_dir.upload()
         meta = {"fingerprint": self.corpus.fingerprint, "seconds": self.clock.seconds, "spent": self.spent}
         self.checkpoints.save(state, meta)
 

@@ -1,9 +1,9 @@
-"""AdamW with global-norm clipping and one of three learning-rate schedules, all from optax."""
+"""Optimizers with global-norm clipping and one of three learning-rate schedules, all from optax."""
 
 import jax
 import optax
 
-from lfr_jax.config import OptimizerConfig
+from lfr_jax.config import OptimizerConfig, nearest
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
@@ -28,8 +28,8 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     stable = steps - warmup_steps - decay
     if stable < 0 or (decay == 0 and shape != "constant"):
         raise ValueError(
-            f"optimizer.warmup_steps={warmup_steps} steps and a {shape} decay of {decay} steps do not fit into a run of "
-            f"{steps} steps; lower optimizer.warmup_steps or optimizer.decay_fraction, or raise train.steps"
+            f"optimizer.warmup_steps={warmup_steps} steps and a {shape} decay of {decay} steps do not fit into a run "
+            f"of {steps} steps; lower optimizer.warmup_steps or optimizer.decay_fraction, or raise train.steps"
         )
     warmup = optax.linear_schedule(0.0, config.peak_lr, warmup_steps) if warmup_steps else None
     if shape == "constant":
@@ -47,16 +47,33 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:
-    """Clip by global norm, then AdamW with decay on matrices only (GPT-3's recipe, Brown et al. 2020, app. B)."""
-    adamw = optax.adamw(
-        learning_rate(config, steps),
+    """Clips by global norm (GPT-3's recipe, Brown et al. 2020, app. B), then the optimizer `config.name`.
+
+    Raises:
+      ValueError: `OPTIMIZERS` has no optimizer of this name; or `learning_rate` raises.
+    """
+    if config.name not in OPTIMIZERS:
+        raise ValueError(
+            f"found optimizer.name={config.name!r}; {nearest(config.name, OPTIMIZERS)}known are {', '.join(OPTIMIZERS)}"
+        )
+    optimizer = OPTIMIZERS[config.name](config, learning_rate(config, steps))
+    return optax.chain(optax.clip_by_global_norm(config.clip_norm), optimizer) if config.clip_norm else optimizer
+
+
+def adamw(config: OptimizerConfig, learning_rate: optax.Schedule) -> optax.GradientTransformation:
+    """AdamW (Loshchilov & Hutter 2017), with decay on matrices only (GPT-3's recipe)."""
+    return optax.adamw(
+        learning_rate,
         b1=config.beta1,
         b2=config.beta2,
         eps=config.eps,
         weight_decay=config.weight_decay,
         mask=decayed,
     )
-    return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm else adamw
+
+
+# By `optimizer.name`. docs/add_an_optimizer.md says how to add one.
+OPTIMIZERS = {"adamw": adamw}
 
 
 def decayed(params):

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from lfr_jax.config import PROCESSES, Config, flat
+from lfr_jax.config import Config, flat
 from lfr_jax.data import fim
 from lfr_jax.data.corpus import Corpus
 from lfr_jax.distributed import cluster
@@ -21,7 +21,7 @@ from lfr_jax.train import block_info, optimizer
 def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: int) -> None:
     """Refuses settings that do not fit together, before anything is compiled or written."""
     decoder.abstract(config.model, mesh)
-    optimizer.learning_rate(config.optimizer, num_steps)
+    optimizer.make_optimizer(config.optimizer, num_steps)
     train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
     ids = corpus.tokenizer.vocab_size
     if config.model.vocab_size < ids:
@@ -57,7 +57,7 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
 
 def facts(config: Config, corpus: Corpus) -> dict[str, Any]:
     """What the processes of a run must have in common."""
-    settings = {name: value for name, value in flat(config).items() if name not in PROCESSES}
+    settings = {name: value for name, value in flat(config).items() if not name.startswith("distributed.")}
     return settings | cluster.versions() | {"the fingerprint of data.store": corpus.fingerprint}
 
 
@@ -72,10 +72,10 @@ def taken(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, peers: P
             info = block_info.known(run.path, config, corpus.train)
             block_info.check(sched, info)
             held.enter_context(run.lock())
-            run.adopt(config)
+            run.save_config(config)
             block_info.keep(run.folder, info)
             corpus.tokenizer.save(run.folder / "tokenizer")
-            run.publish()
+            run.upload()
         # A network file system may go on not to see what a host has looked for too early.
         last, *_ = peers.gather(latest_step(run.path / "checkpoints") if peers.first else None)
         if not peers.first:

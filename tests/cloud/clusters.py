@@ -1,7 +1,5 @@
 """What tests of ways to start several processes share."""
 
-import socket
-
 JOIN = """
 import jax
 jax.distributed.initialize()
@@ -9,9 +7,3 @@ from jax.experimental import multihost_utils
 ids = multihost_utils.process_allgather(jax.numpy.int32(jax.process_index())).tolist()
 print(f"\\nids {ids} {jax.process_index()}\\n", end="", flush=True)  # in one piece: others print at the same time
 """  # a program that says with whom it found itself together, by what JAX detects
-
-
-def free_port() -> str:
-    with socket.socket() as taken:
-        taken.bind(("localhost", 0))
-        return str(taken.getsockname()[1])

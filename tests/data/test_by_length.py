@@ -6,8 +6,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import changed, rows, tiny
-from test_distributed import trained as train_in_processes
-from test_train import stop_after
+from running import stop_after, train_in_processes
 
 from lfr_jax import cli
 from lfr_jax.data import clusters, pipeline, score_files

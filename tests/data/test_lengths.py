@@ -9,7 +9,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from test_blocks import write
+from helpers import write_side as write
 
 from lfr_jax.data.lengths import LengthBlocks
 

@@ -7,8 +7,8 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from helpers import write_side as write
 from helpers import write_tokens
-from test_blocks import write
 
 from lfr_jax.config import DataConfig
 from lfr_jax.data import packing, score_files

@@ -10,22 +10,12 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+from helpers import MADE_BY
+from helpers import write_side as write
 
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.store import Source, fingerprint, open_store
 from lfr_jax.prepare import store_writer
-
-MADE_BY = ("bytes", "d" * 64)
-
-
-def write(path, sources, vocab_size=257, eos_id=256):
-    """`sources`: (name, domain, list of documents), a document being a list of tokens."""
-    with store_writer.write_store(path, vocab_size, eos_id, *MADE_BY) as writer:
-        for name, domain, documents in sources:
-            writer.source(name, domain)
-            for document in documents:
-                writer.add(np.array(document), np.array([len(document)]))
-    return open_store(path)
 
 
 @pytest.fixture

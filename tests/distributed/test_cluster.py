@@ -3,20 +3,15 @@
 Each test starts processes of one CPU device or two, which talk over gloo, as hosts of a cluster would.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
-import pathlib
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 from helpers import changed, rows, tiny
-from test_peers import free_port
-from test_train import stop_after
+from running import ended, held_port, slurm, stop_after, train_in_processes
 
 from lfr_jax.config import DistributedConfig, ScheduleConfig
 from lfr_jax.data import score_files
@@ -30,58 +25,8 @@ from lfr_jax.storage.checkpoint import latest_step, restore_params
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train.loop import train
 
-TESTS = pathlib.Path(__file__).parents[1]
 # From which step on they are alike in runs that were evaluated at other steps up to 10.
 TABLES = {"metrics.csv": 1, "eval.csv": 11, "scores/probes.csv": 10, "scores/rates.csv": 0}
-
-
-def slurm(process: int, count: int, port: int) -> dict[str, str]:
-    """What `srun --ntasks=COUNT` tells each task."""
-    return {
-        "SLURM_JOB_ID": "1",
-        "SLURM_STEP_NODELIST": "localhost",
-        "SLURM_NTASKS": str(count),
-        "SLURM_PROCID": str(process),
-        "SLURM_LOCALID": str(process),
-        "JAX_COORDINATOR_PORT": str(port),
-    }
-
-
-@contextlib.contextmanager
-def running(commands, environments, folders=None):
-    """Starts processes; whatever happens, none is left."""
-    with contextlib.ExitStack() as ends:
-        started = []
-        for process, (command, more) in enumerate(zip(commands, environments)):
-            environment = os.environ | {
-                "JAX_NUM_CPU_DEVICES": "1",
-                "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-                "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)]),
-            }
-            pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-            where = folders[process] if folders else None
-            popen = subprocess.Popen([sys.executable, *command], env=environment | more, cwd=where, **pipes)
-            started.append(ends.enter_context(popen))
-            ends.callback(popen.kill)
-        yield started
-
-
-def ended(commands, environments, folders=None) -> list[tuple[int, str, str]]:
-    """(exit code, standard output, standard error) of each."""
-    with running(commands, environments, folders) as started:
-        said = [process.communicate(timeout=240) for process in started]
-        return [(process.returncode, *texts) for process, texts in zip(started, said)]
-
-
-def trained(config, count, folder, victim=None, moment=(), order="as-they-are", devices=1, folders=None):
-    """Trains in `count` processes, which Slurm would have started; the `victim` gets a signal at its moment."""
-    path, port = folder / "config.json", free_port()
-    path.write_text(json.dumps(dataclasses.asdict(config)))
-    moments = [moment if process == victim else ("never", 0, "-") for process in range(count)]
-    commands = [[str(TESTS / "cluster_process.py"), str(path), *map(str, moment), order] for moment in moments]
-    environments = [slurm(process, count, port) | {"JAX_NUM_CPU_DEVICES": str(devices)} for process in range(count)]
-    return ended(commands, environments, folders)
 
 
 def check_blocks_and_losses(run_dir, expected_dir):
@@ -99,7 +44,7 @@ def test_two_processes_go_on_where_one_stopped_to_the_same_bits(finished, corpus
     _, path, expected = finished
     config = tiny(tmp_path / "run", corpus_dir)
     stop_after(monkeypatch, changed(config, train__eval_every=5), 10)  # with the probes of the edge written
-    (code, _, shown), (other_code, _, silent) = trained(config, 2, tmp_path)
+    (code, _, shown), (other_code, _, silent) = train_in_processes(config, 2, tmp_path)
     assert (code, other_code) == (0, 0)
     for table, first in TABLES.items():
         found, whole = (
@@ -129,7 +74,7 @@ def test_sigterm_to_one_stops_all_and_other_numbers_go_on(finished, corpus_dir, 
         (2, 0, ("score", 1, "SIGTERM"), dict(mesh__data=1, mesh__fsdp=1, mesh__tensor=2)),
     ]:
         before = latest_step(run_dir / "checkpoints") or 0
-        results = trained(changed(config, **change), count, tmp_path, victim, moment)
+        results = train_in_processes(changed(config, **change), count, tmp_path, victim, moment)
         assert [code for code, _, _ in results] == [75] * count, "\n".join(error for _, _, error in results)
         saved = latest_step(run_dir / "checkpoints")
         assert before < saved < 20 and [int(row["step"]) for row in rows(run_dir)] == list(range(1, saved + 1))
@@ -150,7 +95,7 @@ def test_when_one_is_killed_the_others_say_so_and_the_run_goes_on(corpus_dir, tm
     config = changed(tiny(tmp_path / "killed", corpus_dir), schedule=rounds, train__eval_every=0)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
-    survivor, victim = trained(
+    survivor, victim = train_in_processes(
         changed(config, mesh__data=4), 2, tmp_path, 1, ("step", 7, "SIGKILL"), order="0,2,1,3",
         folders=[tmp_path, elsewhere], devices=2,
     )  # fmt: skip
@@ -173,6 +118,12 @@ def lfr(config_file, process, port, *options, command="train", count=2):
 
 
 @pytest.fixture
+def port():
+    with held_port() as port:
+        yield port
+
+
+@pytest.fixture
 def config_file(corpus_dir, tmp_path):
     config = tiny(tmp_path / "run", corpus_dir)
     file = tmp_path / "config.py"
@@ -183,9 +134,8 @@ def config_file(corpus_dir, tmp_path):
     return file
 
 
-def test_a_comparison_is_made_by_all_and_told_by_one(config_file, tmp_path):
+def test_a_comparison_is_made_by_all_and_told_by_one(config_file, port, tmp_path):
     """Catches: what process 0 does alone, for the report, that is an operation of all."""
-    port = free_port()
     short = ("--train.steps", "6", "--train.eval-every", "1", "--policies", "random_drop", "uniform")
     first, second = ended([lfr(config_file, process, port, *short, command="compare") for process in (0, 1)], [{}, {}])
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
@@ -193,9 +143,8 @@ def test_a_comparison_is_made_by_all_and_told_by_one(config_file, tmp_path):
     assert (tmp_path / "run" / "report" / "report.html").exists()
 
 
-def test_processes_that_differ_do_not_begin(config_file, tmp_path):
+def test_processes_that_differ_do_not_begin(config_file, port, tmp_path):
     """Catches: training on two settings at once; a difference that is not named; a trace in the run's folder."""
-    port = free_port()
     results = ended([lfr(config_file, 0, port), lfr(config_file, 1, port, "--optimizer.peak-lr", "0.1")], [{}, {}])
     found = (
         "the processes of a run must be started alike: process 1 of 2 has optimizer.peak_lr = 0.1, process 0 has 0.003"
@@ -205,9 +154,8 @@ def test_processes_that_differ_do_not_begin(config_file, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_what_process_0_is_refused_ends_all(config_file, tmp_path):
+def test_what_process_0_is_refused_ends_all(config_file, port, tmp_path):
     """The folder is in use. Catches: others that wait for a process that has given up."""
-    port = free_port()
     with RunDir(tmp_path / "run").lock():
         first, second = ended([lfr(config_file, process, port) for process in (0, 1)], [{}, {}])
     assert (first[0], second[0]) == (1, 1)
@@ -215,25 +163,25 @@ def test_what_process_0_is_refused_ends_all(config_file, tmp_path):
     assert "lfr: process 1 of 2: process 0 of 2 stopped: RunInUse: " in second[2]
 
 
-def test_one_host_of_several_does_not_wait_for_ever(config_file, tmp_path):
+def test_one_host_of_several_does_not_wait_for_ever(config_file, port, tmp_path):
     """Catches: a hang; an abort in place of a message; a folder made for a run that does not begin."""
-    (result,) = ended([lfr(config_file, 0, free_port(), "--distributed.start-timeout", "1")], [{}])
+    (result,) = ended([lfr(config_file, 0, port, "--distributed.start-timeout", "1")], [{}])
     assert result[0] == 1 and result[2].startswith("lfr train: found 1 of 2 processes within 1 s (missing: 1). Start")
     assert not (tmp_path / "run").exists()
 
 
 def test_slurm_is_detected(monkeypatch):
     """Catches: settings that JAX finds but that are not used; a cluster of one; a command for one run by several."""
-    assert cluster.found(DistributedConfig()) is None
+    assert cluster.detect_cluster(DistributedConfig()) is None
     for name, value in slurm(process=2, count=4, port=1234).items():
         monkeypatch.setenv(name, value)
-    assert cluster.found(DistributedConfig()) == ("localhost:1234", 4, 2, [2])
-    assert cluster.found(DistributedConfig(num_processes=1)) is None
+    assert cluster.detect_cluster(DistributedConfig()) == ("localhost:1234", 4, 2, [2])
+    assert cluster.detect_cluster(DistributedConfig(num_processes=1)) is None
     with pytest.raises(ValueError, match="`lfr score` is for one process, and this is process 2 of 4"):
-        cluster.refuse_many("lfr score")
+        cluster.require_one_process("lfr score")
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    assert cluster.found(DistributedConfig()) is None
-    cluster.refuse_many("lfr score")
+    assert cluster.detect_cluster(DistributedConfig()) is None
+    cluster.require_one_process("lfr score")
 
 
 @pytest.mark.parametrize(
@@ -249,22 +197,22 @@ def test_slurm_is_detected(monkeypatch):
 def test_a_cluster_is_given_whole(given, message):
     """Catches: waiting for JAX to guess the rest."""
     with pytest.raises(ValueError, match=message):
-        cluster.found(DistributedConfig(**given))
+        cluster.detect_cluster(DistributedConfig(**given))
 
 
 def test_a_process_that_has_computed_cannot_join():
     """Catches: waiting for others first, and failing then."""
     jax.devices()
-    with pytest.raises(ValueError, match="a process joins others before it first uses JAX"):
-        with cluster.joined(DistributedConfig("127.0.0.1:1", 2, 0)):
+    with pytest.raises(ValueError, match="processes must connect before JAX is first used"):
+        with cluster.initialize(DistributedConfig("127.0.0.1:1", 2, 0)):
             pass
 
 
 def test_one_alone_joins_nobody():
     """Catches: a wait, or another code path, where there is one process."""
-    with cluster.joined(DistributedConfig()) as peers:
+    with cluster.initialize(DistributedConfig()) as peers:
         assert peers.count == 1 and Peers.current is None
-        cluster.agree(peers, {"a": 1})
+        cluster.assert_equal_across_processes(peers, {"a": 1})
 
 
 def test_importing_leaves_the_backend_alone():

@@ -1,13 +1,13 @@
 """Who is there, what they exchange, and how one learns that another has gone: processes without JAX."""
 
 import contextlib
-import socket
 import subprocess
 import sys
 
 import pytest
+from running import PATIENCE, held_port
 
-from lfr_jax.distributed.peers import Peers, meet, who
+from lfr_jax.distributed.peers import Peers, connect, log_prefix
 
 # What a process does: it meets the others, exchanges a value with them, and follows its order.
 PROCESS = """
@@ -15,9 +15,12 @@ import os, signal, sys, time
 from lfr_jax.distributed import peers
 
 address, count, process, order = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-timeout = {"hurry": 1, "hurry together": 5}.get(order, 100)
+timeout = {"hurry": 1, "hurry together": 5}.get(order, 300)
+print("here", flush=True)
+sys.stdin.readline()  # all are here: from now on time counts
 try:
-    met = peers.meet(address, count, process, timeout, silence=3.0 if order in ("hang", "watch") else 100.0)
+    silence = 8.0 if order in ("hang", "watch") else 300.0
+    met = peers.connect(address, count, process, timeout, heartbeat_timeout=silence)
 except (OSError, ValueError) as error:
     sys.exit(f"{type(error).__name__}: {error}")
 print(met.gather({"from": process}), met.gather([process]), flush=True)
@@ -26,40 +29,50 @@ if order == "die":
 elif order == "hang":
     os.kill(os.getpid(), signal.SIGSTOP)
 elif order == "fail":
-    met.stop("no more")
+    met.abort("no more")
     sys.exit("no more")
 elif order == "leave":
     met.gather()
-    met.leave()
+    met.disconnect()
     time.sleep(0.2 * process)  # so that connections close while others are still there
     sys.exit(0)
-time.sleep(300)
+time.sleep(600)
 """
 
 
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+PIPES = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@contextlib.contextmanager
+def start(port: int, process: int, count: int, order: str):
+    """A process that has come so far that it only waits for a word; it is gone after the block."""
+    command = [sys.executable, "-c", PROCESS, f"127.0.0.1:{port}", str(count), str(process), order]
+    with subprocess.Popen(command, **PIPES) as started:
+        try:
+            assert started.stdout.readline() == "here\n"
+            yield started
+        finally:
+            started.kill()
+
+
+def go(process: subprocess.Popen) -> None:
+    process.stdin.write("\n")
+    process.stdin.flush()
 
 
 def started(*processes: tuple[int, int, str]):
     """(exit code, standard output, standard error) of each process: (which, of how many, its order)."""
-    address = f"127.0.0.1:{free_port()}"
     with contextlib.ExitStack() as ends:
-        running = []
-        for process, count, order in processes:
-            command = [sys.executable, "-c", PROCESS, address, str(count), str(process), order]
-            running.append(
-                ends.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-            )
-            ends.callback(running[-1].kill)
+        port = ends.enter_context(held_port())
+        running = [ends.enter_context(start(port, *process)) for process in processes]
+        for process in running:
+            go(process)
         ended = []
         for process, (_, _, order) in zip(running, processes):
             if order == "hang":  # it does until it is killed
                 ended.append((None, "", ""))
             else:
-                out, err = process.communicate(timeout=200)
+                out, err = process.communicate(timeout=PATIENCE)
                 ended.append((process.returncode, out, err))
         return ended
 
@@ -76,7 +89,7 @@ def test_all_get_what_all_gave():
     "order, message",
     [
         ("die", "process {} of 3 is gone: it was killed, or its machine was lost"),
-        ("hang", "process {} of 3 has given no sign of life for 3 s"),
+        ("hang", "process {} of 3 has given no sign of life for 8 s"),
         ("fail", "process {} of 3 stopped: no more"),
     ],
 )
@@ -113,17 +126,18 @@ def test_who_does_not_fit_is_told_so(processes, message):
 
 def test_what_else_knocks_is_not_a_process():
     """Catches: dying of a port scan, or counting it."""
-    port = free_port()
-    command = [sys.executable, "-c", PROCESS, f"127.0.0.1:{port}"]
     with (
-        subprocess.Popen([*command, "2", "0", "leave"], stdout=subprocess.PIPE, text=True) as first,
+        held_port() as port,
+        start(port, 0, 2, "leave") as first,
+        start(port, 1, 2, "leave") as second,
         subprocess.Popen([sys.executable, "-c", KNOCKING, str(port)]) as stranger,
     ):
-        assert stranger.wait(timeout=200) == 0
+        go(first)
+        assert stranger.wait(timeout=PATIENCE) == 0
         assert first.poll() is None
-        with subprocess.Popen([*command, "2", "1", "leave"], stdout=subprocess.PIPE, text=True) as second:
-            for process in (first, second):
-                assert process.communicate(timeout=200)[0] == "[{'from': 0}, {'from': 1}] [[0], [1]]\n"
+        go(second)
+        for process in (first, second):
+            assert process.communicate(timeout=PATIENCE)[0] == "[{'from': 0}, {'from': 1}] [[0], [1]]\n"
 
 
 KNOCKING = """
@@ -146,11 +160,11 @@ except ConnectionResetError:
 
 def test_one_alone_has_no_peers():
     """Catches: a name, a thread or a wait where there is nobody."""
-    assert (Peers().gather("mine"), Peers().first, who()) == (["mine"], True, "")
+    assert (Peers().gather("mine"), Peers().first, log_prefix()) == (["mine"], True, "")
 
 
 @pytest.mark.parametrize("address", ["", "10.0.0.1", ":80", "host:", "host:port"])
 def test_an_address_has_a_host_and_a_port(address):
     """Catches: an error from deep within."""
     with pytest.raises(ValueError, match="found the coordinator's address .*, expected HOST:PORT"):
-        meet(address, 2, 1, 1.0, 1.0)
+        connect(address, 2, 1, 1.0, 1.0)

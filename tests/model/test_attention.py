@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec as P
 
 from lfr_jax.distributed.mesh import BATCH, make_mesh
 from lfr_jax.model.attention import attend, on_local_batch, splash
-from lfr_jax.model.decoder import kept
+from lfr_jax.model.decoder import remat_policy
 
 SEGMENTS = np.array([0, 0, 0, 1, 1, -1], np.int32)
 
@@ -90,7 +90,8 @@ def test_a_layer_does_not_run_a_kernel_forward_twice():
             return jnp.sum(jax.vmap(jax.checkpoint(lambda q: kernel(q, q, q), policy=policy))(q))
 
         runs = [
-            str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(q, p)).count("= pallas_call") for p in (kept, None)
+            str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(q, p)).count("= pallas_call")
+            for p in (remat_policy, None)
         ]
     assert runs == [3, 4]  # forward, and two backward: of the queries, and of keys and values
 
@@ -112,7 +113,7 @@ def test_a_kernel_takes_what_is_not_batched():
     [
         ("cudnn", 0, "needs a gpu, and jax runs on cpu"),
         ("splash", 0, "needs a tpu, and jax runs on cpu"),
-        ("splash", 2, "whole sequences"),
+        ("splash", 2, "as many queries as keys, from position 0"),
         ("flash", 0, "expected 'auto', 'xla', 'cudnn' or 'splash'"),
     ],
 )

@@ -34,7 +34,7 @@ def host_params(family):
 def hidden(config, params, tokens_T, segments_T=None, positions_T=None):
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
-        params = decoder.place(params, config, mesh)
+        params = decoder.put_on_mesh(params, config, mesh)
         return np.asarray(_hidden(config, params, tokens_T, segments_T, positions_T))
 
 
@@ -103,7 +103,7 @@ def test_is_the_published_architecture(family):
     """Catches: a wrong norm, activation, rotary pairing, position, residual, head or order of layers."""
     config, mesh = CONFIGS[family], make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
-        logits = logits_of(config, decoder.place(host_params(family), config, mesh), TOKENS[0, :T])
+        logits = logits_of(config, decoder.put_on_mesh(host_params(family), config, mesh), TOKENS[0, :T])
     wanted = numpy_logits(config, host_params(family), TOKENS[0, :T])
     np.testing.assert_allclose(logits, wanted, atol=1e-5 * np.abs(wanted).max())
 
@@ -128,7 +128,7 @@ def on_mesh(family, *shape):
     """(loss, gradients on the host) of the same batch and weights."""
     config, mesh = CONFIGS[family], make_mesh(*shape)
     with jax.set_mesh(mesh):
-        params = decoder.place(host_params(family), config, mesh)
+        params = decoder.put_on_mesh(host_params(family), config, mesh)
         tokens = jax.device_put(TOKENS, NamedSharding(mesh, BATCH))
         loss, grads = jax.jit(jax.value_and_grad(functools.partial(mean_loss, config)))(params, tokens)
         assert jax.tree.map(jax.typeof, grads) == jax.tree.map(jax.typeof, params)
@@ -245,7 +245,7 @@ def test_computes_in_bfloat16_and_returns_float32_logits():
     """Catches: logits or params in bfloat16; `dtype` not used."""
     config, mesh = dataclasses.replace(CONFIGS["llama"], dtype="bfloat16"), make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
-        params = decoder.place(host_params("llama"), config, mesh)
+        params = decoder.put_on_mesh(host_params("llama"), config, mesh)
         logits = logits_of(config, params, TOKENS[0, :T])
     assert hidden(config, host_params("llama"), TOKENS[0, :T]).dtype == jnp.bfloat16
     assert logits.dtype == jnp.float32
@@ -296,4 +296,4 @@ def test_refuses_long_sequences_and_other_params():
     with pytest.raises(ValueError, match="33 tokens is longer than model.max_len=32"):
         hidden(config, params, TOKENS[0])
     with pytest.raises(ValueError, match="do not fit the model config.*head"):
-        decoder.place(params, dataclasses.replace(config, tied_head=False), make_mesh(1, 1, 1))
+        decoder.put_on_mesh(params, dataclasses.replace(config, tied_head=False), make_mesh(1, 1, 1))

@@ -145,7 +145,7 @@ def test_writes_the_published_story():
     ids = reference["greedy_ids"]
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
-        params = decoder.place(params, config, mesh)
+        params = decoder.put_on_mesh(params, config, mesh)
         assert generate.generate(config, params, ids[:1], len(ids) - 1, temperature=0) == ids[1:]
         logprobs = jax.nn.log_softmax(whole_logits(config, params, np.array(ids[:-1])))
     nll = -np.asarray(logprobs)[np.arange(len(ids) - 1), ids[1:]].mean()

@@ -35,7 +35,7 @@ def our_logits(config, params):
         return model.logits(model.hidden(TOKENS))
 
     with jax.set_mesh(mesh):
-        return np.asarray(logits(decoder.place(params, config, mesh)))
+        return np.asarray(logits(decoder.put_on_mesh(params, config, mesh)))
 
 
 def assert_equal(a, b):

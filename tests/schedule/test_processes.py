@@ -1,13 +1,10 @@
 """Two processes that share one schedule state: each sees the rates of all blocks, and plans the same draws."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
+from running import ended, held_port
 
 from lfr_jax import schedule
 
@@ -53,19 +50,10 @@ print(json.dumps([rates_N.tolist(), draws[:].tolist(), own_ids.tolist()]))
 @pytest.fixture(scope="module")
 def processes():
     """What each of two processes printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = os.environ | dict(JAX_PLATFORMS="cpu")
-    command = [sys.executable, "-c", PROCESS, str(port)]
-    started = [
-        subprocess.Popen([*command, str(rank)], env=environment, stdout=subprocess.PIPE, text=True) for rank in (0, 1)
-    ]
-    try:
-        return [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in started]
-    finally:
-        for process in started:
-            process.kill()
+    with held_port() as port:
+        ran = ended([["-c", PROCESS, str(port), str(rank)] for rank in (0, 1)], [{}, {}])
+    assert [code for code, _, _ in ran] == [0, 0], ran
+    return [json.loads(out.splitlines()[-1]) for _, out, _ in ran]
 
 
 def alone():

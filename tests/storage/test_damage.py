@@ -187,7 +187,7 @@ def test_what_cannot_be_read_is_not_damaged(saved, which, prevented):
         }[which]
         target = abstract(saved[1][2], mesh(1, 8, 1))
         with prevented(path):
-            with pytest.raises(Unreadable, match="checkpoints/2 cannot be read .* nothing was moved: look") as error:
+            with pytest.raises(Unreadable, match="checkpoints/2 cannot be read .* nothing was moved: check") as error:
                 Checkpointer(copy, keep=3).restore(target)
         assert str(path) in str(error.value)
         assert sorted(os.listdir(copy)) == ["1", "2"]
@@ -249,7 +249,7 @@ def test_what_is_not_known_to_be_damage_is_not(tmp_path, error):
         raise error
 
     with pytest.raises(Unreadable, match=rf"{tmp_path} cannot be read \({type(error).__name__}"):
-        damage.attempt(read, tmp_path)
+        damage.try_read(read, tmp_path)
 
 
 ONE_OF_TWO_PROCESSES = """
@@ -291,8 +291,8 @@ together("tried")
 if {process} == 1:
     for path in data:
         path.unlink()
-    verified = checkpoint.verified
-    checkpoint.verified = lambda *args: (verified(*args), time.sleep(1))[0]  # and so it looks after the renaming
+    verified = checkpoint.read_verified
+    checkpoint.read_verified = lambda *args: (verified(*args), time.sleep(1))[0]  # and so it looks after the renaming
 together("damaged")
 restored, meta = checkpoints.restore(target)
 assert int(restored.step) == meta["step"] == 1

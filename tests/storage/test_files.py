@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from lfr_jax.storage.files import complete_file, complete_folder, save_array, write_atomically
+from lfr_jax.storage.files import atomic_file, atomic_folder, save_array, write_atomically
 
 
 class Broken(BaseException):
@@ -22,7 +22,7 @@ def test_a_file_is_replaced_when_it_is_whole(tmp_path, before):
     path = tmp_path / "a.csv"
     if before is not None:
         path.write_text(before)
-    with complete_file(path) as file:
+    with atomic_file(path) as file:
         file.write("new\r\nfile\n")
         file.flush()
         assert (path.read_text() if path.exists() else None) == before
@@ -36,7 +36,7 @@ def test_a_file_that_fails_leaves_what_was_there(tmp_path, before):
     path = tmp_path / "a.csv"
     if before is not None:
         path.write_text(before)
-    with pytest.raises(Broken), complete_file(str(path)) as file:
+    with pytest.raises(Broken), atomic_file(str(path)) as file:
         file.write("half")
         raise Broken
     assert {p.name: p.read_text() for p in tmp_path.iterdir()} == ({} if before is None else {"a.csv": before})
@@ -57,8 +57,8 @@ def test_a_killed_process_leaves_the_old_or_nothing(tmp_path, how):
     """Catches: a file or folder that has its name before it is whole."""
     (tmp_path / "old").write_text("old")
     program = {
-        "file": "with files.complete_file('old') as f: f.write('half'); f.flush(); os._exit(9)",
-        "folder": "with files.complete_folder('new') as d: (d / 'x').write_text('half'); os._exit(9)",
+        "file": "with files.atomic_file('old') as f: f.write('half'); f.flush(); os._exit(9)",
+        "folder": "with files.atomic_folder('new') as d: (d / 'x').write_text('half'); os._exit(9)",
     }[how]
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
     command = [sys.executable, "-c", f"import os\nfrom lfr_jax.storage import files\n{program}"]
@@ -69,7 +69,7 @@ def test_a_killed_process_leaves_the_old_or_nothing(tmp_path, how):
 def test_a_folder_appears_when_it_is_whole(tmp_path):
     """Catches: filling the folder under its own name; a partial folder that stays."""
     target = tmp_path / "a" / "b"
-    with complete_folder(target) as folder:
+    with atomic_folder(target) as folder:
         (folder / "inner").mkdir()
         (folder / "inner" / "file").write_text("x")
         assert not target.exists() and folder.parent == target.parent
@@ -79,11 +79,11 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
 
 def test_a_folder_that_fails_leaves_nothing(tmp_path):
     """Catches: `except Exception`; parents of the folder that stay; removing parents that hold something else."""
-    with pytest.raises(Broken), complete_folder(tmp_path / "a" / "b" / "c") as folder:
+    with pytest.raises(Broken), atomic_folder(tmp_path / "a" / "b" / "c") as folder:
         (folder / "file").write_text("x")
         raise Broken
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(Broken), complete_folder(tmp_path / "a" / "b" / "c"):
+    with pytest.raises(Broken), atomic_folder(tmp_path / "a" / "b" / "c"):
         (tmp_path / "a" / "other").write_text("x")
         raise Broken
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["a", "other"]
@@ -96,11 +96,11 @@ def test_what_exists_is_never_overwritten(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("full", "link"):
         with pytest.raises(FileExistsError, match=f"{name}: exists, and is never overwritten"):
-            with complete_folder(tmp_path / name):
+            with atomic_folder(tmp_path / name):
                 raise AssertionError("was entered")
-    with pytest.raises(OSError), complete_folder(tmp_path / "raced") as loser:
+    with pytest.raises(OSError), atomic_folder(tmp_path / "raced") as loser:
         (loser / "file").write_text("loser")
-        with complete_folder(tmp_path / "raced") as winner:
+        with atomic_folder(tmp_path / "raced") as winner:
             (winner / "file").write_text("winner")
     assert (tmp_path / "raced" / "file").read_text() == "winner"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["full", "link", "raced"]
@@ -112,7 +112,7 @@ def test_links_are_not_followed(tmp_path, monkeypatch):
     synced = []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(os.fstat(fd).st_ino), fsync(fd)))
-    with complete_folder(tmp_path / "ours") as folder:
+    with atomic_folder(tmp_path / "ours") as folder:
         (folder / "link").symlink_to(tmp_path / "theirs")
         (folder / "gone").symlink_to(tmp_path / "nowhere")
         (folder / "file").write_text("y")

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from buckets import URL
 from helpers import changed, rows, tiny
-from test_resume import launch
+from running import killed
 
 from lfr_jax import cli
 from lfr_jax.config import DataConfig, ScheduleConfig
@@ -26,7 +26,7 @@ from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
 from lfr_jax.storage import mirror
 from lfr_jax.storage.checkpoint import Checkpointer, latest_step, restore_params
-from lfr_jax.storage.mirror import written_here
+from lfr_jax.storage.mirror import local_folder_for
 from lfr_jax.storage.paths import as_path
 from lfr_jax.storage.run_dir import RunDir, RunInUse
 from lfr_jax.train import block_info
@@ -145,11 +145,11 @@ def test_what_cannot_be_copied_is_kept(bucket, finished, tmp_path, url, monkeypa
     """Catches: hours of scoring thrown away because a bucket's name is misspelt, or rights to it are lacking."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(bucket, "trouble", ("/upload/", 403))
-    with pytest.raises(SystemExit, match="you may not.*What was to be copied is in ") as refused:
+    with pytest.raises(SystemExit, match="you may not.*files that were to be uploaded are in ") as refused:
         lfr(monkeypatch, capsys, "score", finished[1], "--out", f"{url}/scores.csv")
     (kept,) = pathlib.Path(str(refused.value).rpartition("copied is in ")[2]).iterdir()
     assert kept.name == "scores.csv" and kept.read_text().startswith("# store ")
-    with pytest.raises(KeyError), written_here(as_path(url)) as folder:
+    with pytest.raises(KeyError), local_folder_for(as_path(url)) as folder:
         raise KeyError
     assert not folder.exists()
 
@@ -158,8 +158,8 @@ def test_killed_and_resumed_equals_uninterrupted(bucket, corpus_dir, finished, t
     """Catches: what a run needs and a bucket lacks; what a killed save left, taken for a checkpoint."""
     config = changed(tiny(url, corpus_dir), train__checkpoint_every=8)
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # where a killed process leaves its folder
-    assert launch(config, "begun", 1, tmp_path) == -signal.SIGKILL  # at the edge after step 10
-    with pytest.warns(UserWarning, match=r"is taken over from a trainer that did not say it ended \(pid"):
+    assert killed(config, "begun", 1, tmp_path) == -signal.SIGKILL  # at the edge after step 10
+    with pytest.warns(UserWarning, match=r"is taken over from a trainer that did not release it \(pid"):
         train(config, quiet=True)
     same_as(bucket, url, finished[1])
     mesh = make_mesh(2, 1, 1, devices=jax.devices()[:2])
@@ -273,7 +273,7 @@ def test_a_trainer_lets_go_of_what_it_holds_alone(bucket, url, monkeypatch):
         bucket.files.pipe_file(f"{url}/lock", b"another")
 
     with RunDir(url).lock():
-        monkeypatch.setattr(mirror, "copy", copy)
+        monkeypatch.setattr(mirror, "upload_files", copy)
     assert bucket.files.cat_file(f"{url}/lock") == b"another"
 
 
@@ -319,9 +319,7 @@ def test_a_checkpoint_that_cannot_be_written(bucket, url, monkeypatch):
     """Catches: an error of TensorStore's in place of what to do; the newest one deleted for it, or not gone on from."""
     shapes = saved(url, [1])
     monkeypatch.setattr(bucket, "trouble", ("/2/state/d/", 403))
-    with pytest.raises(
-        OSError, match=rf"{url}: a checkpoint could not be written .*PERMISSION_DENIED.* are there still"
-    ):
+    with pytest.raises(OSError, match=rf"{url}: a checkpoint could not be written .*PERMISSION_DENIED.* still there"):
         saved(url, [2])
     monkeypatch.setattr(bucket, "trouble", None)
     assert Checkpointer(url, keep=3).restore(shapes)[0].step == 1

@@ -6,7 +6,7 @@ import fsspec
 import pytest
 from buckets import URL
 
-from lfr_jax.storage.paths import absolute, as_path, is_remote, on_this_machine
+from lfr_jax.storage.paths import absolute, as_path, is_remote, require_local
 
 
 def test_paths_on_this_machine_stay_pathlibs(tmp_path, monkeypatch):
@@ -21,7 +21,7 @@ def test_urls_keep_their_slashes(bucket):
     path = as_path(f"{URL}/a") / "b"
     assert str(path) == str(absolute(path)) == f"{URL}/a/b" and is_remote(path) and not is_remote("a/b")
     with pytest.raises(ValueError, match=f"found {URL}/a/b, expected a path on this machine: .*gcloud storage cp"):
-        on_this_machine(path)
+        require_local(path)
 
 
 def test_what_other_machines_write_is_seen(bucket, tmp_path):

@@ -131,7 +131,8 @@ READ = """
 import sys
 import numpy as np
 from lfr_jax.storage import remote_files
-from lfr_jax.blocks import Blocks, open_store
+from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.store import open_store
 remote_files.CHUNK = 4096
 url, folder, seed = sys.argv[1:]
 local, remote = Blocks(open_store(folder), 100), Blocks(open_store(url), 100)

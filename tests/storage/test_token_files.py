@@ -83,7 +83,7 @@ def test_the_error_reaches_the_training_loop(store, workers):
 
 def test_few_files_are_open_at_once(tmp_path, monkeypatch):
     """Catches: a descriptor for each of a corpus's thousands of files; one closed under a thread that reads."""
-    monkeypatch.setattr(store, "OPEN_FILES", 2)
+    monkeypatch.setattr("lfr_jax.data.store.OPEN_FILES", 2)
     for number in range(20):
         np.arange(100 * number, 100 * number + 100).astype("<u2").tofile(tmp_path / f"{number:02}.bin")
     link(tmp_path / "out", [tmp_path / f"{number:02}.bin" for number in range(20)], Ids(2000, 0), valid_fraction=0.1)

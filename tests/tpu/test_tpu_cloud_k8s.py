@@ -8,7 +8,8 @@ import subprocess
 import sys
 
 import pytest
-from cloud.clusters import JOIN, free_port
+from cloud.clusters import JOIN
+from running import PATIENCE, held_port
 
 from lfr_jax.distributed.preemption import PREEMPTED
 
@@ -100,8 +101,12 @@ while :; do sleep 0.05; done
 
 def test_cluster(tmp_path):
     """What GKE tells the pods of two slices of one host. Catches: settings that keep JAX from finding the others."""
-    known = dict(JAX_FORCE_TPU_INIT="1", JAX_COORDINATOR_PORT=free_port(), TPU_WORKER_ID="0")
-    known |= dict(TPU_WORKER_HOSTNAMES="localhost", MEGASCALE_COORDINATOR_ADDRESS="localhost", MEGASCALE_NUM_SLICES="2")
-    pods = [run(tmp_path, f"#!{sys.executable}\n{JOIN}", **known, MEGASCALE_SLICE_ID=str(slice)) for slice in range(2)]
-    said = [each.communicate(timeout=100)[0].splitlines() for each in pods]
+    known = dict(JAX_FORCE_TPU_INIT="1", TPU_WORKER_ID="0", TPU_WORKER_HOSTNAMES="localhost")
+    known |= dict(MEGASCALE_COORDINATOR_ADDRESS="localhost", MEGASCALE_NUM_SLICES="2")
+    with held_port() as port:
+        known["JAX_COORDINATOR_PORT"] = str(port)
+        pods = [
+            run(tmp_path, f"#!{sys.executable}\n{JOIN}", **known, MEGASCALE_SLICE_ID=str(slice)) for slice in range(2)
+        ]
+        said = [each.communicate(timeout=PATIENCE)[0].splitlines() for each in pods]
     assert "ids [0, 1] 0" in said[0] and "ids [0, 1] 1" in said[1]

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from cloud.clusters import JOIN, free_port
+from cloud.clusters import JOIN
+from running import PATIENCE, held_port
 
 from lfr_jax.distributed.preemption import PREEMPTED
 
@@ -30,7 +31,7 @@ def submit(tmp_path, lfr: str, *words: str, **env: str) -> tuple[int, list[str],
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     env = dict(os.environ) | dict(PATH=f"{tmp_path}:{os.environ['PATH']}", SLURM_JOB_ID="7") | env
-    done = subprocess.run(["bash", FILE, *words], env=env, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(["bash", FILE, *words], env=env, capture_output=True, text=True, timeout=PATIENCE)
     told = (tmp_path / "told").read_text().splitlines() if (tmp_path / "told").exists() else []
     return done.returncode, told, done.stdout + done.stderr
 
@@ -53,8 +54,9 @@ def test_arguments(tmp_path):
 
 def test_cluster(tmp_path):
     """Catches: a task that does not see what Slurm tells it."""
-    env = dict(JAX_PLATFORMS="cpu", JAX_COORDINATOR_PORT=free_port())
-    code, _, said = submit(tmp_path, f"#!{sys.executable}\n{JOIN}", "c.py", **env)
+    with held_port() as port:
+        env = dict(JAX_PLATFORMS="cpu", JAX_COORDINATOR_PORT=str(port))
+        code, _, said = submit(tmp_path, f"#!{sys.executable}\n{JOIN}", "c.py", **env)
     assert code == 0 and {"ids [0, 1] 0", "ids [0, 1] 1"} <= set(said.splitlines())
 
 

@@ -16,7 +16,7 @@ from lfr_jax.train.loop import train
 CONFIG = """
 import json
 from lfr_jax.config import Config
-from lfr_jax.run_dir import from_dict
+from lfr_jax.config import from_dict
 config = from_dict(Config, json.loads({!r}), "")
 """
 

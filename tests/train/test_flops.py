@@ -6,7 +6,7 @@ import hypothesis
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from test_blocks import write
+from helpers import write_side as write
 
 from lfr_jax.config import Config, DataConfig, ScheduleConfig, TrainConfig, llama
 from lfr_jax.data import phase_batches

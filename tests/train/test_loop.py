@@ -1,14 +1,13 @@
 """Whole runs of a tiny model: what they write and how they go on."""
 
 import json
-import os
-import signal
 import zlib
 
 import jax
 import numpy as np
 import pytest
 from helpers import changed, rows, tiny
+from running import stop_after
 
 from lfr_jax import schedule
 from lfr_jax.config import ScheduleConfig
@@ -69,22 +68,6 @@ def test_a_finished_run_is_left_as_it_is(finished):
     again = train(config, quiet=True)
     assert (rows(path), rows(path, "eval.csv")) == before
     jax.tree.map(np.testing.assert_array_equal, again.state, result.state)
-
-
-def stop_after(monkeypatch, config, moment):
-    """Trains until SIGTERM comes during the step number `moment`."""
-    real = Trainer.phase_batches
-
-    def phase_batches(self, state, index, step):
-        for number, batch in enumerate(real(self, state, index, step), start=step + 1):
-            if number == moment:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield batch
-
-    with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
-        patched.setattr(Trainer, "phase_batches", phase_batches)
-        train(config, quiet=True)
-    assert stopped.value.code == 75
 
 
 @pytest.mark.parametrize("moment", [1, 7, 10, 15, 23])

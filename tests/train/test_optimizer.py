@@ -76,3 +76,9 @@ def test_decay_shrinks_matrices_only_and_clipping_bounds_the_gradient():
         _, state = tx.update(grads, tx.init(params), params)
         first_moment = optax.tree.get(state, "mu")  # (1 − beta1) times the gradient, after one step
         assert float(optax.tree.norm(first_moment)) == pytest.approx(0.1 * expected, rel=1e-5)
+
+
+def test_an_unknown_optimizer_is_refused():
+    """Catches: AdamW in place of what was asked for; an error that does not say what there is."""
+    with pytest.raises(ValueError, match="found optimizer.name='adamW'; did you mean 'adamw'\\? known are adamw"):
+        optimizer.make_optimizer(dataclasses.replace(CONFIG, name="adamW"), 100)

@@ -5,23 +5,20 @@ Three kills by default. More, spread over the whole run:  LFR_KILLS=25 tools/tes
 
 import dataclasses
 import itertools
-import json
 import os
 import pathlib
 import random
-import subprocess
-import sys
 
 import jax
 import numpy as np
 from helpers import changed, rows, tiny
+from running import killed
 
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
 from lfr_jax.storage.checkpoint import restore_params
 from lfr_jax.storage.run_dir import RunDir
 
-TESTS = pathlib.Path(__file__).parents[1]
 # In the order in which a run meets them: edges, scoring, saving, plain steps. Each stands for one kill.
 FIXED = [
     ("score", 1),  # in the first scoring pass
@@ -46,21 +43,6 @@ def moments():
         yield kind, rng.randint(2500 if kind == "time" else 1, longest)
 
 
-def launch(config, moment, count, folder) -> int:
-    path = folder / "config.json"
-    path.write_text(json.dumps(dataclasses.asdict(config)))
-    environment = os.environ | {
-        "JAX_NUM_CPU_DEVICES": "2",
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "PYTHONPATH": str(TESTS.parent),
-    }
-    command = [sys.executable, str(TESTS / "killed_run.py"), str(path), moment, str(count)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert ended.returncode in (0, -9), ended.stderr
-    return ended.returncode
-
-
 def final_params(config):
     run = RunDir(config.run_dir)
     mesh = make_mesh(2, 1, 1, devices=jax.devices()[:2])
@@ -70,8 +52,8 @@ def final_params(config):
 def test_killed_and_resumed_equals_uninterrupted(corpus_dir, tmp_path):
     """Catches: anything that a run needs and a checkpoint lacks, at edges, in scoring, in saving, in a phase."""
     wanted = int(os.environ.get("LFR_KILLS", "3"))
-    plain = changed(tiny(tmp_path / "plain", corpus_dir), train__score_batch=32, train__checkpoint_every=3)
-    assert launch(plain, "never", 0, tmp_path) == 0
+    plain = changed(tiny(tmp_path / "plain", corpus_dir), train__score_batch_size=32, train__checkpoint_every=3)
+    assert killed(plain, "never", 0, tmp_path) == 0
     expected, _ = final_params(plain)
 
     def check(config):
@@ -89,10 +71,10 @@ def test_killed_and_resumed_equals_uninterrupted(corpus_dir, tmp_path):
         finished = False
         # One that dies before each checkpoint would never end: after six kills a run may finish.
         for kind, count in itertools.islice(moment, min(6, wanted - kills)):
-            if finished := launch(config, kind, count, tmp_path) == 0:
+            if finished := killed(config, kind, count, tmp_path) == 0:
                 break
             kills += 1
             print(f"killed: run {runs}, {kind} {count}")
-        assert finished or launch(config, "never", 0, tmp_path) == 0
+        assert finished or killed(config, "never", 0, tmp_path) == 0
         check(config)
     print(f"{kills} kills in {runs} runs: ids, losses and parameters bit-identical")

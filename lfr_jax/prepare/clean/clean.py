@@ -18,9 +18,9 @@ from lfr_jax.prepare.clean.duplicates import without_blocks, without_documents
 from lfr_jax.prepare.clean.kept import Kept, Sides, whole
 from lfr_jax.prepare.clean.near_duplicates import without_near_duplicates
 from lfr_jax.prepare.clean.rewrite import rewrite
-from lfr_jax.prepare.prepare import cores, full_disk_explained
-from lfr_jax.storage.files import complete_folder, refuse_existing
-from lfr_jax.storage.paths import on_this_machine
+from lfr_jax.prepare.prepare import cores
+from lfr_jax.storage.files import atomic_folder, explain_full_disk, refuse_existing
+from lfr_jax.storage.paths import require_local
 
 SHARES = 0.0, 0.2, 0.5, 0.8  # of a held-out document's n-grams: so many documents have more, or as many
 SHOWN = 3  # examples that are printed
@@ -164,7 +164,7 @@ def clean(
         raise ValueError("found neither --out nor --dry-run; expected --out FOLDER, or --dry-run for the report alone")
     if out is not None:
         refuse_existing(out)
-    folder = on_this_machine(prepared)
+    folder = require_local(prepared)
     steps.check()
     stores = [open_store(folder / side) for side in Sides._fields]
     words = tokenizer.load(folder / "tokenizer")
@@ -173,7 +173,7 @@ def clean(
     before = Sides(*map(whole, stores))
     after, report = cleaned(before, steps, workers or cores())
     if not dry_run:
-        with full_disk_explained(out), complete_folder(out) as made:
+        with explain_full_disk(out), atomic_folder(out) as made:
             for side in Sides._fields:
                 rewrite(getattr(after, side), made / side)
             words.save(made / "tokenizer")

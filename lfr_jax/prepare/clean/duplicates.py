@@ -56,7 +56,7 @@ def first_equal(digest_Kx2: np.ndarray) -> np.ndarray:
 def without_blocks(sides: Sides, seq_len: int, examples: int = 0) -> tuple[Sides, list[dict]]:
     """Cuts out each block whose `seq_len` tokens are those of a block before; held-out ones come before the others.
 
-    Blocks are those that `lfr_jax.blocks.Blocks` cuts what is kept into, so all other blocks stay what they are: their
+    Blocks are those that `data.blocks.Blocks` cuts what is kept into, so all other blocks stay what they are: their
     bounds do not move, and tokens after a source's last whole block stay. What remains of a document on both
     sides of a block becomes two documents. The last target of the block before a cut is another one.
 
