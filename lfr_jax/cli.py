@@ -29,9 +29,9 @@ def prepare(args: list[str]) -> None:
 
 def data(args: list[str]) -> None:
     """looks into a store:              lfr data info data/mine; also: verify, sample, clean, noise"""
-    from lfr_jax.prepare.inspect import ABOUT
+    from lfr_jax.prepare.inspect import DATA_COMMANDS
 
-    tyro.extras.subcommand_cli_from_dict(ABOUT, args=args, prog="lfr data")
+    tyro.extras.subcommand_cli_from_dict(DATA_COMMANDS, args=args, prog="lfr data")
 
 
 def link(args: list[str]) -> None:

@@ -34,7 +34,7 @@ from lfr_jax.data.store import open_store  # noqa: E402
 from lfr_jax.data.tokenizer import Bytes  # noqa: E402
 from lfr_jax.distributed.mesh import make_mesh  # noqa: E402
 from lfr_jax.model import decoder  # noqa: E402
-from lfr_jax.prepare.prepare import prepare  # noqa: E402
+from lfr_jax.prepare.prepare import prepare_documents  # noqa: E402
 from lfr_jax.prepare.text_source import Document  # noqa: E402
 from lfr_jax.storage.run_dir import RunDir  # noqa: E402
 from lfr_jax.train import steps  # noqa: E402
@@ -45,7 +45,7 @@ from lfr_jax.train.loop import train  # noqa: E402
 def corpus_dir(tmp_path_factory):
     """A small prepared corpus of bytes: three domains, about 110 blocks of 32 tokens each for training."""
     folder = tmp_path_factory.mktemp("data") / "corpus"
-    prepare(folder, documents(8), Bytes(), valid_fraction=0.2)
+    prepare_documents(folder, documents(8), Bytes(), valid_fraction=0.2)
     return folder
 
 
@@ -73,7 +73,7 @@ def short_documents(tmp_path_factory):
             letters = random.choice(list("abcdefgh "), random.integers(shortest, longest + 1))
             documents.append(Document(f"{domain}{number}", "".join(letters), domain, "made-up"))
     folder = tmp_path_factory.mktemp("short") / "corpus"
-    prepare(folder, documents, Bytes(), valid_fraction=0.4)
+    prepare_documents(folder, documents, Bytes(), valid_fraction=0.4)
     return folder
 
 

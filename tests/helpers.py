@@ -127,7 +127,7 @@ class Scorer(NamedTuple):
 
     def directly(self, blocks, ids):
         """(nll_N, count_N) of the blocks `ids`: the scoring step alone, all rows in one batch."""
-        rows = blocks.rows(np.concatenate([ids, np.full(-len(ids) % 256, -1)]))
+        rows = blocks.tokens(np.concatenate([ids, np.full(-len(ids) % 256, -1)]))
         with jax.set_mesh(self.mesh):
             sharded = jax.device_put(rows, jax.sharding.NamedSharding(self.mesh, jax.P("data")))
             return [np.asarray(x, np.float64)[: len(ids)] for x in self.step(self.params, sharded)]

@@ -47,14 +47,14 @@ def ours(folder: pathlib.Path, count: int, seed: int):
     """Shuffled epochs, as under uniform shuffling."""
     blocks = Blocks(open_store(folder / "store"), T)
     draws = schedule.plan(np.ones(blocks.num_blocks, np.float32), count * B, seed, phase=0)
-    return pipeline.batches(pipeline.Cut(draws, B), blocks, MESH)
+    return pipeline.batches(pipeline.Batched(draws, B), blocks, MESH)
 
 
 def ours_unequal(folder: pathlib.Path, count: int, seed: int):
     """As under a policy whose rates all differ."""
     blocks = Blocks(open_store(folder / "store"), T)
     rates_N = np.random.default_rng(seed).random(blocks.num_blocks, np.float32)
-    return pipeline.batches(pipeline.Cut(schedule.plan(rates_N, count * B, seed, phase=0), B), blocks, MESH)
+    return pipeline.batches(pipeline.Batched(schedule.plan(rates_N, count * B, seed, phase=0), B), blocks, MESH)
 
 
 def grain_array_record(folder: pathlib.Path, count: int, seed: int, options=None):
@@ -124,7 +124,7 @@ def make_array_record(folder: pathlib.Path) -> None:
         if not path.exists():
             writer = ArrayRecordWriter(str(folder / "partial"), "group_size:1,uncompressed")
             for some in np.split(ids, range(1000, len(ids), 1000)):
-                for row in blocks.rows(some).astype("<u2"):
+                for row in blocks.tokens(some).astype("<u2"):
                     writer.write(row.tobytes())
             writer.close()
             os.rename(folder / "partial", path)
@@ -150,7 +150,7 @@ def drop(folder: pathlib.Path) -> None:
 
 def place(batch: dict) -> dict[str, jax.Array]:
     """Puts a batch on the device: ours, which may hold a part of the rows, by its own function."""
-    return pipeline.place(batch, MESH) if "ids" in batch else jax.device_put(batch, NamedSharding(MESH, BATCH))
+    return pipeline.shard_batch(batch, MESH) if "ids" in batch else jax.device_put(batch, NamedSharding(MESH, BATCH))
 
 
 def measure(loader, folder: pathlib.Path, count: int, seed: int) -> tuple[float, float]:
@@ -195,10 +195,10 @@ def waiting(config, num_steps: int) -> None:
         info = schedule.BlockInfo(blocks.num_blocks, domain=blocks.domain_N)
         state = steps.init_state(config.model, tx, sched, info, MESH, config.train.seed)
         draws = schedule.plan(np.ones(blocks.num_blocks, np.float32), num_steps * size, config.train.seed, 0)
-        batches, waited = pipeline.batches(pipeline.Cut(draws, size), blocks, MESH), []
+        batches, waited = pipeline.batches(pipeline.Batched(draws, size), blocks, MESH), []
         for step in range(num_steps):
             before = time.perf_counter()
-            batch = pipeline.place(next(batches), MESH)
+            batch = pipeline.shard_batch(next(batches), MESH)
             waited.append(time.perf_counter() - before)
             state, metrics = train_step(state, batch)
             jax.block_until_ready(metrics)

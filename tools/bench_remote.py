@@ -88,7 +88,7 @@ def epoch(url: str, cache: str, batches: int, seed: int) -> tuple[float, float, 
     opened = time.perf_counter() - start
     draws = schedule.plan(np.ones(blocks.num_blocks, np.float32), batches * B, seed, phase=0)
     first = None
-    for _ in pipeline.batches(pipeline.Cut(draws, B), blocks, make_mesh(devices=jax.devices()[:1])):
+    for _ in pipeline.batches(pipeline.Batched(draws, B), blocks, make_mesh(devices=jax.devices()[:1])):
         first = first or time.perf_counter() - start
     return opened, first, time.perf_counter() - start
 

@@ -36,7 +36,7 @@ def study(config, at: list[int], num_clusters: int) -> None:
     """Trains, and prints a table for each step in `at`."""
     corpus = open_corpus(config.data)
     blocks, eos_id = corpus.train, corpus.tokenizer.eos_id
-    cluster_N = clusters.clusters(blocks, num_clusters, config.train.seed)
+    cluster_N = clusters.cluster_blocks(blocks, num_clusters, config.train.seed)
     info = schedule.BlockInfo(blocks.num_blocks, domain=blocks.domain_N, cluster=cluster_N)
     sched = policy.build(config.schedule, config.train.steps)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
@@ -50,14 +50,16 @@ def study(config, at: list[int], num_clusters: int) -> None:
             state = state._replace(schedule=sched.begin(state.schedule, index))
             rates_N = np.asarray(sched.rates(state.schedule))
             draws = schedule.plan(rates_N, (phase.stop - phase.start) * size, config.train.seed, index)
-            for step, batch in enumerate(pipeline.batches(pipeline.Cut(draws, size), blocks, mesh), start=phase.start):
+            for step, batch in enumerate(
+                pipeline.batches(pipeline.Batched(draws, size), blocks, mesh), start=phase.start
+            ):
                 if step in at:
                     loss_N = all_losses(score_step, state.params, blocks, config, mesh)
                     with jax.set_mesh(make_mesh(devices=jax.devices()[:1])):
                         report(step, phase.name, loss_N, jax.device_get(state.schedule.measured), info)
                 if step == max(at):
                     return
-                state, _ = train_step(state, pipeline.place(batch, mesh))
+                state, _ = train_step(state, pipeline.shard_batch(batch, mesh))
 
 
 def all_losses(score_step, params, blocks, config, mesh) -> np.ndarray:

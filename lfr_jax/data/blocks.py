@@ -1,4 +1,4 @@
-"""A store's blocks: equal lengths of its sources, numbered, and read at random."""
+"""A store's blocks: its sources cut into equal lengths, numbered, and read in any order."""
 
 import functools
 
@@ -8,16 +8,27 @@ from lfr_jax.data.store import Store
 
 
 class Blocks:
-    """A store's blocks of `seq_len` tokens, numbered source by source. N of them, N up to 1e8 and more.
+    """The N blocks of a store, numbered source by source. N may be 1e8 and more.
 
-    Tokens after the last whole block of a source are in no block; nor is a source of `seq_len`
-    tokens or fewer, all of it. Pickles as its store does.
+    Block i of a source has T = `seq_len` inputs, the tokens from i·T on, and as many targets, each one token later. So
+    it reads T + 1 tokens. What is left at the end of a source is in no block, and neither is a source of T tokens or
+    fewer. Pickles as its store does.
+
+    Attributes:
+      num_blocks: N.
+      num_tokens: N · T, the inputs of all blocks.
+      domains: the names of the domains; `domain_N` has an index into them for each block.
+      bucket_N: index of each block's length, if blocks have several lengths (`LengthBlocks`); otherwise None.
 
     Raises:
       ValueError: no source is longer than `seq_len`.
+
+    >>> blocks = Blocks(open_store("data/smoke/train"), seq_len=128)  # doctest: +SKIP
+    >>> blocks.tokens(np.array([0, 7])).shape  # doctest: +SKIP
+    (2, 129)
     """
 
-    bucket_N: np.ndarray | None = None  # of several lengths, the number of each block's: here there is one
+    bucket_N: np.ndarray | None = None
 
     def __init__(self, store: Store, seq_len: int):
         self.store, self.seq_len, self.domains = store, seq_len, store.domains
@@ -32,43 +43,43 @@ class Blocks:
         self.start_S = np.array([source.first for source in store.sources])  # first token
         self.first_S = np.cumsum(blocks_S) - blocks_S  # first block
         self.num_blocks = int(blocks_S.sum())
-        self.num_tokens = self.num_blocks * seq_len  # of all blocks: inputs, and as many targets
+        self.num_tokens = self.num_blocks * seq_len
 
     @functools.cached_property
     def domain_N(self) -> np.ndarray:
-        """int32[N]: index into `domains` of each block."""
+        """int32[N]: each block's index into `domains`."""
         domain_S = np.array([self.domains.index(source.domain) for source in self.store.sources], np.int32)
         return np.repeat(domain_S, self.blocks_S)
 
     @property
-    def cut(self) -> dict[str, int | str]:
-        """The settings by which the blocks were cut: blocks of one store with equal ones are the same."""
+    def settings(self) -> dict[str, int | str]:
+        """The settings that decide what the blocks are. One store and equal settings give equal blocks."""
         return {"seq_len": self.seq_len}
 
     @property
     def too_short(self) -> str:
-        """What a source without a block has, in words."""
+        """Why a source has no block, for a warning: "sources have ..."."""
         return f"no more than seq_len={self.seq_len} tokens"
 
     def summary(self) -> str:
-        """What became of the documents, in a line; "" where there is nothing to say."""
+        """One line about what the blocks hold; "" if there is nothing to say."""
         return ""
 
     def source_of(self, ids: np.ndarray) -> np.ndarray:
-        """The index into `store.sources` of each block."""
+        """Each block's index into `store.sources`."""
         return np.searchsorted(self.first_S, self.checked(ids), side="right") - 1
 
     @property
     def count_by_length(self) -> dict[int, int]:
-        """How many blocks there are of each length."""
+        """The number of blocks of each length."""
         return {self.seq_len: self.num_blocks}
 
     def by_length(self, ids: np.ndarray) -> list[tuple[int, slice | np.ndarray]]:
-        """The blocks `ids`, parted by length: each length that is among them, and its places in `ids`."""
+        """Groups the blocks `ids` by length: pairs of a length and its positions in `ids`."""
         return [(self.seq_len, slice(None))]
 
-    def rows(self, ids: np.ndarray) -> np.ndarray:
-        """The tokens int32[B, T+1] of the blocks `ids` [B]; the id −1 gives a row of −1.
+    def tokens(self, ids: np.ndarray) -> np.ndarray:
+        """The tokens int32[B, T+1] of the blocks `ids` [B]. The id −1 gives a row of −1.
 
         Raises:
           IndexError: an id is neither −1 nor a block.
@@ -82,6 +93,7 @@ class Blocks:
         return tokens_BxT1
 
     def checked(self, ids: np.ndarray) -> np.ndarray:
+        """`ids` as int64. Raises IndexError unless each is −1 or a block."""
         ids = np.asarray(ids, np.int64)
         wrong = ids[(ids < -1) | (ids >= self.num_blocks)]
         if len(wrong):
@@ -93,7 +105,7 @@ class Blocks:
 
 
 def ranges(start_R: np.ndarray, length_R: np.ndarray) -> np.ndarray:
-    """int64[sum of the lengths]: the positions in each run, run after run.
+    """The positions in each of R ranges, range after range: int64[sum of the lengths].
 
     >>> ranges(np.array([10, 0, 5]), np.array([2, 0, 3]))
     array([10, 11,  5,  6,  7])

@@ -1,4 +1,4 @@
-"""Clusters of blocks with like words, from the counts of their tokens alone."""
+"""Clusters of blocks that use the same words, found from the counts of their tokens."""
 
 import warnings
 
@@ -7,34 +7,34 @@ from scipy.cluster import vq
 
 from lfr_jax.data.blocks import Blocks
 
-BUCKETS = 4096  # that token ids are counted in, modulo
-WIDTH = 64  # dimensions that the counts are projected to
-SAMPLE = 64  # blocks for each cluster, from which the centres come
-ROWS = 256  # blocks at once
+BUCKETS = 4096  # token ids are counted modulo this
+WIDTH = 64  # the counts are projected to so many dimensions
+SAMPLE = 64  # blocks for each cluster; k-means runs on this sample
+ROWS = 256  # blocks read at once
 
 
-def clusters(blocks: Blocks, num_clusters: int, seed: int) -> np.ndarray:
-    r"""Numbers each block with its cluster: blocks that use the same tokens about equally often.
+def cluster_blocks(blocks: Blocks, num_clusters: int, seed: int) -> np.ndarray:
+    r"""Gives each block the number of its cluster. Blocks of a cluster use the same tokens about equally often.
 
-    With $n_v$ the number of tokens in the block whose id is v modulo 4,096, T their sum, and R a
-    random matrix of $\pm 1/8$, a block is the point
+    Let $n_v$ be the number of tokens in the block whose id is v modulo 4,096, T their sum, and R a
+    random matrix of $\pm 1/8$. Then a block is the point
 
     $$ x = R \sqrt{n / T} \in \mathbb{R}^{64} $$
 
-    Distances between the roots are Hellinger's, and R about keeps them. K-means++ and Lloyd's
-    algorithm place K centres on a sample of 64 K blocks; each block then joins the nearest.
+    Distances between such square roots are Hellinger distances, and R roughly keeps them. K-means++ and
+    Lloyd's algorithm find K centres from a sample of 64 K blocks. Each block then joins the nearest centre.
 
     This is our reconstruction. The second version of the LFR paper drops and restores clusters of
-    blocks; how it makes them is not known to us.
+    blocks; we do not know how it makes them.
 
     Args:
-      blocks: N blocks. Each is read once, and those of the sample twice.
+      blocks: N blocks. Each is read once; blocks of the sample are read twice.
       num_clusters: K.
       seed: of R, the sample and the first centres.
 
     Returns:
-      i32[N], 0 to K−1. Numbers are left out where the sample has fewer than K different points,
-      or where a centre ends up nearest to no block. Memory besides: some 20 MB, and 17 kB a cluster.
+      int32[N], 0 to K−1. Some numbers are not used if the sample has fewer than K different points, or if
+      a centre is nearest to no block. Besides this array, memory is some 20 MB, and 17 kB a cluster.
 
     Raises:
       ValueError: K is not from 1 to N.
@@ -52,7 +52,7 @@ def clusters(blocks: Blocks, num_clusters: int, seed: int) -> np.ndarray:
     batches = np.split(sample, range(ROWS, len(sample), ROWS))
     sampled = np.concatenate([points(blocks, ids, projection) for ids in batches])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of a centre that lost its last point: it stays where it was
+        warnings.simplefilter("ignore", UserWarning)  # a centre lost its last point; it stays where it was
         centres, _ = vq.kmeans2(sampled, first_centres(sampled, num_clusters, rng), iter=20, minit="matrix")
     cluster_N = np.empty(n, np.int32)
     for start in range(0, n, ROWS):
@@ -62,10 +62,10 @@ def clusters(blocks: Blocks, num_clusters: int, seed: int) -> np.ndarray:
 
 
 def points(blocks: Blocks, ids: np.ndarray, projection: np.ndarray) -> np.ndarray:
-    """float32[B, WIDTH]: where the blocks `ids` lie."""
+    """float32[B, WIDTH]: the points of the blocks `ids`."""
     points_BxP = np.empty((len(ids), WIDTH), np.float32)
     for length, some in blocks.by_length(ids):
-        tokens_BxT = blocks.rows(ids[some])[:, :-1]
+        tokens_BxT = blocks.tokens(ids[some])[:, :-1]
         rows = len(tokens_BxT)
         real_BxT = tokens_BxT >= 0  # not padding
         buckets_BxT = tokens_BxT % BUCKETS + BUCKETS * np.arange(rows)[:, None]
@@ -76,12 +76,12 @@ def points(blocks: Blocks, ids: np.ndarray, projection: np.ndarray) -> np.ndarra
 
 
 def first_centres(points_SxP: np.ndarray, num_clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """K-means++: each centre is a point drawn with the square of its distance to the nearest one before."""
+    """K-means++: the chance of a point to be the next centre is the square of its distance to the nearest centre."""
     centres = [points_SxP[rng.integers(len(points_SxP))]]
     nearest_S = np.full(len(points_SxP), np.inf)
     while len(centres) < num_clusters:
         nearest_S = np.minimum(nearest_S, np.sum((points_SxP - centres[-1]) ** 2, axis=1))
-        if not nearest_S.any():  # all points are centres
+        if not nearest_S.any():  # every point is a centre
             break
         centres.append(points_SxP[rng.choice(len(points_SxP), p=nearest_S / nearest_S.sum())])
     return np.stack(centres)

@@ -1,36 +1,35 @@
-"""A prepared folder, opened for a run: its training blocks, its held-out blocks, its tokenizer."""
+"""A corpus: a prepared folder, opened for a run."""
 
 import warnings
 from typing import NamedTuple
 
 from lfr_jax.config import DataConfig
-from lfr_jax.data import tokenizer
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.lengths import LengthBlocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import Store, open_store
+from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.storage.paths import as_path, is_remote
 
 
 class Corpus(NamedTuple):
     """What `lfr prepare` wrote, cut into blocks."""
 
-    train: Blocks  # as `data.packing` says
-    valid: Blocks  # always concatenated, so that runs can be compared
-    tokenizer: tokenizer.Tokenizer
+    train: Blocks  # packed as `data.packing` says
+    valid: Blocks  # always concatenated, so that losses of different runs can be compared
+    tokenizer: Tokenizer
     fingerprint: str  # of the training store: a run belongs to one
 
 
 def open_corpus(data: DataConfig) -> Corpus:
-    """Opens the stores in the folder, or under the URL, `data.store`.
+    """Opens `data.store`, a folder or the URL of one.
 
     Raises:
       FileNotFoundError: nothing was prepared there.
-      ValueError: a store is damaged or foreign, its tokenizer is not the one that made it,
-        or `seq_len` is longer than every source.
+      ValueError: a store is damaged, another tokenizer made it, or `seq_len` is longer than every source.
 
     Warns:
-      UserWarning: of sources too short for a block of `seq_len` tokens, and how much text they hold.
+      UserWarning: some sources are too short for a block of `seq_len` tokens.
     """
     folder, seq_len = data.store, data.seq_len
     path = as_path(folder)
@@ -40,21 +39,21 @@ def open_corpus(data: DataConfig) -> Corpus:
             f"or from the text that Python carries with `lfr prepare --out {folder} --train-tokenizer --embedded`"
         )
     train, valid = (open_store(path / side, data.cache) for side in ("train", "valid"))
-    words = tokenizer.load(path / "tokenizer")
+    tokenizer = load_tokenizer(path / "tokenizer")
     for store in (train, valid):
-        if words.digest != store.tokenizer_digest:
+        if tokenizer.digest != store.tokenizer_digest:
             raise ValueError(
-                f"the tokenizer in {path / 'tokenizer'} (sha256 {words.digest[:12]}…) did not make the tokens in "
+                f"the tokenizer in {path / 'tokenizer'} (sha256 {tokenizer.digest[:12]}…) did not make the tokens in "
                 f"{store.path} (made by {store.tokenizer_digest[:12]}…); put the right one back, or prepare again"
             )
-    corpus = Corpus(training_blocks(train, data), Blocks(valid, seq_len), words, train.fingerprint)
+    corpus = Corpus(training_blocks(train, data), Blocks(valid, seq_len), tokenizer, train.fingerprint)
     warn_of_short_sources(corpus.train, "trained on")
     warn_of_short_sources(corpus.valid, "measured")
     return corpus
 
 
 def training_blocks(store: Store, data: DataConfig) -> Blocks:
-    """The store's documents, packed into blocks as `data.packing` says."""
+    """The blocks of a training store, packed as `data.packing` says."""
     if data.packing == "by_length":
         return LengthBlocks(store, data.seq_len, data.shortest)
     if data.packing == "best_fit":
@@ -63,12 +62,12 @@ def training_blocks(store: Store, data: DataConfig) -> Blocks:
 
 
 def warn_of_short_sources(blocks: Blocks, use: str) -> None:
-    """Warns, once, of sources that are too short for a block."""
+    """Warns once if sources are too short for a block. `use`: what their tokens are not, for the text."""
     short_S = blocks.blocks_S == 0
     if short_S.any():
         tokens, total = blocks.count_S[short_S].sum(), blocks.count_S.sum()
         warnings.warn(
             f"{blocks.store.path}: {short_S.sum()} of {len(short_S)} sources have {blocks.too_short}, so no block: "
-            f"{tokens:,} of {total:,} tokens are not {use}. Shorten the sequence, or prepare short texts as one source",
+            f"{tokens:,} of {total:,} tokens are not {use}. Lower data.seq_len, or prepare short texts as one source",
             stacklevel=3,
         )

@@ -1,13 +1,13 @@
 """Fill-in-the-middle: some documents are read with their middle last, so that a model learns to fill gaps.
 
-A text of prefix, middle and suffix, cut at two random places, is put in one of two orders, with three sentinels
-between the parts (Bavarian et al. 2022, "Efficient Training of Language Models to Fill in the Middle",
+A document is split at two random positions into prefix, middle and suffix. The parts are put in one of two orders, with
+a sentinel before each (Bavarian et al. 2022, "Efficient Training of Language Models to Fill in the Middle",
 arXiv 2207.14255, section 3):
 
     PSM  <PRE> prefix <SUF> suffix <MID> middle
     SPM  <PRE> <SUF> suffix <MID> prefix middle
 
-SPM is PSM with an empty prefix and the middle begun earlier, which is why one piece of code makes both.
+SPM is PSM with an empty prefix, and a middle that begins with the prefix. So one function makes both.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from lfr_jax.schedule.draws.permutation import round_keys
 
 
 class Sentinels(NamedTuple):
-    """The ids that stand before the parts of a document."""
+    """The ids that mark the parts of a document."""
 
     prefix: int
     suffix: int
@@ -29,20 +29,21 @@ class Sentinels(NamedTuple):
 
 
 def sentinels(vocab_size: int) -> Sentinels:
-    """The three ids after those of a tokenizer of `vocab_size` ids; the model's embedding has to have rows for them."""
+    """The three ids behind those of the tokenizer. The model's vocabulary must have room for them."""
     return Sentinels(vocab_size, vocab_size + 1, vocab_size + 2)
 
 
 class FillInTheMiddle(NamedTuple):
-    """A change of the rows of a phase's batches: see `pipeline.Transform`.
+    """Rearranges documents in the rows of a batch: a `pipeline.Transform`.
 
-    Each run of text in a row, up to end-of-text or to the end of the row, is a document of its own: parts of a
-    document in two blocks are changed apart (the paper's context level). The sentinels take the place of its last
-    three tokens, so that rows stay as long; end-of-text stays where it is. Documents of three tokens or fewer stay.
+    The text in a row up to end-of-text, or to the end of the row, counts as one document. So a document that lies in
+    two blocks is rearranged in each of them apart (the paper's context level). A row keeps its length: the
+    sentinels take the place of the document's last three tokens. End-of-text stays where it is. Documents of three
+    tokens or fewer are not changed.
     """
 
-    rate: float  # share of the documents that are changed
-    spm_rate: float  # share of these that are put in the order SPM
+    rate: float  # share of the documents that are rearranged
+    spm_rate: float  # share of these that get the order SPM
     sentinels: Sentinels
     eos_id: int
     seed: int
@@ -63,23 +64,26 @@ class FillInTheMiddle(NamedTuple):
         return arranged(tokens_RxT1, *(array_D[chosen_D] for array_D in texts), self.sentinels)
 
 
-def transform(data: DataConfig, words: Tokenizer, seed: int, phase: int) -> FillInTheMiddle | None:
-    """What a run's settings ask for in its phase number `phase`; None if nothing is to be changed."""
+def transform(data: DataConfig, tokenizer: Tokenizer, seed: int, phase: int) -> FillInTheMiddle | None:
+    """The transform for a phase of a run; None if `data.fim_rate` is 0."""
     if not data.fim_rate:
         return None
-    ids = sentinels(words.vocab_size)
-    return FillInTheMiddle(data.fim_rate, data.fim_spm_rate, ids, words.eos_id, seed, phase)
+    ids = sentinels(tokenizer.vocab_size)
+    return FillInTheMiddle(data.fim_rate, data.fim_spm_rate, ids, tokenizer.eos_id, seed, phase)
 
 
 def arranged(tokens_RxT1, start_D, text_D, head_D, tail_D, sentinels: Sentinels) -> np.ndarray:
-    """The rows with D texts rearranged: <PRE> text[:head] <SUF> text[tail:] <MID> text[head:tail].
+    """The rows with D documents rearranged: <PRE> text[:head] <SUF> text[tail:] <MID> text[head:tail].
 
-    Text d is the `text_D` tokens from `start_D` on, counted over all rows, and 0 <= head <= tail <= text. Three more
-    tokens, behind it, are overwritten.
+    Args:
+      tokens_RxT1: int32[R, T+1], the rows.
+      start_D: position of each document in the rows, which are counted through from the first to the last.
+      text_D: its length, without the three tokens behind it, which are lost to the sentinels.
+      head_D, tail_D: where the middle begins and ends; 0 <= head <= tail <= text.
     """
     size, one_D = tokens_RxT1.size, np.ones_like(start_D)
     found = np.append(tokens_RxT1, np.array(sentinels, tokens_RxT1.dtype))
-    gap_D1 = np.append(0, start_D + text_D + len(sentinels))  # what lies between the texts stays
+    gap_D1 = np.append(0, start_D + text_D + len(sentinels))  # what lies between the documents stays
     gap_D = gap_D1[:-1]
     starts = [gap_D, size * one_D, start_D, (size + 1) * one_D, start_D + tail_D, (size + 2) * one_D, start_D + head_D]
     lengths = [start_D - gap_D, one_D, head_D, one_D, text_D - tail_D, one_D, tail_D - head_D]

@@ -1,6 +1,6 @@
-"""Which batches make up a phase whose blocks have several lengths: each batch from one bucket, in a curriculum's order.
+"""The batches of a phase. If blocks have several lengths: each batch from one length, in the order of a curriculum.
 
-All of it follows from the rates, the number of steps, seed and phase, as a `schedule.Plan` does.
+They are a pure function of the rates, the number of steps, the seed and the phase, as a `schedule.Plan` is.
 """
 
 import numpy as np
@@ -23,31 +23,32 @@ ODDS = {
 }
 
 
-def phase_batches(
+def plan_batches(
     blocks: Blocks, rates_N: np.ndarray, num_steps: int, batch_size: int, data: DataConfig, seed: int, phase: int
 ) -> pipeline.Batches:
     r"""The batches of a phase, all of `batch_size` · `blocks.seq_len` tokens.
 
-    Blocks of one length are drawn by one `schedule.plan`. Of `LengthBlocks`, with $r_i$ the rate and $T_i$ the
-    length of block i, a bucket g gets the share
+    Blocks of one length are drawn by one `schedule.plan`. `LengthBlocks` have a bucket of blocks for each length. With
+    $r_i$ the rate and $T_i$ the length of block i, bucket g gets the share
 
     $$ \sum_{i \in g} r_i T_i \Big/ \sum_i r_i T_i $$
 
-    of the steps, rounded up or down, and each of its steps draws $1/T_g$ of the step's tokens as blocks, by a
-    `schedule.plan` of its own. So a block is expected to be drawn in proportion to its rate, whatever its length, and
-    where all rates are equal, tokens of all lengths are drawn alike.
+    of the steps, rounded up or down. Each bucket has a `schedule.plan` of its own, and a step always has the same
+    number of tokens: the shorter its blocks, the more of them. So the expected draws of a block follow its rate,
+    whatever its length. If all rates are equal, all tokens are drawn equally often.
 
     Args:
       rates_N: float[N], relative draw rate of each block; 0 = not drawn.
       batch_size: blocks of `blocks.seq_len` tokens in a step.
-      data: says in which order the lengths come, see `order`.
-      seed, phase: of the run, number of the phase.
+      data: `data.curriculum` and `data.cycles` set the order of the lengths, see `order`.
+      seed: of the run.
+      phase: number of the phase.
 
     Raises:
       ValueError: as of `schedule.plan`.
     """
     if not isinstance(blocks, LengthBlocks):
-        return pipeline.Cut(schedule.plan(rates_N, num_steps * batch_size, seed, phase), batch_size)
+        return pipeline.Batched(schedule.plan(rates_N, num_steps * batch_size, seed, phase), batch_size)
     rates_N = checked_rates(rates_N)
 
     def of(bucket: int) -> np.ndarray:
@@ -59,27 +60,28 @@ def phase_batches(
     for bucket, length in enumerate(blocks.lengths):
         steps, size = np.count_nonzero(bucket_S == bucket), batch_size * (blocks.seq_len // length)
         draws = schedule.plan(of(bucket), steps * size, key(length, seed, phase), phase) if steps else []
-        kinds.append(pipeline.Cut(draws, size))
+        kinds.append(pipeline.Batched(draws, size))
     return pipeline.Interleaved(kinds, bucket_S)
 
 
 def order(
     share_G: np.ndarray, num_steps: int, curriculum: Curriculum, cycles: int, seed: int, phase: int
 ) -> np.ndarray:
-    """The bucket that each step draws from, int64[num_steps].
+    """The bucket of each step: int64[num_steps].
 
-    Each bucket has its share of the steps, rounded up or down so that its mean over seeds is the share. Its steps are
-    spread over the phase as evenly as can be, at random places ("uniform"). A curriculum that grows cuts the phase
-    into `cycles`, all with the same shares, and in a cycle draws one batch after the other, of those left, with the
-    odds of their buckets: from bucket 0 (the longest) on 1, 2, 3, ... ("grow_linear"), 1, 2, 4, ... ("grow_p2"), or
-    1, 100, 10,000, ... ("grow_p100"), so that short ones tend to come first.
+    Each bucket gets its share of the steps, rounded up or down at random, so that the mean over seeds is exact.
+
+    - "uniform": the steps of a bucket are spread over the phase evenly, at random positions.
+    - "grow_linear", "grow_p2", "grow_p100": the phase has `cycles` parts with equal shares. In a cycle, short blocks
+      tend to come first: each next batch is drawn from those left, with odds of 1, 2, 3, ... (linear),
+      1, 2, 4, ... (p2) or 1, 100, 10,000, ... (p100) for bucket 0 (the longest), 1, 2, ...
 
     Args:
-      share_G: float[G], what the shares of the steps are proportional to: not negative, not all 0.
+      share_G: float[G], proportional to the shares of the steps; not negative, not all 0.
 
     References:
-      Pouransari et al. 2024, arXiv 2405.13226, section 3.4 and algorithm 1. There a bucket's odds stay as they are
-      until it is empty; here they are a batch's, and so a bucket's fall as it empties.
+      Pouransari et al. 2024, arXiv 2405.13226, section 3.4 and algorithm 1. There the odds are those of a bucket, and
+      constant until it is empty. Here each batch has odds, so those of a bucket fall as it empties.
     """
     copies, _ = systematic(share_G, num_steps, key(NUMBERS, seed, phase), phase)
     counts_G = np.bincount(copies, minlength=len(share_G))
@@ -88,7 +90,7 @@ def order(
     place_S = (number_S + chances(num_steps, PLACES, seed, phase)) / counts_G[bucket_S]
     if curriculum == "uniform":
         return bucket_S[np.argsort(place_S)]
-    # The first of exponential waiting times is of each batch with its odds.
+    # Of exponential waiting times with these rates, each is the first with the odds of its batch.
     turn_S = -np.log(chances(num_steps, TURNS, seed, phase)) / ODDS[curriculum](bucket_S)
     return bucket_S[np.lexsort((turn_S, np.floor(cycles * place_S)))]
 

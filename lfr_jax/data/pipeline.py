@@ -1,7 +1,7 @@
-"""From a plan to batches: a Grain data set whose elements are whole batches.
+"""From a plan to batches: a Grain data set. Each of its elements is a batch.
 
-The order is a pure function of position, so the pipeline holds no state: to resume, start
-it at another position; to change the data, build another one.
+A batch is a pure function of its position, so the pipeline holds no state. To resume, start at another position; to
+change the data, build another pipeline.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from lfr_jax.distributed.mesh import BATCH, Shards, shards_of
 
 
 class Batches(Protocol):
-    """Which blocks make up each batch. Pickles, and answers for any index, in any order."""
+    """Which blocks are in each batch. Pickles, and may be asked for any index, in any order."""
 
     def __len__(self) -> int: ...
 
@@ -26,15 +26,15 @@ class Batches(Protocol):
         """int64[B]: ids of blocks of one length; −1 is a row of padding."""
 
 
-class Cut(NamedTuple):
-    """Draws cut into batches of one size, the last one filled up with −1.
+class Batched(NamedTuple):
+    """Draws in batches of one size. −1 fills up the last batch.
 
-    Args:
-      draws: positions int[...] -> block ids, and a length: a `schedule.Plan`, or an array of ids.
+    >>> [ids.tolist() for ids in map(Batched(np.array([7, 3, 5]), size=2).__getitem__, range(2))]
+    [[7, 3], [5, -1]]
     """
 
-    draws: object
-    size: int
+    draws: object  # a `schedule.Plan`, or an array of block ids: indexed by int[...], and with a length
+    size: int  # blocks in a batch
 
     def __len__(self) -> int:
         return -(-len(self.draws) // self.size)
@@ -47,19 +47,19 @@ class Cut(NamedTuple):
 
 
 class Interleaved:
-    """Batches of several kinds, such as of several lengths, in one order.
+    """Batches of several kinds, such as several lengths, mixed.
 
     Args:
       kinds: the batches of each kind.
-      kind_S: int[S], the kind that each batch is of; it is the next one of that kind.
+      kind_S: int[S], the kind of each batch. Batch s is the next one of that kind.
     """
 
     def __init__(self, kinds: Sequence[Batches], kind_S: np.ndarray):
         self.kinds, self.kind_S = kinds, kind_S
         self.number_S = np.empty(len(kind_S), np.int64)
         for kind in range(len(kinds)):
-            (places,) = np.nonzero(kind_S == kind)
-            self.number_S[places] = np.arange(len(places))
+            (positions,) = np.nonzero(kind_S == kind)
+            self.number_S[positions] = np.arange(len(positions))
 
     def __len__(self) -> int:
         return len(self.kind_S)
@@ -69,14 +69,14 @@ class Interleaved:
 
 
 class Transform(Protocol):
-    """Changes the text of batches. Pickles, and gives equal rows whenever it is asked for them."""
+    """Changes the tokens of batches. Pickles, and gives equal rows each time."""
 
     def __call__(self, tokens_RxT1: np.ndarray, batch: int, row_R: np.ndarray) -> np.ndarray:
-        """Other tokens for these, the rows `row_R` of a batch of this number."""
+        """New tokens int32[R, T+1] for the rows `row_R` of batch number `batch`."""
 
 
 class BatchSource(NamedTuple):
-    """Element i: the ids of batch i, all of them, and the tokens of the rows that this process holds."""
+    """Element i holds all ids of batch i, and the tokens of the rows that belong to this process."""
 
     batches: Batches
     blocks: Blocks
@@ -88,9 +88,9 @@ class BatchSource(NamedTuple):
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         ids_B = self.batches[index]
-        # The first row of a batch is never padding: beside it, rows of padding get the length of the others.
+        # Row 0 is read too, as it is never padding: a process that has only padding gets rows of the right length.
         mine = self.shards.rows(len(ids_B))
-        tokens_RxT1 = self.blocks.rows(ids_B[np.append(0, mine)])[1:]
+        tokens_RxT1 = self.blocks.tokens(ids_B[np.append(0, mine)])[1:]
         if self.transform is not None:
             tokens_RxT1 = self.transform(tokens_RxT1, index, mine)
         return {"ids": ids_B.astype(np.int32), "tokens": tokens_RxT1}
@@ -104,28 +104,34 @@ def batches(
     workers: int = 0,
     transform: Transform | None = None,
 ) -> Iterator:
-    """Iterates over the batches `start`, `start + 1`, ..., read ahead by threads or worker processes.
+    """Iterates over the batches from number `start` on. Threads or worker processes read ahead.
 
-    Each is a dict of `ids` int32[B] and of `tokens` int32[R, T+1]: the R rows that this process puts on the `mesh`.
+    Args:
+      wanted: which blocks are in each batch.
+      workers: processes that read; 0: threads of this process.
+      transform: changes the tokens of each batch.
+
+    Yields:
+      dict of `ids` int32[B], and `tokens` int32[R, T+1], the R rows that this process puts on the `mesh`.
     """
     if start >= len(wanted):
         return iter(())
     source = BatchSource(wanted, blocks, shards_of(mesh), transform)
-    # Four threads: more are slower when an element is a whole batch.
+    # Four threads: more are slower, as an element is a whole batch.
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
     dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(options)
     if workers:
-        # Grain reads absl's flags, which a program without absl.app never parses.
+        # Grain reads absl's flags, and a program without absl.app never parses them.
         absl.flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     return iter(dataset)
 
 
-def place(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """Puts what `batches` gives on the devices, rows split over the mesh's batch axes."""
+def shard_batch(batch: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """Puts a batch on the devices. Rows are sharded over the mesh's batch axes."""
     sharding = NamedSharding(mesh, BATCH)
     ids_B, tokens_RxT1 = batch["ids"], batch["tokens"]
-    mine = shards_of(mesh).rows(len(ids_B))  # they may lie apart: devices stand in the mesh in any order
+    mine = shards_of(mesh).rows(len(ids_B))  # perhaps not neighbours: devices are in the mesh in any order
     return {
         "ids": jax.make_array_from_process_local_data(sharding, ids_B[mine], ids_B.shape),
         "tokens": jax.make_array_from_process_local_data(sharding, tokens_RxT1, (len(ids_B), *tokens_RxT1.shape[1:])),

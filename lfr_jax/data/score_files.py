@@ -1,4 +1,4 @@
-"""Files of losses that `lfr score` wrote under other models: what a schedule knows as reference losses."""
+"""Score files: the loss of each block under another model, as `lfr score` writes it. Schedules use it as reference."""
 
 import csv
 import os
@@ -16,36 +16,39 @@ ORIGIN = re.compile(r"# store (\w+) (seq_len \d+.*) step \d+\n")
 
 
 def origin(blocks: Blocks, step: int) -> str:
-    """The first line of a file of scores: which blocks, and under the parameters after how many steps."""
-    return f"# store {blocks.store.fingerprint} {cut_of(blocks)} step {step}\n"
+    """The first line of a score file: which blocks, and after how many steps the model scored them."""
+    return f"# store {blocks.store.fingerprint} {settings_text(blocks)} step {step}\n"
 
 
-def cut_of(blocks: Blocks) -> str:
-    return " ".join(f"{name} {value}" for name, value in blocks.cut.items())
+def settings_text(blocks: Blocks) -> str:
+    """How the blocks were made, such as "seq_len 128 packing best_fit"."""
+    return " ".join(f"{name} {value}" for name, value in blocks.settings.items())
 
 
 def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
-    """The losses in a file that `lfr score` wrote, if it is about these blocks, all of them, in order.
+    """Reads the losses from a score file. It must have one line for each of these blocks, in their order.
 
-    `path` may be a URL. A loss that is NaN or infinite counts as not measured. Memory is 4 bytes a block, time
-    about 1 µs.
+    A loss that is NaN or infinite counts as not measured. It takes 4 bytes and about 1 µs a block.
+
+    Args:
+      path: a file, or a URL.
 
     Returns:
-      f32[N], nats per token; NaN = not measured.
+      float32[N], nats per token; NaN = not measured.
 
     Raises:
-      FileNotFoundError: no such file.
+      FileNotFoundError: there is no such file.
       OSError: it cannot be reached.
-      ValueError: other blocks, or more or fewer; a line that is cut off or no number; or no block was measured.
+      ValueError: the file has other blocks, a line that is cut off or has no number, or no block was measured.
     """
     path = as_path(path)
     store = blocks.store.path.parent
-    cut = {"packing": "concatenate"} | blocks.cut  # RUN may have another packing
-    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in cut.items())
+    settings = {"packing": "concatenate"} | blocks.settings  # all of them: RUN may have another packing
+    options = " ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
     remedy = f"write it with `lfr score RUN --store {store} {options} --out {path}`"
     if not exists(path):
         raise FileNotFoundError(
-            f"found no file of scores {str(path)!r}; {remedy}, RUN being a run of the reference model"
+            f"found no file of scores {str(path)!r}; {remedy}, where RUN is a run of the reference model"
         )
     with local_copy(path) as here, open(here, newline="", errors="replace") as file:
         first = ORIGIN.fullmatch(file.readline())
@@ -55,11 +58,11 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
                 f"{path} does not begin as `lfr score` begins: expected a line '# store ... seq_len ... step ...', "
                 f"then {','.join(COLUMNS)}; {remedy}"
             )
-        fingerprint, cut = first.groups()
-        if (fingerprint, cut) != (blocks.store.fingerprint, cut_of(blocks)):
+        fingerprint, found = first.groups()
+        if (fingerprint, found) != (blocks.store.fingerprint, settings_text(blocks)):
             raise ValueError(
-                f"{path}: found losses of the store {fingerprint[:12]}… in blocks of {cut}, expected "
-                f"those of {store} ({blocks.store.fingerprint[:12]}…) in blocks of {cut_of(blocks)}; {remedy}"
+                f"{path}: found losses of the store {fingerprint[:12]}… in blocks of {found}, expected "
+                f"those of {store} ({blocks.store.fingerprint[:12]}…) in blocks of {settings_text(blocks)}; {remedy}"
             )
         ended = ends_with_newline(here)
         loss_N = np.empty(blocks.num_blocks, np.float32)
@@ -80,7 +83,7 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
         raise ValueError(f"{path}: is cut off after block {block} of {blocks.num_blocks}; {remedy}")
     loss_N[np.isinf(loss_N)] = np.nan
     if np.isnan(loss_N).all():
-        raise ValueError(f"{path}: found no finite loss: the model had diverged; score under another one")
+        raise ValueError(f"{path}: found no finite loss: the model has diverged; score with another one")
     return loss_N
 
 

@@ -1,4 +1,4 @@
-"""Text to token ids and back: SentencePiece, GPT-2's BPE, or plain bytes, behind one interface."""
+"""Text to token ids and back: SentencePiece, GPT-2's BPE, or plain bytes, with one interface."""
 
 import abc
 import hashlib
@@ -17,7 +17,7 @@ CARD = "tokenizer.json"  # in a saved folder: names the kind and the digest
 
 
 class Tokenizer(abc.ABC):
-    """Encodes text. A tokenizer is its `files`, the bytes of which are saved with every store."""
+    """Encodes and decodes text. The bytes of its `files` define it, and are saved with every store."""
 
     kind: str
     vocab_size: int  # ids are 0 ... vocab_size − 1
@@ -28,26 +28,26 @@ class Tokenizer(abc.ABC):
 
     @property
     def digest(self) -> str:
-        """sha256, in hex, over the kind and the defining files."""
-        whole = hashlib.sha256(self.kind.encode())
+        """sha256, in hex, of the kind and the files."""
+        hasher = hashlib.sha256(self.kind.encode())
         for name in sorted(self.files):
-            whole.update(hashlib.sha256(self.files[name]).digest())
-        return whole.hexdigest()
+            hasher.update(hashlib.sha256(self.files[name]).digest())
+        return hasher.hexdigest()
 
     @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, with nothing put before or after it."""
+        """The ids of `text`, without any special token."""
 
     @abc.abstractmethod
     def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
-        """The ids of each text, worked out by several threads; by as many as there are cores if None."""
+        """The ids of each text. `threads` threads work on it; None: as many as there are cores."""
 
     @abc.abstractmethod
     def decode(self, ids: Iterable[int]) -> str:
         """The text of `ids`; broken UTF-8 becomes U+FFFD."""
 
     def save(self, folder: str | os.PathLike) -> None:
-        """Writes all that `load` needs into `folder`, which is made."""
+        """Writes what `load_tokenizer` needs into `folder`; makes the folder."""
         folder = pathlib.Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files.items():
@@ -88,7 +88,7 @@ class SentencePiece(Tokenizer):
 
     def __init__(self, model_file: str | os.PathLike | bytes):
         if isinstance(model_file, bytes):
-            name, model = "the model", model_file
+            name, model = "the SentencePiece model", model_file
         else:
             name, model = str(model_file), as_path(model_file).read_bytes()
         super().__init__({"tokenizer.model": model})
@@ -99,7 +99,7 @@ class SentencePiece(Tokenizer):
         self.vocab_size, self.eos_id = self.model.vocab_size(), self.model.eos_id()
         if self.eos_id < 0:
             raise ValueError(
-                f"{name}: found no end-of-text piece (eos_id is -1), which has to separate documents; "
+                f"{name}: found no end-of-text piece (eos_id is -1), expected one, which separates documents; "
                 "train the model with an eos_id of 0 or more"
             )
         # A U+2581 in the text itself would be decoded as a space. Its three bytes are not, where the model
@@ -125,13 +125,13 @@ class SentencePiece(Tokenizer):
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int, sample_chars: int = 4_000_000) -> SentencePiece:
-    """Trains a byte-pair model that loses nothing: decode(encode(text)) == text, whitespace included.
+    """Trains a byte-pair model that is lossless: decode(encode(text)) == text, whitespace included.
 
-    Equal texts give equal models. Memory is bounded: training sees pieces spread evenly over
-    the texts, all of them or about one to two times `sample_chars` characters.
+    Equal texts give equal models. Memory is bounded: if the texts are long, training sees a sample of one to two times
+    `sample_chars` characters, spread evenly over them.
 
     Raises:
-      ValueError: no text, or a vocabulary too large or too small for it.
+      ValueError: there is no text, or `vocab_size` is too large or too small for it.
     """
     model = io.BytesIO()
     # The trainer drops sentences with these; byte pieces stand for them afterwards.
@@ -165,7 +165,7 @@ PIECE_CHARS = 1000
 
 
 def spread_sample(texts: Iterable[str], sample_chars: int) -> Iterator[str]:
-    """Pieces of `PIECE_CHARS` characters, every n-th one: n doubles whenever too many are held."""
+    """Every n-th stretch of `PIECE_CHARS` characters. n doubles whenever too many are held."""
     kept, every, number = [], 1, 0
     for text in texts:
         for start in range(0, len(text), PIECE_CHARS):
@@ -194,7 +194,7 @@ class Gpt2Bpe(Tokenizer):
         )
         ids = json.loads(self.files["encoder.json"])
         if self.END not in ids:
-            raise ValueError(f"{encoder_json}: found no {self.END} in it, which has to separate documents")
+            raise ValueError(f"{encoder_json}: found no {self.END} in it, expected one, which separates documents")
         self.vocab_size, self.eos_id = len(ids), ids.pop(self.END)
         check_merges(ids, self.files["vocab.bpe"].decode(), f"{encoder_json} and {vocab_bpe}")
         byte_of = byte_alphabet()
@@ -205,6 +205,11 @@ class Gpt2Bpe(Tokenizer):
             special_tokens={self.END: self.eos_id},
             explicit_n_vocab=self.vocab_size,
         )
+
+    @classmethod
+    def from_folder(cls, folder: str | os.PathLike) -> "Gpt2Bpe":
+        """The tokenizer of a folder that holds `encoder.json` and `vocab.bpe`."""
+        return cls(as_path(folder) / "encoder.json", as_path(folder) / "vocab.bpe")
 
     def encode(self, text: str) -> list[int]:
         return self.encoding.encode_ordinary(text)
@@ -217,7 +222,7 @@ class Gpt2Bpe(Tokenizer):
 
 
 def check_merges(ids: dict[str, int], merges: str, where: str) -> None:
-    """tiktoken merges the pair of the lowest id first, so ids have to stand in the order of the merges."""
+    """Raises ValueError unless ids are in the order of the merges: tiktoken merges the pair of the lowest id first."""
     merged = [line.replace(" ", "") for line in merges.splitlines() if line and not line.startswith("#version")]
     expected = {i: piece for i, piece in enumerate(merged, start=256)}
     found = {i: piece for piece, i in ids.items() if i >= 256}
@@ -229,17 +234,17 @@ def check_merges(ids: dict[str, int], merges: str, where: str) -> None:
 
 
 def byte_alphabet() -> dict[str, int]:
-    """GPT-2 writes each byte as one visible character: itself if it is visible, else from U+0100 on."""
+    """The byte of each character in GPT-2's files: a visible one is itself, U+0100 and on are the others."""
     visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in visible]
     return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
 
 
 class Ids(Tokenizer):
-    """Ids without their text, of token files that came without a tokenizer: they train, but no text goes in or out.
+    """Stands for the unknown tokenizer of linked token files. A model trains on the ids, but has no text.
 
     Raises:
-      ValueError: an `eos_id` that is no id; or asked for an encoding, or a text.
+      ValueError: `eos_id` is no id. `encode` and `decode` always raise it.
     """
 
     kind = "ids"
@@ -251,21 +256,21 @@ class Ids(Tokenizer):
         self.vocab_size, self.eos_id = vocab_size, eos_id
 
     def encode(self, text: str) -> list[int]:
-        raise ValueError("these ids were linked without a tokenizer, so no text can be encoded: link again with one")
+        raise ValueError("cannot encode text: the data was linked without a tokenizer; link it again with one")
 
     def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
         return [self.encode(text) for text in texts]
 
     def decode(self, ids: Iterable[int]) -> str:
-        raise ValueError("these ids were linked without a tokenizer, so they have no text: link again with one")
+        raise ValueError("cannot decode ids: the data was linked without a tokenizer; link it again with one")
 
 
-def load(folder: str | os.PathLike) -> Tokenizer:
-    """Reads back what `save` wrote.
+def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
+    """Loads what `Tokenizer.save` wrote.
 
     Raises:
       FileNotFoundError: the folder holds no saved tokenizer.
-      ValueError: its kind is unknown, or its files are not the ones that were saved.
+      ValueError: the kind is unknown, or the files have changed.
     """
     folder = as_path(folder)
     if not (folder / CARD).is_file():
@@ -274,7 +279,7 @@ def load(folder: str | os.PathLike) -> Tokenizer:
     makers = {
         Bytes.kind: Bytes,
         SentencePiece.kind: lambda: SentencePiece(folder / "tokenizer.model"),
-        Gpt2Bpe.kind: lambda: Gpt2Bpe(folder / "encoder.json", folder / "vocab.bpe"),
+        Gpt2Bpe.kind: lambda: Gpt2Bpe.from_folder(folder),
         Ids.kind: lambda: Ids(**json.loads((folder / "ids.json").read_text())),
     }
     if card["kind"] not in makers:
@@ -283,6 +288,6 @@ def load(folder: str | os.PathLike) -> Tokenizer:
     if tokenizer.digest != card["digest"]:
         raise ValueError(
             f"{folder}: found files of digest {tokenizer.digest[:12]}, expected {card['digest'][:12]}: "
-            "they are not those that were saved; restore them or prepare the data again"
+            "they have changed; restore them or prepare the data again"
         )
     return tokenizer

@@ -1,4 +1,4 @@
-"""From segments to stores: duplicates left out, documents held out, sources made contiguous."""
+"""From segments to stores: leaves out duplicates, holds out documents, puts each source together."""
 
 import itertools
 from collections.abc import Iterable
@@ -17,42 +17,42 @@ class Count(NamedTuple):
 
 
 class Assembled(NamedTuple):
-    """What went into the stores."""
+    """What went into the stores, and what did not."""
 
     train: dict[str, Count]  # by domain
     valid: dict[str, Count]
-    documents: int  # all that were read
-    duplicates: int  # left out because an earlier one had the same text
-    blank: int  # left out
-    text_Kx2: np.ndarray  # uint64: digests of the texts that are in
+    documents: int  # read in all
+    duplicates: int  # left out because an earlier document had the same text
+    blank: int  # left out because they have no text
+    text_Kx2: np.ndarray  # uint64: digests of the texts in the stores
 
 
-class Piece(NamedTuple):
-    """A run of one source, with where it stands."""
+class LocatedRun(NamedTuple):
+    """A run of a segment, and where it lies."""
 
     segment: Segment
     run: Run
-    start: int  # byte of its first token
+    start: int  # its first byte in the segment's tokens
     rows: np.ndarray  # [ROW]
-    position: int  # of the segment's first row in the order of reading
+    position: int  # of the segment's first row, in the order of reading
 
 
-class Documents(NamedTuple):
-    """The documents of a source that are not blank or broken."""
+class SourceDocuments(NamedTuple):
+    """The usable documents of a source: neither blank nor with a problem."""
 
-    number_D: np.ndarray  # int64: among all of the source
+    number_D: np.ndarray  # int64: index among all documents of the source
     tokens_D: np.ndarray  # int64
     hash_D: np.ndarray  # uint64: of the id
 
 
-class Texts(NamedTuple):
-    """What tells which of their texts are duplicates. By itself, since it is needed for that alone."""
+class SourceTexts(NamedTuple):
+    """What is needed to find duplicates. Kept apart, so that its memory is free afterwards."""
 
     text_Dx2: np.ndarray  # uint64: digests
     position_D: np.ndarray  # int64: in the order of reading
 
 
-def assemble(
+def assemble_stores(
     found: Iterable[Segment],
     train: StoreWriter,
     valid: StoreWriter,
@@ -60,27 +60,28 @@ def assemble(
     seen_Kx2: np.ndarray = np.empty((0, 2), np.uint64),
     known: Iterable[str] = (),
 ) -> Assembled:
-    """Puts the documents of all segments into two stores, in memory of about 160 bytes a document.
+    """Writes the documents of all segments into two stores. Memory is about 160 bytes a document.
 
-    The documents of a source are made contiguous, sources sorted by domain and name. Of documents with the
-    same text the first one read stays, and none if the text is among `seen_Kx2`. A document is held out if the
-    hash of its id falls below `fraction`, whatever the order. Each domain, but for the `known` ones, is on
-    both sides: if chance leaves one side empty, the document of the lowest (highest) hash goes there; the end
-    of a domain's only document is held out.
+    - The documents of a source lie together. Sources are sorted by domain and name.
+    - Of documents with the same text, the first one read stays. None stays if the text is in `seen_Kx2`.
+    - A document is held out if the hash of its id is below `fraction`, whatever the order of reading.
+    - Each domain is in both stores. If by chance one store has no document of it, the document with the lowest
+      hash is held out, or the one with the highest hash is trained on. Of a single document, the end is held out.
+      This does not hold for the domains `known`, which the stores already have.
     """
     sources = by_source(found)
-    texts, new, documents, blank = [Texts(seen_Kx2, np.full(len(seen_Kx2), -1))], {}, {}, 0
-    for name, pieces in sources.items():
-        new[name], text, documents[name], more = whole_documents(pieces)
+    texts, new, documents, blank = [SourceTexts(seen_Kx2, np.full(len(seen_Kx2), -1))], {}, {}, 0
+    for name, runs in sources.items():
+        new[name], text, documents[name], more = usable_documents(runs)
         texts.append(text)
         blank += more
-    texts = Texts(*map(np.concatenate, zip(*texts)))
+    texts = SourceTexts(*map(np.concatenate, zip(*texts)))
     is_kept = is_first(*texts)
     text_Kx2 = texts.text_Dx2[is_kept]
     del texts
     bounds = np.cumsum([len(seen_Kx2), *(len(of_it.hash_D) for of_it in new.values())])
     for name, kept in zip(new, np.split(is_kept, bounds)[1:]):
-        new[name] = Documents(*(column[kept] for column in new[name]))
+        new[name] = SourceDocuments(*(column[kept] for column in new[name]))
     counts: tuple[dict, dict] = {}, {}
     for domain, names in itertools.groupby(sources, key=lambda name: name[0]):
         names = list(names)
@@ -99,34 +100,38 @@ def assemble(
         for name, held in zip(names, np.split(held_D, ends[:-1])):
             side_D = np.full(documents[name], -1, np.int8)
             side_D[new[name].number_D] = held
-            copy(name, sources[name], side_D, total - tail if lone else None, (train, valid))
+            copy_source(name, sources[name], side_D, total - tail if lone else None, (train, valid))
     return Assembled(*counts, sum(documents.values()), int(np.sum(~is_kept)), blank, text_Kx2)
 
 
-def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[Piece]]:
-    """The runs of each (domain, source), in the order of reading; domains and sources sorted."""
-    sources: dict[tuple[str, str], list[Piece]] = {}
+def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[LocatedRun]]:
+    """The runs of each (domain, source), sorted by both. The runs of a source are in the order of reading."""
+    sources: dict[tuple[str, str], list[LocatedRun]] = {}
     position = 0
     for segment in found:
         first = 0
-        for run, start in segments.tokens(segment):
+        for run, start in segments.runs_with_offsets(segment):
             rows = segment.rows[first : first + run.rows]
             sources.setdefault((run.domain, run.source), []).append(
-                Piece(segment._replace(rows=None), run, start, rows, position)
+                LocatedRun(segment._replace(rows=None), run, start, rows, position)
             )
             first += run.rows
         position += first
     return dict(sorted(sources.items()))
 
 
-def whole_documents(pieces: list[Piece]) -> tuple[Documents, Texts, int, int]:
-    """The usable documents of a source, and their texts; how many there are in all, and how many blank ones.
+def usable_documents(runs: list[LocatedRun]) -> tuple[SourceDocuments, SourceTexts, int, int]:
+    """Finds the usable documents of a source.
 
-    Blank is also what a tokenizer gives no token for, such as a zero-width space: its end-of-text would stand alone.
+    A document also counts as blank if the tokenizer gives no token for it, as for a zero-width space: its end-of-text
+    would stand alone.
+
+    Returns:
+      The usable documents, what tells their texts apart, the number of all documents, and of blank ones.
     """
 
     def column(name: str) -> np.ndarray:
-        return np.concatenate([piece.rows[name] for piece in pieces])
+        return np.concatenate([run.rows[name] for run in runs])
 
     flags_R = column("flags")
     (start_D,) = np.nonzero(is_start(flags_R))
@@ -138,20 +143,20 @@ def whole_documents(pieces: list[Piece]) -> tuple[Documents, Texts, int, int]:
     start_U, stop_U = start_D[number_U], stop_D[number_U]
     text_Rx2 = column("text")
     text_Ux2 = text_Rx2[start_U]
-    for i in np.flatnonzero(stop_U - start_U > 1):  # the digest of a long text is that of its pieces' digests
+    for i in np.flatnonzero(stop_U - start_U > 1):  # a long text: the digest of its pieces' digests
         text_Ux2[i] = segments.digest(text_Rx2[start_U[i] : stop_U[i]].tobytes())
-    position_R = np.concatenate([piece.rows["number"] + np.int64(piece.position) for piece in pieces])
-    usable = Documents(number_U, tokens_D[number_U], column("hash")[start_U])
-    return usable, Texts(text_Ux2, position_R[start_U]), len(start_D), int(blank_D.sum())
+    position_R = np.concatenate([run.rows["number"] + np.int64(run.position) for run in runs])
+    usable = SourceDocuments(number_U, tokens_D[number_U], column("hash")[start_U])
+    return usable, SourceTexts(text_Ux2, position_R[start_U]), len(start_D), int(blank_D.sum())
 
 
 def is_start(flags_R: np.ndarray) -> np.ndarray:
-    """bool[R]: whether a document begins with this row."""
+    """bool[R]: whether a document begins with the row."""
     return np.append(True, flags_R[:-1] & MORE == 0)
 
 
 def is_first(text_Dx2: np.ndarray, position_D: np.ndarray) -> np.ndarray:
-    """bool[D]: whether no document before, by position, has the same text."""
+    """bool[D]: whether the document is the first with its text, by position."""
     order_D = np.lexsort((position_D, text_Dx2[:, 1], text_Dx2[:, 0]))
     text_Dx2 = text_Dx2[order_D]
     first_D = np.ones(len(order_D), bool)
@@ -160,7 +165,7 @@ def is_first(text_Dx2: np.ndarray, position_D: np.ndarray) -> np.ndarray:
 
 
 def held_out(hash_D: np.ndarray, fraction: float, both: bool) -> np.ndarray:
-    """bool[D]: the documents of a domain to hold out; with `both`, at least one and not all of two or more."""
+    """bool[D]: which documents of a domain are held out. With `both`, at least one is, and of two or more not all."""
     held_D = hash_D < np.uint64(int(fraction * 2**64))
     if both and len(hash_D):
         held_D[np.argmin(hash_D)] = True
@@ -168,40 +173,40 @@ def held_out(hash_D: np.ndarray, fraction: float, both: bool) -> np.ndarray:
     return held_D
 
 
-def copy(
+def copy_source(
     name: tuple[str, str],
-    pieces: list[Piece],
+    runs: list[LocatedRun],
     side_D: np.ndarray,
     cut_at: int | None,
     writers: tuple[StoreWriter, StoreWriter],
 ) -> None:
-    """Appends a source's documents to the stores, run by run.
+    """Appends the documents of a source to the stores, run by run.
 
     Args:
-      side_D: which of the writers each document goes to; -1: to none.
-      cut_at: so many tokens of the source's only document go to the first writer, the rest to the second.
+      side_D: the writer of each document, 0 or 1; -1: it is left out.
+      cut_at: of a source with one document: so many tokens go to the first writer, the rest to the second.
     """
-    rows = np.concatenate([piece.rows[["tokens", "flags"]] for piece in pieces])
+    rows = np.concatenate([run.rows[["tokens", "flags"]] for run in runs])
     start_R, tokens_R = is_start(rows["flags"]), rows["tokens"].astype(np.int64)
     side_R = side_D[np.cumsum(start_R) - 1]
-    run_R = np.repeat(np.arange(len(pieces)), [len(piece.rows) for piece in pieces])
+    run_R = np.repeat(np.arange(len(runs)), [len(run.rows) for run in runs])
     if cut_at is not None and np.any(side_R >= 0):
         (of_it,) = np.nonzero(side_R >= 0)
         ends = np.cumsum(tokens_R[of_it])
-        cut = int(np.searchsorted(ends, cut_at))  # this row is taken apart
-        at, rest = of_it[cut], ends[cut] - cut_at
-        side_R[of_it[: cut + 1]], side_R[of_it[cut + 1 :]] = 0, 1
+        split = int(np.searchsorted(ends, cut_at))  # this row is split in two
+        at, rest = of_it[split], ends[split] - cut_at
+        side_R[of_it[: split + 1]], side_R[of_it[split + 1 :]] = 0, 1
         tokens_R[at] -= rest
         tokens_R, side_R = np.insert(tokens_R, at + 1, rest), np.insert(side_R, at + 1, 1)
         start_R, run_R = np.insert(start_R, at + 1, True), np.insert(run_R, at + 1, run_R[at])
     for side, writer in enumerate(writers):
         if np.any(side_R == side):
             writer.source(name[1], name[0])
-    bounds = np.searchsorted(run_R, np.arange(len(pieces) + 1))
-    for piece, first, stop in zip(pieces, bounds, bounds[1:]):
+    bounds = np.searchsorted(run_R, np.arange(len(runs) + 1))
+    for run, first, stop in zip(runs, bounds, bounds[1:]):
         side, start, length = side_R[first:stop], start_R[first:stop], tokens_R[first:stop]
         if np.any(side >= 0):
-            tokens = segments.read(piece.segment, piece.run, piece.start)
+            tokens = segments.read_run(run.segment, run.run, run.start)
             for number, writer in enumerate(writers):
                 if np.any(mine := side == number):
                     wanted = tokens if mine.all() else tokens[np.repeat(mine, length)]
@@ -209,7 +214,7 @@ def copy(
 
 
 def merged(length_R: np.ndarray, start_R: np.ndarray) -> tuple[np.ndarray, bool]:
-    """The lengths of documents out of those of their pieces, and whether the first goes on with one begun before."""
+    """The lengths of documents, from the lengths of their pieces; and whether the first one continues another."""
     first = np.flatnonzero(start_R)
     goes_on = not start_R[0]
     return np.add.reduceat(length_R, np.append(0, first) if goes_on else first), goes_on

@@ -1,8 +1,10 @@
-"""The embedded corpus: real text that every Python carries, read without a network and without a flag.
+"""The embedded corpus: real text that every Python carries, so no network is needed.
 
-Three domains of very different difficulty: `code`, the standard library's sources; `prose`, their
-documentation strings and the language reference of `pydoc_data`; `tables`, the long literals in the
-sources (character maps, entities, locales) and the Unicode character database.
+It has three domains of very different difficulty:
+
+- `code`: the sources of the standard library
+- `prose`: their docstrings, and the language reference of `pydoc_data`
+- `tables`: the long literals in the sources (character maps, entities, locales), and the Unicode character database
 """
 
 import ast
@@ -19,12 +21,12 @@ from lfr_jax.prepare import text_source
 from lfr_jax.prepare.text_source import Document, Input
 
 LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__"}
-TABLE_LINES = 24  # a module-level statement of at least this many lines, without a definition, is a table
+TABLE_LINES = 24  # a module-level statement with this many lines or more is a table, unless it is a definition
 
 
 @functools.cache
 def documents() -> tuple[Document, ...]:
-    """All documents, in a fixed order, none twice. The text depends on the Python that runs this."""
+    """All documents, in a fixed order, none twice. Another version of Python has another text."""
     unique = {}
     for document in (*from_library(pathlib.Path(sysconfig.get_path("stdlib"))), *unicode_tables()):
         if document.text.strip():
@@ -33,12 +35,13 @@ def documents() -> tuple[Document, ...]:
 
 
 def as_input() -> Input:
+    """The input for the embedded corpus."""
     stamp = text_source.stamp("embedded", sys.version, unicodedata.unidata_version, sysconfig.get_path("stdlib"))
-    return text_source.given(documents, stamp)
+    return text_source.from_documents(documents, stamp)
 
 
 def from_library(root: pathlib.Path) -> Iterator[Document]:
-    """Each module of the library under `root`, taken apart. Sources are parsed, never imported."""
+    """The documents of each module under `root`. Sources are parsed, never imported."""
     names = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
     for name in names:
         # _sysconfigdata lists the paths and flags of the machine that built this Python.
@@ -65,7 +68,7 @@ def parse(source: str) -> ast.Module:
 
 
 def take_apart(source: str, tree: ast.Module) -> tuple[str, str, str]:
-    """A module's code, its documentation strings in order, unindented, and its tables."""
+    """Splits a module into its code, its docstrings (in order, unindented) and its tables."""
     lines = source.split("\n")
     strings = [node for node in map(docstring, statements(tree)) if node and alone(node, lines)]
     tables = [node for node in tree.body if is_table(node) and node not in strings]
@@ -77,7 +80,7 @@ def take_apart(source: str, tree: ast.Module) -> tuple[str, str, str]:
 
 
 def statements(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and all statements in it, in order; expressions, which hold no docstrings, are not entered."""
+    """A node and all statements in it, in order. Expressions are not entered, as they hold no docstrings."""
     yield node
     for field in ("body", "cases", "handlers", "orelse", "finalbody"):
         for child in getattr(node, field, ()):
@@ -95,7 +98,7 @@ def docstring(node: ast.AST) -> ast.Expr | None:
 
 
 def alone(node: ast.Expr, lines: list[str]) -> bool:
-    """Whether the statement has its lines to itself."""
+    """Whether the lines of the statement hold nothing else."""
     before = lines[node.lineno - 1].encode()[: node.col_offset]
     after = lines[node.end_lineno - 1].encode()[node.end_col_offset :]
     return not before.strip() and not after.strip()
@@ -107,9 +110,9 @@ def is_table(node: ast.stmt) -> bool:
 
 
 def unicode_tables(rows: int = 256) -> Iterator[Document]:
-    """The named characters, a line each: the first six fields of the database's UnicodeData.txt.
+    """A line for each named character: the first six fields of UnicodeData.txt.
 
-    Names that follow from the code alone (ideographs, Hangul syllables) are left out, as there.
+    As in that file, names that follow from the code (ideographs, Hangul syllables) are left out.
     """
     lines = []
     for code in range(sys.maxunicode + 1):

@@ -1,4 +1,4 @@
-"""The files below a folder, in an order of their names, with symbolic links followed."""
+"""The files below a folder, sorted by name. Symbolic links are followed."""
 
 import os
 import pathlib
@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 
 def files_below(folder: str | os.PathLike) -> list[pathlib.PurePath]:
-    """The files below `folder`, as paths from it: sorted, links followed, hidden files and folders left out.
+    """The files below `folder`, as sorted paths relative to it. Hidden files and folders are left out.
 
-    A link to a folder that it lies in is not entered: what is there is found without it.
+    Symbolic links are followed, except for a link to a folder around it: that folder's files are found anyway.
 
     Raises:
       FileNotFoundError: a symbolic link leads nowhere.
@@ -20,7 +20,7 @@ def files_below(folder: str | os.PathLike) -> list[pathlib.PurePath]:
 
 
 def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """All that is no folder."""
+    """Everything that is not a folder."""
     for root, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         here = pathlib.Path(root)
         folders[:] = [name for name in folders if not name.startswith(".") and not is_loop(here / name, folder)]
@@ -28,12 +28,12 @@ def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def refuse(error: OSError) -> None:
-    """As `os.walk` wants it; by itself it passes over what it cannot read."""
+    """For `os.walk`, which otherwise skips what it cannot read."""
     raise error
 
 
 def is_loop(path: pathlib.Path, top: pathlib.Path) -> bool:
-    """Whether `path` links to a folder that was entered on the way to it from `top`."""
+    """Whether `path` is a link to `top`, or to a folder between `top` and `path`."""
     if not path.is_symlink():
         return False
     depth = len(path.relative_to(top).parts)
@@ -41,9 +41,10 @@ def is_loop(path: pathlib.Path, top: pathlib.Path) -> bool:
 
 
 def is_file(path: pathlib.Path) -> bool:
+    """Whether `path` is a regular file. Raises FileNotFoundError for a link that leads nowhere."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"{path}: found a symbolic link to {os.readlink(path)}, where nothing is; mend the link or remove it"
+            f"{path}: found a symbolic link to {os.readlink(path)}, which does not exist; mend the link or remove it"
         ) from None

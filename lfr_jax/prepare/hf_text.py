@@ -14,7 +14,7 @@ from lfr_jax.prepare.text_source import Document, Fields, Input
 
 
 class Known(NamedTuple):
-    """A data set that has a short name, and where its examples name their domain."""
+    """A data set with a short name, and the field in which its examples name their domain."""
 
     name: str
     domain: str = "domain"
@@ -28,15 +28,15 @@ KNOWN = {
 
 
 def of_name(name: str, split: str = "train", config: str | None = None, fields: Fields = Fields()) -> Input:
-    """The input that a Hugging Face data set is, a chunk for each of its files.
+    """The input for a Hugging Face data set. Each of its files is a chunk.
 
     Args:
       name: `openwebtext`, `slimpajama`, `slimpajama-6b`, a name on the Hub, or a folder of data files.
         It is the domain and the source of documents that name none.
       config: the configuration of the data set, if it has several.
 
-    A data set on the Hub is read at the commit that is the newest now, by all workers and to the end; another one
-    gives another stamp, so that a run that goes on mixes none.
+    All workers read the commit that is the newest now. A newer one has another stamp, so a command that was killed
+    and run again does not mix the two.
 
     Raises:
       ModuleNotFoundError: the package `datasets` is not installed.
@@ -44,19 +44,19 @@ def of_name(name: str, split: str = "train", config: str | None = None, fields: 
     """
     known = KNOWN.get(name, Known(name, fields.domain))
     fields = fields._replace(domain=known.domain) if fields.domain == Fields().domain else fields
-    imported("datasets")  # what is missing is said before the Hub is asked
+    import_optional("datasets")  # fails before the Hub is asked
     folder = pathlib.Path(known.name)
     revision = None if folder.is_dir() else commit(known.name)
     data = opened(known.name, split, config, revision)
     found = [folder / file for file in files_below(folder)] if folder.is_dir() else []
     stamps = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in found]
     stamp = text_source.stamp(name, split, config, fields, data.num_shards, str(data.info.version), revision, stamps)
-    shards = [Shard(name, known.name, split, config, revision, fields, number) for number in range(data.num_shards)]
+    shards = [DataFile(name, known.name, split, config, revision, fields, number) for number in range(data.num_shards)]
     return Input(stamp, 0, lambda: iter(shards), f"hf://datasets/{known.name}@{revision}" if revision else "")
 
 
-class Shard(NamedTuple):
-    """A chunk of a data set: one of its files."""
+class DataFile(NamedTuple):
+    """A chunk of a data set: one of its files (a shard)."""
 
     label: str
     name: str
@@ -65,31 +65,31 @@ class Shard(NamedTuple):
     revision: str | None
     fields: Fields
     number: int
-    size: int = 0  # nobody knows before it is read
+    size: int = 0  # unknown before it is read
 
     def documents(self) -> Iterator[Document]:
         data = opened(self.name, self.split, self.config, self.revision)
         for index, example in enumerate(data.shard(data.num_shards, self.number)):
             where = f"Hugging Face data set {self.label!r}, split {self.split!r}, file {self.number}, example {index}"
             default = Document(f"{self.label}/{self.split}:{self.number}:{index}", "", self.label, self.label)
-            yield text_source.record(example, self.fields, where, default)
+            yield text_source.read_record(example, self.fields, where, default)
 
 
 @functools.cache
 def opened(name: str, split: str, config: str | None, revision: str | None):
-    library = imported("datasets")
-    with explained(f"Hugging Face data set {name!r}, configuration {config!r}, split {split!r}"):
+    library = import_optional("datasets")
+    with short_errors(f"Hugging Face data set {name!r}, configuration {config!r}, split {split!r}"):
         return library.load_dataset(name, config, split=split, revision=revision, streaming=True)
 
 
 def commit(name: str) -> str:
     """The newest commit of a data set on the Hub."""
-    library = imported("huggingface_hub")
-    with explained(f"Hugging Face data set {name!r}, of which the newest commit was asked for on the Hub"):
+    library = import_optional("huggingface_hub")
+    with short_errors(f"Hugging Face data set {name!r}, of which the newest commit was asked for on the Hub"):
         return library.HfApi().dataset_info(name).sha
 
 
-def imported(name: str) -> types.ModuleType:
+def import_optional(name: str) -> types.ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -101,8 +101,11 @@ def imported(name: str) -> types.ModuleType:
 
 
 @contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """The libraries' errors in one line. Below them another HTTP library, with errors of its own, comes and goes."""
+def short_errors(what: str) -> Iterator[None]:
+    """Raises any error of the libraries as ValueError, with its first line alone.
+
+    It catches every kind, since the libraries change the HTTP library below them, and so the kinds of errors.
+    """
     try:
         yield
     except Exception as error:

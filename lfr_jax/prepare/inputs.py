@@ -1,4 +1,4 @@
-"""From the names of files and folders to inputs, in a fixed order."""
+"""From the names of files and folders to inputs, in a fixed order; and which formats of files there are."""
 
 import os
 import pathlib
@@ -6,74 +6,96 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from lfr_jax.prepare import parquet, text_files, text_source
+from lfr_jax.prepare.compression import without_suffix
 from lfr_jax.prepare.folders import files_below
-from lfr_jax.prepare.text_files import File
-from lfr_jax.prepare.text_source import Chunk, Document, Fields, Input
+from lfr_jax.prepare.text_source import Chunk, Document, Fields, File, FileFormat, Input
+
+# A new format of files is one more line here: docs/add_a_text_source.md.
+FORMATS: tuple[FileFormat, ...] = (
+    text_files.JSON_LINES,
+    parquet.FORMAT,
+)
 
 
 def of_paths(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> list[Input]:
-    """The inputs that files and folders are, in the order given; a folder's files sorted, hidden ones left out.
+    """The inputs for files and folders, in the order given. Files of a folder are sorted; hidden ones are left out.
 
-    A `.jsonl`, `.ndjson` or `.json` file holds a JSON object a line, a `.parquet` file a document a row. Any
-    other file is one document. All but `.parquet` may end in `.gz` or `.zst`. Symbolic links are followed.
+    The name of a file tells its format, see `FORMATS`. A file of any other name is one document. Symbolic links are
+    followed.
 
-    A folder is laid out as `domain/source`. A file's domain is the folder below the given one that it
-    lies in, or else the given one; its source is the next folder, or else the file itself (its name up to
-    the first dot) if it holds many documents, or else its domain: blocks do not cross sources, so
-    short texts share one. A file given by its own path is a domain and a source. What a document
-    says of itself comes before all that.
+    A folder is laid out as `domain/source`. Of a file in it:
+
+    - The domain is the folder below the given one, or else the given one.
+    - The source is the next folder. Without one, a file of many documents is a source of its own, called by its
+      name up to the first dot; other files share a source, called as the domain. (Blocks do not cross sources, so short
+      texts would be too short for a block alone.)
+
+    A file given by its own path is a domain and a source. What a document says of itself comes before all that.
 
     Raises:
       FileNotFoundError: no such path, a folder without files, or a symbolic link that leads nowhere.
       PermissionError: a folder must not be read.
     """
-    return [group_input(group) for group in groups(list(files(map(pathlib.Path, paths), fields)))]
+    return [input_of(group) for group in groups(list(files(map(pathlib.Path, paths), fields)))]
+
+
+def format_of(path: pathlib.PurePath) -> FileFormat:
+    """The format of a file, by its name.
+
+    >>> format_of(pathlib.PurePath("c4-train.00000-of-01024.json.gz")) == text_files.JSON_LINES
+    True
+    >>> format_of(pathlib.PurePath("lines.jsonl.txt")) == text_files.PLAIN_TEXT
+    True
+    """
+    for known in FORMATS:
+        name = without_suffix(path) if known.compressed else path
+        if name.suffix.lower() in known.suffixes:
+            return known
+    return text_files.PLAIN_TEXT
+
+
+def chunks_of(file: File) -> Iterator[Chunk]:
+    """The chunks of a file, read by its format."""
+    return format_of(file.path).chunks(file)
 
 
 def files(paths: Iterable[pathlib.Path], fields: Fields) -> Iterator[File]:
+    """The files at the paths and in the folders there, with their domains and sources."""
     for path in paths:
         if path.is_dir():
             inner = files_below(path)
             if not inner:
-                raise FileNotFoundError(f"{path}: found no files in it; expected text, .jsonl or .parquet files")
+                suffixes = ", ".join(known.suffixes[0] for known in FORMATS)
+                raise FileNotFoundError(f"{path}: found no files in it; expected text, {suffixes} files")
             for name in inner:
-                yield File(path / name, name.as_posix(), *place(path.absolute().name, name), fields)
+                yield File(path / name, name.as_posix(), *domain_and_source(path.absolute().name, name), fields)
         elif path.is_file():
-            yield File(path, path.name, stem(path), stem(path), fields)
+            yield File(path, path.name, short_name(path), short_name(path), fields)
         else:
             raise FileNotFoundError(f"{path}: found no such file or folder")
 
 
-def place(folder: str, file: pathlib.PurePath) -> tuple[str, str]:
-    """The domain and the source of a file, by its place in the folder.
+def domain_and_source(folder: str, file: pathlib.PurePath) -> tuple[str, str]:
+    """The domain and the source of a file, by its path in the folder.
 
-    >>> place("text", pathlib.PurePath("web/cc/1.txt")), place("text", pathlib.PurePath("web/cc.jsonl.gz"))
-    (('web', 'cc'), ('web', 'cc'))
+    >>> domain_and_source("text", pathlib.PurePath("web/cc/1.txt"))
+    ('web', 'cc')
+    >>> domain_and_source("text", pathlib.PurePath("web/cc.jsonl.gz"))
+    ('web', 'cc')
     """
     domain, *inner = file.parts[:-1] or [folder]
     if inner:
         return domain, inner[0]
-    return domain, stem(file) if holds_many(file) else domain
+    return domain, short_name(file) if format_of(file).many else domain
 
 
-def stem(path: pathlib.PurePath) -> str:
+def short_name(path: pathlib.PurePath) -> str:
+    """The name up to the first dot."""
     return path.name.split(".")[0] or path.name
 
 
-def holds_many(path: pathlib.PurePath) -> bool:
-    return is_parquet(path) or text_files.is_lines(path)
-
-
-def is_parquet(path: pathlib.PurePath) -> bool:
-    return path.suffix.lower() == ".parquet"
-
-
-def chunks_of(file: File) -> Iterator[Chunk]:
-    return parquet.chunks(file) if is_parquet(file.path) else text_files.chunks(file)
-
-
 def groups(found: list[File]) -> Iterator[list[File]]:
-    """Runs of small files, of a chunk's size together; a large file is a group by itself."""
+    """Small files in groups, each about as large as a chunk. A large file is a group by itself."""
     group, total = [], 0
     for file in found:
         size = file.path.stat().st_size
@@ -86,19 +108,20 @@ def groups(found: list[File]) -> Iterator[list[File]]:
         yield group
 
 
-def group_input(group: list[File]) -> Input:
+def input_of(group: list[File]) -> Input:
+    """One input for a group of files."""
     found = [file.path.stat() for file in group]
     size = sum(status.st_size for status in found)
     facts = [
         (str(file.path.absolute()), *file[1:], status.st_size, status.st_mtime_ns) for file, status in zip(group, found)
     ]
     small = size <= text_source.CHUNK_BYTES
-    chunks = (lambda: iter([Small(tuple(group), size)])) if small else (lambda: chunks_of(group[0]))
+    chunks = (lambda: iter([SmallFiles(tuple(group), size)])) if small else (lambda: chunks_of(group[0]))
     return Input(text_source.stamp(facts), size, chunks)
 
 
-class Small(NamedTuple):
-    """A chunk of whole files."""
+class SmallFiles(NamedTuple):
+    """A chunk of complete files."""
 
     files: tuple[File, ...]
     size: int

@@ -1,4 +1,4 @@
-"""Looking into what was prepared: what there is, whether every byte is right, and what it reads like."""
+"""The commands `lfr data info`, `verify` and `sample`: what a store holds, whether it is intact, and its text."""
 
 from collections.abc import Iterable, Iterator
 
@@ -7,15 +7,15 @@ import tqdm
 import tyro
 
 from lfr_jax.config import DataConfig, Packing
-from lfr_jax.data import tokenizer
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import training_blocks
 from lfr_jax.data.store import Store, file_sha256, open_store
-from lfr_jax.prepare.clean.clean import clean
-from lfr_jax.prepare.noise import noise
+from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
+from lfr_jax.prepare.clean.clean import clean_corpus
+from lfr_jax.prepare.noise import add_noise
 from lfr_jax.storage.paths import Path, as_path
 
-AT_ONCE = 1 << 23  # tokens looked at together
+AT_ONCE = 1 << 23  # tokens read at once
 Folder = tyro.conf.Positional[str]
 
 
@@ -32,27 +32,27 @@ def info(
       store: A prepared folder, or one store of it.
       seq_len: Tokens in a block.
       sources: List each source too.
-      packing: How documents become training blocks. Those held out are always concatenated.
-      shortest: Of by_length: tokens in the shortest blocks.
+      packing: How documents become training blocks. Held-out blocks are always concatenated.
+      shortest: Tokens in the shortest blocks of the packing by_length.
     """
-    for side, cut in zip(stores(store), (packing, "concatenate")):
+    for side, side_packing in zip(open_sides(store), (packing, "concatenate")):
         made_by = f"{side.tokenizer_kind} {side.tokenizer_digest[:12]}, vocabulary {side.vocab_size:,}"
         print(f"{side.path}: made by {made_by}; fingerprint {side.fingerprint[:12]}")
         rows = [("domain", "sources", "documents", "tokens", "share", f"blocks of {seq_len:,}")]
-        counts_Sx3, about = counted(side, seq_len), ""
-        if cut != "concatenate":
-            blocks = training_blocks(side, DataConfig(seq_len=seq_len, packing=cut, shortest=shortest))
+        counts_Sx3, about = count_by_source(side, seq_len), ""
+        if side_packing != "concatenate":
+            blocks = training_blocks(side, DataConfig(seq_len=seq_len, packing=side_packing, shortest=shortest))
             counts_Sx3[:, 2], about = blocks.blocks_S, blocks.summary() + "\n"
         for domain in side.domains:
             (of_it,) = np.nonzero([source.domain == domain for source in side.sources])
-            rows.append(line(domain, len(of_it), counts_Sx3[of_it].sum(0), side))
+            rows.append(table_row(domain, len(of_it), counts_Sx3[of_it].sum(0), side))
             if sources:
-                rows += [line(f"  {side.sources[s].name}", "", counts_Sx3[s], side) for s in of_it]
-        rows.append(line("all", len(side.sources), counts_Sx3.sum(0), side))
+                rows += [table_row(f"  {side.sources[s].name}", "", counts_Sx3[s], side) for s in of_it]
+        rows.append(table_row("all", len(side.sources), counts_Sx3.sum(0), side))
         print("\n".join(f"{row[0]:<28}" + "".join(f"{cell:>18}" for cell in row[1:]) for row in rows) + f"\n{about}")
 
 
-def counted(store: Store, seq_len: int) -> np.ndarray:
+def count_by_source(store: Store, seq_len: int) -> np.ndarray:
     """int64[S, 3]: the documents, tokens and concatenated blocks of each source."""
     bounds_Sx2 = np.array([(source.first, source.first + source.count) for source in store.sources])
     documents_S = np.diff(np.searchsorted(store.doc_starts, bounds_Sx2), axis=1)[:, 0]
@@ -60,14 +60,15 @@ def counted(store: Store, seq_len: int) -> np.ndarray:
     return np.stack([documents_S, tokens_S, np.maximum(tokens_S - 1, 0) // seq_len], axis=1)
 
 
-def line(name: str, sources: int | str, counts: np.ndarray, store: Store) -> tuple[str, ...]:
+def table_row(name: str, sources: int | str, counts: np.ndarray, store: Store) -> tuple[str, ...]:
+    """The cells of a row: name, sources, documents, tokens, share of the tokens, blocks."""
     documents, tokens, blocks = (int(count) for count in counts)
-    share = f"{tokens / store.card['tokens']:.1%}"
+    share = f"{tokens / store.card.tokens:.1%}"
     return name, str(sources), f"{documents:,}", f"{tokens:,}", share, f"{blocks:,}"
 
 
 def verify(store: Folder) -> None:
-    """Reads every byte of a store, and lists all that is wrong.
+    """Reads every byte of a store, and lists everything that is wrong.
 
     Args:
       store: A prepared folder, or one store of it.
@@ -75,31 +76,29 @@ def verify(store: Folder) -> None:
     Raises:
       ValueError: something is wrong.
     """
-    sides = stores(store, cache="")  # what the object store holds, and no copy of it
-    with tqdm.tqdm(
-        total=sum(side.card["tokens"] for side in sides), unit=" tokens", unit_scale=True, disable=None
-    ) as bar:
+    sides = open_sides(store, cache="")  # no cache: read what the object store holds
+    with tqdm.tqdm(total=sum(side.card.tokens for side in sides), unit=" tokens", unit_scale=True, disable=None) as bar:
         found = [wrong for side in sides for wrong in faults(side, bar.update)]
     for side in sides:
         folder = tokenizer_of(side)
-        if folder.is_dir() and tokenizer.load(folder).digest != side.tokenizer_digest:
+        if folder.is_dir() and load_tokenizer(folder).digest != side.tokenizer_digest:
             found.append(f"{folder}: is not the tokenizer that made {side.path}")
     if found:
         raise ValueError("\n".join(found))
-    print("\n".join(f"{side.path}: all {side.card['tokens']:,} tokens are as they were written" for side in sides))
+    print("\n".join(f"{side.path}: all {side.card.tokens:,} tokens are as they were written" for side in sides))
 
 
 def faults(store: Store, advance=lambda tokens: None) -> Iterator[str]:
     """What is wrong with a store, in words."""
-    for name, expected in store.card["files"].items():
+    for name, expected in store.card.files.items():
         found = file_sha256(store.path / name)
-        if found != expected["sha256"]:
-            wanted = expected["sha256"][:12]
+        if found != expected.sha256:
+            wanted = expected.sha256[:12]
             yield f"{store.path / name}: found sha256 {found[:12]}, expected {wanted}: its bytes have changed"
     outside = 0
     for part in store.parts:
         for start in range(0, part.tokens, AT_ONCE):
-            some = store.run(part, start, AT_ONCE)
+            some = store.read_part(part, start, AT_ONCE)
             outside += int(np.sum(some >= store.vocab_size))
             advance(len(some))
     if outside:
@@ -107,9 +106,9 @@ def faults(store: Store, advance=lambda tokens: None) -> Iterator[str]:
     starts = store.doc_starts
     firsts = np.array([source.first for source in store.sources])
     ends = firsts + [source.count for source in store.sources]
-    if np.any(firsts != np.append(0, ends[:-1])) or ends[-1] != store.card["tokens"]:
+    if np.any(firsts != np.append(0, ends[:-1])) or ends[-1] != store.card.tokens:
         yield f"{store.path}: its sources do not follow one another from token 0 to the end"
-    if np.any(np.diff(starts) <= 0) or not np.isin(firsts, starts).all() or starts[-1] >= store.card["tokens"]:
+    if np.any(np.diff(starts) <= 0) or not np.isin(firsts, starts).all() or starts[-1] >= store.card.tokens:
         yield f"{store.path}: its documents do not begin in order, or not where its sources do"
 
 
@@ -118,44 +117,46 @@ def sample(store: Folder, blocks: int = 2, seq_len: int = 128, domain: str = "",
 
     Args:
       store: A prepared folder (its training blocks), or one store of it.
-      blocks: How many of each domain.
+      blocks: Number of blocks of each domain.
       seq_len: Tokens in a block.
-      domain: Of this domain alone.
-      seed: Of the choice.
+      domain: Print this domain only.
+      seed: Random seed of the choice.
 
     Raises:
-      FileNotFoundError: no tokenizer is there.
+      FileNotFoundError: there is no tokenizer.
       ValueError: no such domain, or `seq_len` is longer than every source.
     """
-    side = stores(store)[0]
-    words = tokenizer.load(tokenizer_of(side))
-    cut = Blocks(side, seq_len)
-    if domain and domain not in cut.domains:
-        raise ValueError(f"{side.path}: found no domain {domain!r}; there are {', '.join(cut.domains)}")
-    for number, name in enumerate(cut.domains):
-        (ids,) = np.nonzero(cut.domain_N == number)
+    side = open_sides(store)[0]
+    tokenizer = load_tokenizer(tokenizer_of(side))
+    found = Blocks(side, seq_len)
+    if domain and domain not in found.domains:
+        raise ValueError(f"{side.path}: found no domain {domain!r}; there are {', '.join(found.domains)}")
+    for number, name in enumerate(found.domains):
+        (ids,) = np.nonzero(found.domain_N == number)
         chosen = np.sort(np.random.default_rng((seed, number)).permutation(ids)[:blocks])
         if domain in ("", name):
-            for block, tokens in zip(chosen, cut.rows(chosen)):
-                source = side.sources[cut.source_of(np.array([block]))[0]].name
-                print(f"--- block {block}: {name}, {source} ---\n{text(words, tokens[:-1])}\n")
+            for block, tokens in zip(chosen, found.tokens(chosen)):
+                source = side.sources[found.source_of(np.array([block]))[0]].name
+                print(f"--- block {block}: {name}, {source} ---\n{decode_documents(tokenizer, tokens[:-1])}\n")
 
 
-def text(words: tokenizer.Tokenizer, tokens: Iterable[int]) -> str:
-    """The text of tokens, a line with ⏎ where a document ends."""
-    documents = np.split(tokens, np.flatnonzero(tokens == words.eos_id) + 1)
-    return "\n⏎\n".join(words.decode([i for i in of_it.tolist() if i != words.eos_id]) for of_it in documents)
+def decode_documents(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
+    """The text of tokens. A line with ⏎ stands where a document ends."""
+    documents = np.split(tokens, np.flatnonzero(tokens == tokenizer.eos_id) + 1)
+    return "\n⏎\n".join(tokenizer.decode([i for i in of_it.tolist() if i != tokenizer.eos_id]) for of_it in documents)
 
 
-def stores(folder: str, cache: str | None = None) -> list[Store]:
-    """The store at `folder`, or those of a prepared folder, training first."""
+def open_sides(folder: str, cache: str | None = None) -> list[Store]:
+    """The store at `folder`; of a prepared folder, its training store and its held-out store."""
     path = as_path(folder)
     inner = [path / side for side in ("train", "valid") if (path / side / "store.json").is_file()]
     return [open_store(side, cache) for side in inner or [path]]
 
 
 def tokenizer_of(store: Store) -> Path:
+    """The folder of the tokenizer, beside the store."""
     return store.path.parent / "tokenizer"
 
 
-ABOUT = {"info": info, "verify": verify, "sample": sample, "noise": noise, "clean": clean}
+# The subcommands of `lfr data`.
+DATA_COMMANDS = {"info": info, "verify": verify, "sample": sample, "noise": add_noise, "clean": clean_corpus}

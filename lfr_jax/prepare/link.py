@@ -1,7 +1,6 @@
-"""Token files of other programs as a corpus to train on, read where they lie: stores of links to them."""
+"""Token files of other programs as a corpus to train on: stores of links to them; nothing is copied."""
 
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -11,41 +10,43 @@ import numpy as np
 import tqdm
 import tyro
 
-from lfr_jax.data import tokenizer
-from lfr_jax.data.store import FORMAT, VERSION, Source, check_ids, file_sha256, fingerprint, token_dtype
+from lfr_jax.data.store import check_ids, file_sha256, token_dtype
+from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, write_card
+from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_tokenizer
+from lfr_jax.prepare.checks import check_settings, chosen_options
 from lfr_jax.prepare.folders import files_below
 from lfr_jax.prepare.token_formats import Layout, layout
 from lfr_jax.storage.files import atomic_folder, refuse_existing, save_array
 from lfr_jax.storage.token_files import Part
 
-CHUNK = 1 << 23  # tokens looked at together
+CHUNK = 1 << 23  # tokens read at once
 
 
-class Run(NamedTuple):
-    """Tokens of one file, from whole documents, that go into one store."""
+class LinkedPart(NamedTuple):
+    """Tokens of one file that go into one store: all of them, or those before or behind a split."""
 
     path: pathlib.Path
     name: str
     domain: str
-    sha256: str  # of the whole file
+    sha256: str  # of all bytes of the file
     part: Part
-    doc_starts: np.ndarray  # int64, from the run's first token
+    doc_starts: np.ndarray  # int64, counted from the part's first token
 
 
-class Summary(NamedTuple):
+class LinkSummary(NamedTuple):
     """What was linked."""
 
-    train: list[Run]
-    valid: list[Run]
+    train: list[LinkedPart]
+    valid: list[LinkedPart]
 
     def __str__(self) -> str:
-        def counts(runs):
-            tokens, documents = sum(run.part.tokens for run in runs), sum(len(run.doc_starts) for run in runs)
+        def counts(linked):
+            tokens, documents = sum(one.part.tokens for one in linked), sum(len(one.doc_starts) for one in linked)
             return f"{tokens:>18,}{documents:>14,}"
 
         rows = [f"{'domain':<20}{'tokens':>18}{'documents':>14}{'held-out tokens':>18}{'documents':>14}"]
-        for domain in dict.fromkeys(run.domain for run in self.train + self.valid):
-            sides = ([run for run in side if run.domain == domain] for side in self)
+        for domain in dict.fromkeys(one.domain for one in self.train + self.valid):
+            sides = ([one for one in side if one.domain == domain] for side in self)
             rows.append(f"{domain:<20}" + "".join(map(counts, sides)))
         return "\n".join([*rows, f"{'all':<20}{counts(self.train)}{counts(self.valid)}"])
 
@@ -62,23 +63,25 @@ def link_paths(
     vocab_size: int | None = None,
     eos_id: int | None = None,
     dtype: Literal["uint8", "uint16", "uint32", "int32"] | None = None,
-) -> Summary:
-    """Makes a folder to train on out of existing token files, which stay where they are: nothing is copied.
+) -> LinkSummary:
+    """Makes a folder to train on out of existing token files. The files stay where they are; nothing is copied.
 
     Args:
-      inputs: Token files, or folders of them: .bin of nanoGPT, llm.c or Megatron (its .idx beside it), .npy of OLMo
-        or NumPy. A file's domain is the folder below the given one that it lies in, or else the given one; for a
-        file given by its own path, the folder that it lies in.
+      inputs: Token files, or folders of them: .bin of nanoGPT, llm.c or Megatron (with its .idx), .npy of OLMo or
+        NumPy. The domain of a file is the folder below the given one, or else the given one. The domain of a file
+        that is given by its own path is the folder around it.
       out: Folder to write. It must not exist.
-      valid: Such files to hold out, whole, in place of a share of the inputs.
-      valid_fraction: Share of each input's tokens to hold out, at most: its last whole documents, or the end of its
-        last one if that is longer.
-      gpt2: The tokens are those of GPT-2's BPE in this folder, which holds encoder.json and vocab.bpe.
-      sentencepiece: The tokens are those of this SentencePiece .model file.
-      saved_tokenizer: The tokens are those of this tokenizer folder, of another corpus or of a run.
-      vocab_size: There is no tokenizer: ids are smaller than this. Such a corpus trains, but no text goes in or out.
-      eos_id: Without a tokenizer: the id that ends a document. If the files have none: vocab_size - 1, counted in.
-      dtype: Type of a token in a file that does not say. Default: uint16, or uint32 if the vocabulary needs it.
+      valid: Token files to hold out. Without them, a share of each input is held out.
+      valid_fraction: At most this share of the tokens of each input is held out: the last documents, or the end of
+        the last document if that is longer.
+      gpt2: GPT-2's BPE made the tokens. This folder holds its encoder.json and vocab.bpe.
+      sentencepiece: This SentencePiece .model file made the tokens.
+      saved_tokenizer: The tokenizer of this folder, of another corpus or of a run, made the tokens.
+      vocab_size: There is no tokenizer, and all ids are smaller than this. A model trains on such a corpus, but has
+        no text.
+      eos_id: Without a tokenizer: the id that ends a document. If there is none in the files, add one to vocab_size
+        and give vocab_size - 1.
+      dtype: Type of the tokens in files without a header. Default: uint16, or uint32 if the vocabulary needs it.
 
     Raises:
       FileExistsError: `out` exists.
@@ -86,65 +89,71 @@ def link_paths(
       ValueError: not exactly one tokenizer, a broken file, or an id outside the vocabulary (naming the file).
     """
     refuse_existing(out)
-    words = chosen(gpt2, sentencepiece, saved_tokenizer, vocab_size, eos_id)
+    tokenizer = choose_tokenizer(gpt2, sentencepiece, saved_tokenizer, vocab_size, eos_id)
     with tqdm.tqdm(desc="reading", unit="B", unit_scale=True, disable=None) as bar:
-        return link(out, inputs, words, valid, valid_fraction, dtype, advance=bar.update)
+        return link_files(out, inputs, tokenizer, valid, valid_fraction, dtype, advance=bar.update)
 
 
-def chosen(gpt2, sentencepiece, saved, vocab_size, eos_id) -> tokenizer.Tokenizer:
+def choose_tokenizer(gpt2, sentencepiece, saved, vocab_size, eos_id) -> Tokenizer:
     """The one tokenizer that the options name."""
     options = {"--gpt2": gpt2, "--sentencepiece": sentencepiece, "--saved-tokenizer": saved, "--vocab-size": vocab_size}
-    named = [name for name, value in options.items() if value is not None]
+    named = chosen_options(options)
     if len(named) != 1 or (eos_id is None) != (vocab_size is None):
-        found = " and ".join(named + ["--eos-id"] * (eos_id is not None)) or "no tokenizer"
+        found = " and ".join(chosen_options(options | {"--eos-id": eos_id})) or "no tokenizer"
         raise ValueError(
             f"found {found}; expected exactly one of {', '.join(options)} with --eos-id: "
             "what made the tokens, or how many ids there are"
         )
     if gpt2 is not None:
-        return tokenizer.Gpt2Bpe(pathlib.Path(gpt2) / "encoder.json", pathlib.Path(gpt2) / "vocab.bpe")
+        return Gpt2Bpe.from_folder(gpt2)
     if sentencepiece is not None:
-        return tokenizer.SentencePiece(sentencepiece)
-    return tokenizer.load(saved) if saved is not None else tokenizer.Ids(vocab_size, eos_id)
+        return SentencePiece(sentencepiece)
+    return load_tokenizer(saved) if saved is not None else Ids(vocab_size, eos_id)
 
 
-def link(
+def link_files(
     out: str | os.PathLike,
     inputs: Sequence[str | os.PathLike],
-    words: tokenizer.Tokenizer,
+    tokenizer: Tokenizer,
     valid: Sequence[str | os.PathLike] = (),
     valid_fraction: float = 0.02,
     dtype: str | None = None,
     advance: Callable[[int], None] = lambda n: None,
-) -> Summary:
-    """Writes `out`: two stores whose token files are symbolic links, and their tokenizer. Whole or not at all.
+) -> LinkSummary:
+    """Writes `out`: two stores whose token files are symbolic links, and their tokenizer.
 
-    Every byte is read once: so each id is known to be in the vocabulary, the store's fingerprint
-    covers the contents of the files, and documents are found by their end-of-text where the file
-    has no index. If the files move, mend the links; the fingerprint does not depend on them.
+    `out` appears complete or not at all. Every byte is read once: to check that each id is in the vocabulary, to
+    fingerprint the contents, and to find the end of each document if the file has no index. If the files move, mend
+    the links; the fingerprint stays the same.
+
+    Args:
+      valid: token files to hold out; if there are none, the end of each input is held out.
+      valid_fraction: share of each input's tokens to hold out.
+      dtype: NumPy type of the tokens in files without a header.
+      advance: called with the number of bytes read, again and again.
 
     Raises:
+      FileNotFoundError: an input does not exist.
       ValueError: a broken file, an id outside the vocabulary, or a bad `valid_fraction`.
     """
-    if not 0 < valid_fraction < 1:
-        raise ValueError(f"found valid_fraction={valid_fraction}, expected more than 0 and less than 1")
-    raw_dtype = np.dtype(dtype or token_dtype(words.vocab_size)).str
+    check_settings(valid_fraction)
+    raw_dtype = np.dtype(dtype or token_dtype(tokenizer.vocab_size)).str
     if not inputs:
         raise ValueError("found no input; expected token files, or folders of them")
-    train = [whole(*file, raw_dtype, words, advance) for file in listed(inputs)]
-    held_out = [whole(*file, raw_dtype, words, advance) for file in listed(valid)]
+    train = [read_file(*file, raw_dtype, tokenizer, advance) for file in list_token_files(inputs)]
+    held_out = [read_file(*file, raw_dtype, tokenizer, advance) for file in list_token_files(valid)]
     if not held_out:
-        pairs = [split(run, valid_fraction) for run in train]
+        pairs = [split_off_tail(one, valid_fraction) for one in train]
         train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     with atomic_folder(out) as folder:
-        write_links(folder / "train", train, words)
-        write_links(folder / "valid", held_out, words)
-        words.save(folder / "tokenizer")
-    return Summary(train, held_out)
+        write_links(folder / "train", train, tokenizer)
+        write_links(folder / "valid", held_out, tokenizer)
+        tokenizer.save(folder / "tokenizer")
+    return LinkSummary(train, held_out)
 
 
-def listed(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, str, str]]:
-    """The token files at `paths` and in folders there, names and domains; of folders as `files_below` finds them."""
+def list_token_files(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, str, str]]:
+    """The token files at `paths` and in the folders there: path, name and domain of each."""
     files = []
     for path in map(pathlib.Path, paths):
         if path.is_dir():
@@ -161,19 +170,19 @@ def listed(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.Path, str, 
     return files
 
 
-def whole(path: pathlib.Path, name: str, domain: str, raw_dtype: str, words: tokenizer.Tokenizer, advance) -> Run:
-    """A whole file as a run."""
+def read_file(path: pathlib.Path, name: str, domain: str, raw_dtype: str, tokenizer: Tokenizer, advance) -> LinkedPart:
+    """Checks a file and finds its documents."""
     found = layout(path, raw_dtype)
-    sha256, ends = scan(path, found, words, advance)
+    sha256, ends = scan_tokens(path, found, tokenizer, advance)
     if found.doc_starts is None:
         starts = np.concatenate([[0], ends[ends < found.tokens]])
     else:
         starts = found.doc_starts
-    return Run(path.absolute(), name, domain, sha256, Part("", found.dtype, found.offset, found.tokens), starts)
+    return LinkedPart(path.absolute(), name, domain, sha256, Part("", found.dtype, found.offset, found.tokens), starts)
 
 
-def scan(path: pathlib.Path, found: Layout, words: tokenizer.Tokenizer, advance) -> tuple[str, np.ndarray]:
-    """Reads a file once: its sha256, and int64[documents], the positions after each end-of-text."""
+def scan_tokens(path: pathlib.Path, found: Layout, tokenizer: Tokenizer, advance) -> tuple[str, np.ndarray]:
+    """Reads a file once. Returns its sha256, and int64[documents], the position after each end-of-text."""
     sha256, ends, position = hashlib.sha256(), [np.zeros(0, np.int64)], 0
     with open(path, "rb") as file:
         sha256.update(file.read(found.offset))
@@ -181,59 +190,53 @@ def scan(path: pathlib.Path, found: Layout, words: tokenizer.Tokenizer, advance)
             sha256.update(raw)
             tokens = np.frombuffer(raw, found.dtype)
             try:
-                check_ids(tokens, words.vocab_size)
+                check_ids(tokens, tokenizer.vocab_size)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}; or they are not of type {found.dtype} (--dtype)") from None
             if found.dtype == "<u2" and len(tokens) > 1000 and not tokens[1::2].any():
                 raise ValueError(f"{path}: every second token is 0: these are uint32, not uint16; say --dtype uint32")
-            ends.append(np.flatnonzero(tokens == words.eos_id) + (position + 1))
+            ends.append(np.flatnonzero(tokens == tokenizer.eos_id) + (position + 1))
             position += len(tokens)
             advance(len(raw))
     return sha256.hexdigest(), np.concatenate(ends)
 
 
-def split(run: Run, fraction: float) -> tuple[Run, Run]:
-    """A run and its tail: the whole documents within the last `fraction` of its tokens, or, if the last document is
-    longer than that, so much of its end."""
-    part, starts = run.part, run.doc_starts
-    cut = part.tokens - max(1, int(fraction * part.tokens))
-    if starts[-1] >= cut:
-        cut = int(starts[np.searchsorted(starts, cut)])
-    later = part.offset + cut * np.dtype(part.dtype).itemsize
+def split_off_tail(linked: LinkedPart, fraction: float) -> tuple[LinkedPart, LinkedPart]:
+    """Splits a part in two. The second one has at most `fraction` of the tokens.
+
+    It holds complete documents; if the last document is longer than that, it holds the end of the last document.
+    """
+    part, starts = linked.part, linked.doc_starts
+    split = part.tokens - max(1, int(fraction * part.tokens))
+    if starts[-1] >= split:
+        split = int(starts[np.searchsorted(starts, split)])
+    later = part.offset + split * np.dtype(part.dtype).itemsize
     return (
-        run._replace(part=part._replace(tokens=cut), doc_starts=starts[starts < cut]),
-        run._replace(
-            part=part._replace(offset=later, tokens=part.tokens - cut),
-            doc_starts=np.union1d([0], starts[starts >= cut] - cut),
+        linked._replace(part=part._replace(tokens=split), doc_starts=starts[starts < split]),
+        linked._replace(
+            part=part._replace(offset=later, tokens=part.tokens - split),
+            doc_starts=np.union1d([0], starts[starts >= split] - split),
         ),
     )
 
 
-def write_links(folder: pathlib.Path, runs: list[Run], words: tokenizer.Tokenizer) -> None:
+def write_links(folder: pathlib.Path, linked: list[LinkedPart], tokenizer: Tokenizer) -> None:
     """Writes a store: a link to each file, where documents start, and the card."""
     folder.mkdir()
     total, files, parts, sources, starts = 0, {}, [], [], []
-    for number, run in enumerate(runs):
+    for number, one in enumerate(linked):
         name = f"tokens-{number:05}.bin"
-        (folder / name).symlink_to(run.path)
-        files[name] = {"bytes": run.path.stat().st_size, "sha256": run.sha256}
-        parts.append(run.part._replace(file=name)._asdict())
-        sources.append(Source(run.name, run.domain, total, run.part.tokens)._asdict())
-        starts.append(total + run.doc_starts)
-        total += run.part.tokens
+        (folder / name).symlink_to(one.path)
+        files[name] = FileContent(one.path.stat().st_size, one.sha256)
+        parts.append(one.part._replace(file=name))
+        sources.append(Source(one.name, one.domain, total, one.part.tokens))
+        starts.append(total + one.doc_starts)
+        total += one.part.tokens
     save_array(folder / "docs.npy", np.concatenate(starts).astype(np.int64))
-    files["docs.npy"] = {"bytes": (folder / "docs.npy").stat().st_size, "sha256": file_sha256(folder / "docs.npy")}
-    card = {
-        "format": FORMAT,
-        "version": VERSION,
-        "vocab_size": words.vocab_size,
-        "eos_id": words.eos_id,
-        "tokenizer": {"kind": words.kind, "digest": words.digest},
-        "tokens": total,
-        "documents": sum(map(len, starts)),
-        "sources": sources,
-        "parts": parts,
-        "files": files,
-    }
-    card["fingerprint"] = fingerprint(card)
-    (folder / "store.json").write_text(json.dumps(card, indent=1) + "\n")
+    files["docs.npy"] = FileContent((folder / "docs.npy").stat().st_size, file_sha256(folder / "docs.npy"))
+    made_by = TokenizerId(tokenizer.kind, tokenizer.digest)
+    documents = sum(map(len, starts))
+    card = StoreCard(
+        tokenizer.vocab_size, tokenizer.eos_id, made_by, total, documents, tuple(sources), tuple(parts), files
+    )
+    write_card(card, folder)

@@ -1,7 +1,7 @@
-"""Junk among the training blocks, for experiments: of known kinds, in a known share, each kind a domain of its own.
+"""The command `lfr data noise`: junk among the training blocks, for experiments. Each kind of junk is a domain.
 
-A noisy folder is a clean one with new sources behind the old ones. So each clean block keeps its id, every figure
-by domain shows what a policy does with the noise, and what is held out stays clean.
+A noisy folder is a clean one with new sources behind the old ones. So each clean block keeps its id, every figure by
+domain shows what a policy does with the noise, and held-out text stays clean.
 """
 
 import json
@@ -15,6 +15,7 @@ import numpy as np
 import tyro
 
 from lfr_jax.config import DataConfig
+from lfr_jax.data import store_card
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import Corpus, open_corpus
 from lfr_jax.data.store import Store
@@ -27,12 +28,12 @@ from lfr_jax.storage.paths import require_local
 
 Kind = Literal["shuffled", "hex", "foreign", "duplicated"]
 KINDS: tuple[Kind, ...] = ("shuffled", "hex", "foreign", "duplicated")
-PREFIX = "noise_"  # of the domains
+PREFIX = "noise_"  # of the names of the domains
 ROWS = 256  # blocks in memory at once
-DUMP_BYTES = 4096  # of random bytes in one hex dump
+DUMP_BYTES = 4096  # random bytes in one hex dump
 
 
-def noise(
+def add_noise(
     prepared: tyro.conf.Positional[str],
     *,
     out: str,
@@ -48,33 +49,33 @@ def noise(
     Args:
       prepared: What `lfr prepare` or `lfr link` wrote. It stays as it is.
       out: Folder to write. It must not exist. Equal input, options and seed give equal bytes.
-      share: Share of the training blocks that is junk afterwards, spread evenly over the kinds.
+      share: Share of junk in the result: of all training blocks, old and new. The kinds get equal parts of it.
       kinds: shuffled: the tokens of real blocks in random order; hex: hex dumps of random bytes; foreign: the text of
         --foreign; duplicated: copies of a few real blocks.
       seq_len: Tokens in a block.
-      foreign: Text that is foreign to the corpus: files and folders as for `lfr prepare`.
-      copies: How often each of the duplicated blocks is repeated.
-      seed: Of all that is random.
+      foreign: Files and folders, as for `lfr prepare`, of text that is foreign to the corpus.
+      copies: Number of copies of each duplicated block.
+      seed: Random seed.
 
     Raises:
       FileExistsError: `out` exists.
-      FileNotFoundError: no corpus there, or no foreign text.
-      ValueError: a kind that cannot be made of this, too little foreign text, or a share that is out of range.
+      FileNotFoundError: there is no corpus, or no foreign text.
+      ValueError: a kind cannot be made from this corpus, there is too little foreign text, or a bad share.
     """
     with atomic_folder(out) as folder:
         clean = open_corpus(DataConfig(store=str(require_local(prepared)), seq_len=seq_len))
-        check(clean, share, kinds, foreign, copies)
+        refuse_bad_noise(clean, share, kinds, foreign, copies)
         sizes = blocks_of_each(clean.train.num_blocks, share, kinds)
-        streams = {kind: stream(kind, clean, foreign, -(-sizes[kind] // copies), seed) for kind in kinds}
-        words, store = clean.tokenizer, clean.train.store
-        facts = words.vocab_size, words.eos_id, words.kind, words.digest
+        streams = {kind: noise_tokens(kind, clean, foreign, -(-sizes[kind] // copies), seed) for kind in kinds}
+        tokenizer, store = clean.tokenizer, clean.train.store
+        facts = tokenizer.vocab_size, tokenizer.eos_id, tokenizer.kind, tokenizer.digest
         with write_store(folder / "train", *facts, after=store) as writer:
             for kind in kinds:
                 writer.source(kind, PREFIX + kind)
-                # Blocks share their ends: the last target of one is the first input of the next.
-                fill(writer, streams[kind], sizes[kind] * seq_len + 1, kind, words.eos_id)
+                # One more token: the last target of a block is the first input of the next.
+                append_tokens(writer, streams[kind], sizes[kind] * seq_len + 1, kind, tokenizer.eos_id)
         copy_store(clean.valid.store, folder / "valid")
-        words.save(folder / "tokenizer")
+        tokenizer.save(folder / "tokenizer")
         card = {
             "noise_in": store.fingerprint,
             "share": share,
@@ -91,8 +92,10 @@ def noise(
     print("\n".join(f"{name:<20}{n:>14,} blocks{n / total:>8.1%}" for name, n in rows.items()))
 
 
-def check(clean: Corpus, share: float, kinds: tuple[Kind, ...], foreign: tuple[str, ...], copies: int) -> None:
-    """Refuses what cannot be made, before anything is written."""
+def refuse_bad_noise(
+    clean: Corpus, share: float, kinds: tuple[Kind, ...], foreign: tuple[str, ...], copies: int
+) -> None:
+    """Raises ValueError if the noise cannot be made. Called before anything is written."""
     where = clean.train.store.path.parent
     if not 0 < share < 1:
         raise ValueError(f"found --share {share}, expected a share: more than 0, less than 1")
@@ -101,11 +104,11 @@ def check(clean: Corpus, share: float, kinds: tuple[Kind, ...], foreign: tuple[s
     if copies < 1:
         raise ValueError(f"found --copies {copies}, expected at least 1")
     if found := [domain for domain in clean.train.domains if domain.startswith(PREFIX)]:
-        raise ValueError(f"{where}: found {', '.join(found)} in it: inject into the clean corpus, all kinds at once")
+        raise ValueError(f"{where}: found {', '.join(found)} in it: add noise to the clean corpus, all kinds at once")
     if bool(foreign) != ("foreign" in kinds):
-        given = "--foreign without the kind foreign" if foreign else "the kind foreign without --foreign"
+        half = "--foreign without the kind foreign" if foreign else "the kind foreign without --foreign"
         raise ValueError(
-            f"found {given}; give both, as in `--kinds foreign --foreign german.jsonl books/`: text to be encoded by "
+            f"found {half}; give both, as in `--kinds foreign --foreign german.jsonl books/`: text to be encoded by "
             "this corpus's tokenizer"
         )
     if isinstance(clean.tokenizer, Ids) and (encoded := [kind for kind in ("hex", "foreign") if kind in kinds]):
@@ -116,7 +119,7 @@ def check(clean: Corpus, share: float, kinds: tuple[Kind, ...], foreign: tuple[s
 
 
 def blocks_of_each(clean: int, share: float, kinds: tuple[Kind, ...]) -> dict[Kind, int]:
-    """So many blocks of each kind that all together are the `share` of all blocks.
+    """How many blocks of each kind make the `share` of all blocks, clean ones and junk.
 
     >>> blocks_of_each(80, 0.2, ("hex", "shuffled"))
     {'hex': 10, 'shuffled': 10}
@@ -125,13 +128,13 @@ def blocks_of_each(clean: int, share: float, kinds: tuple[Kind, ...]) -> dict[Ki
     if total < len(kinds):
         raise ValueError(
             f"found --share {share} of {clean:,} blocks and {len(kinds)} kinds, which makes {total} junk blocks; "
-            "expected one of each kind at least: raise the share, or shorten --seq-len"
+            "expected at least one of each kind: raise --share, or lower --seq-len"
         )
-    return dict(zip(kinds, text_source.spread(total, len(kinds))))
+    return dict(zip(kinds, text_source.split_evenly(total, len(kinds))))
 
 
-def stream(kind: Kind, clean: Corpus, foreign: tuple[str, ...], distinct: int, seed: int) -> Iterator[np.ndarray]:
-    """Tokens of a kind, some at a time, without end but for foreign text."""
+def noise_tokens(kind: Kind, clean: Corpus, foreign: tuple[str, ...], distinct: int, seed: int) -> Iterator[np.ndarray]:
+    """Tokens of a kind, some at a time. Only foreign text comes to an end."""
     rng = np.random.default_rng((seed, KINDS.index(kind)))
     if kind == "shuffled":
         return shuffled(clean.train, rng)
@@ -143,18 +146,18 @@ def stream(kind: Kind, clean: Corpus, foreign: tuple[str, ...], distinct: int, s
 
 
 def shuffled(blocks: Blocks, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Blocks chosen at random, the tokens of each in random order: words as frequent as they are, and no order."""
+    """Random blocks with their tokens in random order: words are as frequent as in the corpus."""
     while True:
-        inputs_BxT = blocks.rows(rng.integers(blocks.num_blocks, size=ROWS))[:, :-1]
+        inputs_BxT = blocks.tokens(rng.integers(blocks.num_blocks, size=ROWS))[:, :-1]
         yield rng.permuted(inputs_BxT, axis=1).ravel()
 
 
 def duplicated(blocks: Blocks, distinct: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """A few blocks, all of them again and again in one order, so that each copy has the same last target, too."""
+    """A few blocks, again and again in the same order, so that also the last target of each copy is the same."""
     chosen = rng.choice(blocks.num_blocks, min(distinct, blocks.num_blocks), replace=False)
     while True:
         for start in range(0, len(chosen), ROWS):
-            yield blocks.rows(chosen[start : start + ROWS])[:, :-1].ravel()
+            yield blocks.tokens(chosen[start : start + ROWS])[:, :-1].ravel()
 
 
 def hex_dumps(rng: np.random.Generator) -> Iterator[Document]:
@@ -165,15 +168,19 @@ def hex_dumps(rng: np.random.Generator) -> Iterator[Document]:
         yield Document("", "".join(lines), "", "")
 
 
-def encoded(documents: Iterator[Document], words: Tokenizer) -> Iterator[np.ndarray]:
-    """The tokens of documents, each with its end-of-text; those that cannot be read are left out."""
+def encoded(documents: Iterator[Document], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
+    """The tokens of documents, each with end-of-text. Documents that cannot be read are left out."""
     readable = (document for document in documents if not document.problem)
-    for batch in text_source.batches(text_source.pieces(readable), text_source.CHUNK_BYTES):
-        yield np.concatenate(segments.encode(batch.given, words))
+    for batch in text_source.memory_chunks(text_source.cut_long_documents(readable), text_source.CHUNK_BYTES):
+        yield np.concatenate(segments.encode_documents(batch.items, tokenizer))
 
 
-def fill(writer: StoreWriter, tokens: Iterator[np.ndarray], total: int, kind: Kind, eos_id: int) -> None:
-    """Appends the first `total` tokens of a stream. A document ends where there is an end-of-text."""
+def append_tokens(writer: StoreWriter, tokens: Iterator[np.ndarray], total: int, kind: Kind, eos_id: int) -> None:
+    """Appends the first `total` tokens of a stream. A document ends at end-of-text.
+
+    Raises:
+      ValueError: the stream ends before.
+    """
     missing, goes_on = total, False
     for some in tokens:
         some = some[:missing]
@@ -188,10 +195,10 @@ def fill(writer: StoreWriter, tokens: Iterator[np.ndarray], total: int, kind: Ki
 
 
 def copy_store(store: Store, path: str | os.PathLike) -> None:
-    """Copies a store byte by byte; the links of a linked one lead to the same files."""
+    """Copies a store byte by byte. Links of a linked store lead to the same files."""
     path = pathlib.Path(path)
     path.mkdir()
-    for name in (*store.card["files"], "store.json"):
+    for name in (*store.card.files, store_card.FILE):
         file = store.path / name
         if file.is_symlink():
             (path / name).symlink_to(file.resolve())

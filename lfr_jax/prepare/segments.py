@@ -1,7 +1,7 @@
-"""A chunk of text, encoded: a segment on disk, from which stores are put together later.
+"""Segments: the encoded chunks of text on disk. Stores are put together from them later.
 
-A segment is two files: NAME.tokens, and NAME.index, which appears last and so says that both are whole.
-It depends on its chunk, the tokenizer and the sample alone, so any process may write it, at any time.
+A segment is two files, NAME.tokens and NAME.index. The index is written last, so if it is there, both are complete.
+A segment depends only on its chunk, the tokenizer and the sample, so any process may write it, at any time.
 """
 
 import hashlib
@@ -23,55 +23,55 @@ from lfr_jax.prepare import text_source
 from lfr_jax.prepare.text_source import Chunk, Document
 
 BATCH_CHARS = 4_000_000  # characters encoded at once
-FIRST_PROBLEMS = 100  # so many are described, all are counted
+FIRST_PROBLEMS = 100  # so many problems are described; all are counted
 
-# One row for each document, or piece of one.
+# One row for each document, or for each piece of a long one.
 ROW = np.dtype([("hash", "<u8"), ("text", "<u8", 2), ("number", "<u4"), ("tokens", "<u4"), ("flags", "u1")])
-MORE, BLANK, BROKEN = 1, 2, 4  # the next row of the source goes on with the document; nothing to see; has a problem
+# Flags: the document goes on in the source's next row; it is only white space; it has a problem.
+MORE, BLANK, BROKEN = 1, 2, 4
 
 
 class Run(NamedTuple):
-    """Rows, and their tokens, that lie together in a segment."""
+    """Documents of one source that lie together in a segment."""
 
     domain: str
     source: str
     rows: int
     tokens: int
-    crc: int  # of the bytes of the tokens
+    crc: int  # CRC-32 of the bytes of the tokens
 
 
 class Segment(NamedTuple):
-    """What stands in a NAME.index."""
+    """The content of a NAME.index."""
 
     path: pathlib.Path  # without a suffix
     dtype: np.dtype
     runs: list[Run]
-    rows: np.ndarray  # [ROW] of all runs; `number` tells the order of reading
+    rows: np.ndarray  # [ROW] of all runs; `number` is the order of reading
     size: int  # of the chunk
-    problems: dict[str, int]  # broken documents by kind
-    described: list[str]  # the first few
+    problems: dict[str, int]  # the number of documents with a problem, by kind
+    described: list[str]  # the first problems, each with its file and line
 
 
 def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample: float) -> Segment:
-    """Encodes a chunk into the segment `path`, in memory bounded by a batch of text.
+    """Encodes a chunk into the segment `path`. Memory is bounded by a batch of text.
 
-    Of the documents, those are taken of which the hash of the id falls below `sample`. A long one comes in
-    pieces, encoded one by one.
+    Documents are left out whose hash of the id is not below `sample`. Long ones are encoded piece by piece.
 
     Raises:
       OSError: the disk is full.
-      ValueError: a token id outside the tokenizer's vocabulary.
+      ValueError: the tokenizer gives an id outside its vocabulary.
     """
     dtype = token_dtype(tokenizer.vocab_size)
-    found = text_source.pieces(d for d in chunk.documents() if share(d.id, b"sample") < sample)
+    found = text_source.cut_long_documents(d for d in chunk.documents() if uniform_hash(d.id, b"sample") < sample)
     runs, rows, problems, described, number = [], [], Counter(), [], 0
     tokens_file = temporary(path.with_suffix(".tokens"))
     try:
         with open(tokens_file, "wb") as file:
-            for batch in text_source.batches(found, BATCH_CHARS):
-                encoded = encode(batch.given, tokenizer)
+            for batch in text_source.memory_chunks(found, BATCH_CHARS):
+                encoded = encode_documents(batch.items, tokenizer)
                 by_source: dict[tuple[str, str], list[int]] = {}
-                for i, document in enumerate(batch.given):
+                for i, document in enumerate(batch.items):
                     by_source.setdefault((document.domain, document.source), []).append(i)
                     if document.problem:
                         problems[document.problem.kind] += 1
@@ -79,9 +79,9 @@ def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample:
                 for (domain, source), members in by_source.items():
                     raw = np.concatenate([encoded[i] for i in members]).astype(dtype).tobytes()
                     file.write(raw)
-                    rows += [row(batch.given[i], number + i, len(encoded[i])) for i in members]
+                    rows += [index_row(batch.items[i], number + i, len(encoded[i])) for i in members]
                     runs.append(Run(domain, source, len(members), len(raw) // dtype.itemsize, zlib.crc32(raw)))
-                number += len(batch.given)
+                number += len(batch.items)
                 described = described[:FIRST_PROBLEMS]
         segment = Segment(path, dtype, runs, np.array(rows, ROW), chunk.size, dict(problems), described)
         os.replace(tokens_file, path.with_suffix(".tokens"))
@@ -91,40 +91,42 @@ def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample:
     return segment
 
 
-def encode(documents: tuple[Document, ...], tokenizer: Tokenizer) -> list[np.ndarray]:
-    """The tokens of each text, end-of-text last if it does not go on. One with a problem has none."""
+def encode_documents(documents: tuple[Document, ...], tokenizer: Tokenizer) -> list[np.ndarray]:
+    """The tokens of each text, with end-of-text unless the text goes on. A document with a problem has none."""
     encoded = tokenizer.encode_batch([document.text for document in documents], threads=1)
     for document, ids in zip(documents, encoded):
         if not document.more and not document.problem:
             ids.append(tokenizer.eos_id)
     lengths = [len(ids) for ids in encoded]
-    # Of all of them at once, and from an iterator: the fastest way out of Python's lists, and this is the inner loop.
+    # This is the inner loop: all ids at once, from an iterator, is the fastest way out of Python's lists.
     tokens = np.fromiter(itertools.chain.from_iterable(encoded), np.int64, sum(lengths))
     check_ids(tokens, tokenizer.vocab_size)
     return np.split(tokens, np.cumsum(lengths)[:-1])
 
 
-def row(document: Document, number: int, tokens: int) -> tuple:
+def index_row(document: Document, number: int, tokens: int) -> tuple:
+    """The row of a document, as a tuple of the fields of ROW."""
     flags = MORE * document.more + BLANK * (not document.text.strip()) + BROKEN * bool(document.problem)
     return id_hash(document.id), digest(document.text.encode()), number, tokens, flags
 
 
 def digest(raw: bytes) -> tuple[int, int]:
-    """128 bits that tell texts apart."""
+    """128 bits of hash. Equal digests mean equal texts."""
     return struct.unpack("<QQ", hashlib.blake2b(raw, digest_size=16).digest())
 
 
 def id_hash(id: str) -> int:
-    """64 bits that follow from a document's id; they decide which documents are held out."""
+    """64 bits of hash of a document's id. They decide whether it is held out."""
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest())
 
 
-def share(id: str, purpose: bytes) -> float:
-    """A number in [0, 1) that follows from a document's id; independent for each purpose."""
+def uniform_hash(id: str, purpose: bytes) -> float:
+    """A hash of a document's id, uniform in [0, 1), and independent for each `purpose`."""
     return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=7, person=purpose).digest()) / 2**56
 
 
 def write_index(segment: Segment) -> None:
+    """Writes NAME.index."""
     head = segment._asdict() | {"path": None, "rows": len(segment.rows), "dtype": segment.dtype.str}
     index = temporary(segment.path.with_suffix(".index"))
     try:
@@ -135,38 +137,39 @@ def write_index(segment: Segment) -> None:
 
 
 def temporary(path: pathlib.Path) -> pathlib.Path:
+    """A name for a file that is not complete yet."""
     return path.with_name(f"{path.name}.{os.getpid()}.tmp")
 
 
-def load(path: pathlib.Path) -> Segment | None:
-    """The segment `path`, or None if it is not there or not whole."""
+def load_segment(path: pathlib.Path) -> Segment | None:
+    """The segment `path`; None if it is not there, or not complete."""
     try:
         head, _, rows = path.with_suffix(".index").read_bytes().partition(b"\n")
         fields = json.loads(head)
         found = np.frombuffer(rows, ROW)
         size = path.with_suffix(".tokens").stat().st_size
-    except (FileNotFoundError, ValueError):  # where the machine lost its power, files may be cut off
+    except (FileNotFoundError, ValueError):  # if the machine lost power, files may be cut off
         return None
     fields |= {"path": path, "dtype": np.dtype(fields["dtype"]), "runs": [Run(*run) for run in fields["runs"]]}
-    whole = sum(run.tokens for run in fields["runs"]) * fields["dtype"].itemsize
-    if len(found) != fields.pop("rows") or size != whole:
+    expected = sum(run.tokens for run in fields["runs"]) * fields["dtype"].itemsize
+    if len(found) != fields.pop("rows") or size != expected:
         return None
     return Segment(rows=found, **fields)
 
 
-def tokens(segment: Segment) -> Iterator[tuple[Run, int]]:
-    """Each run, and the byte at which its tokens begin."""
+def runs_with_offsets(segment: Segment) -> Iterator[tuple[Run, int]]:
+    """Each run, and the position of its first byte in NAME.tokens."""
     start = 0
     for run in segment.runs:
         yield run, start
         start += run.tokens * segment.dtype.itemsize
 
 
-def read(segment: Segment, run: Run, start: int) -> np.ndarray:
-    """The tokens of a run.
+def read_run(segment: Segment, run: Run, start: int) -> np.ndarray:
+    """Reads the tokens of a run, which begin at byte `start`.
 
     Raises:
-      ValueError: they are not those that were written.
+      ValueError: their bytes have changed on disk.
     """
     path = segment.path.with_suffix(".tokens")
     with open(path, "rb") as file:
@@ -174,5 +177,5 @@ def read(segment: Segment, run: Run, start: int) -> np.ndarray:
         raw = file.read(run.tokens * segment.dtype.itemsize)
     if zlib.crc32(raw) != run.crc:
         path.with_suffix(".index").unlink(missing_ok=True)
-        raise ValueError(f"{path}: its bytes have changed on disk; run the command again: this part is encoded anew")
+        raise ValueError(f"{path}: its bytes have changed on disk; run the command again, which encodes this part anew")
     return np.frombuffer(raw, segment.dtype)

@@ -1,7 +1,6 @@
-"""Writing a token store: documents appended, source by source, into a folder that appears when it is whole."""
+"""Writes a token store: documents are appended, source by source, to a folder that appears when it is complete."""
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +8,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lfr_jax.data.store import FORMAT, VERSION, Source, Store, check_ids, file_sha256, fingerprint, token_dtype
+from lfr_jax.data.store import Store, check_ids, file_sha256, token_dtype
+from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, write_card
 from lfr_jax.storage.files import atomic_folder, save_array
 
 COPY_TOKENS = 4 << 20  # copied at once
@@ -24,24 +24,21 @@ def write_store(
     tokenizer_digest: str,
     after: Store | None = None,
 ) -> Iterator["StoreWriter"]:
-    """Gives the writer of a new store, which appears at `path` once it is complete, or never.
+    """Gives the writer of a new store. The store appears at `path` once it is complete, or never.
 
-    With `after`, the new store begins with all of that one, byte by byte: what is added comes behind it, as
-    new sources, so each of its blocks keeps its id, whatever the sequence length.
-
-    >>> with write_store("store", 257, 256, "bytes", digest) as writer:
-    ...     writer.source("letters", domain="prose")
-    ...     writer.add(np.array([104, 105, 256, 33, 256]), lengths=np.array([3, 2]))
+    Args:
+      after: a store to begin with, copied byte by byte. What is added becomes new sources behind it. So each block of
+        the old store keeps its id, whatever the sequence length.
 
     Raises:
       FileExistsError: `path` exists.
-      ValueError: nothing was added, the bytes of `after` are damaged, or what `StoreWriter` refuses.
+      ValueError: nothing was added, the bytes of `after` are damaged, or as of `StoreWriter`.
+
+    >>> import tempfile
+    >>> with write_store(tempfile.mkdtemp() + "/store", 257, 256, "bytes", "digest of the tokenizer") as writer:
+    ...     writer.source("letters", domain="prose")
+    ...     writer.add(np.array([104, 105, 256, 33, 256]), lengths=np.array([3, 2]))
     """
-    facts = {
-        "vocab_size": vocab_size,
-        "eos_id": eos_id,
-        "tokenizer": {"kind": tokenizer_kind, "digest": tokenizer_digest},
-    }
     with atomic_folder(path) as folder:
         with open(folder / "tokens.bin", "wb") as file:
             writer = StoreWriter(file, vocab_size)
@@ -53,28 +50,17 @@ def write_store(
         starts = np.concatenate(writer.starts)
         save_array(folder / "docs.npy", starts)
         digests = {"tokens.bin": writer.sha256.hexdigest(), "docs.npy": file_sha256(folder / "docs.npy")}
-        sizes = {name: (folder / name).stat().st_size for name in digests}
-        contents = {
-            "tokens": writer.total,
-            "documents": len(starts),
-            "sources": [source._asdict() for source in writer.sources],
-        }
-        card = {
-            "format": FORMAT,
-            "version": VERSION,
-            **facts,
-            **contents,
-            "files": {name: {"bytes": sizes[name], "sha256": digests[name]} for name in digests},
-        }
-        card["fingerprint"] = fingerprint(card)
-        (folder / "store.json").write_text(json.dumps(card, indent=1) + "\n")
+        files = {name: FileContent((folder / name).stat().st_size, digest) for name, digest in digests.items()}
+        made_by = TokenizerId(tokenizer_kind, tokenizer_digest)
+        sources = tuple(writer.sources)
+        write_card(StoreCard(vocab_size, eos_id, made_by, writer.total, len(starts), sources, None, files), folder)
 
 
 class StoreWriter:
-    """Appends documents to an open token file, source by source, in memory bounded by 8 bytes a document.
+    """Appends documents to an open token file, source by source. Memory is 8 bytes a document.
 
     Raises:
-      ValueError: a token that is not in the vocabulary, or a source begun twice.
+      ValueError: a token is not in the vocabulary, or a source is begun twice.
     """
 
     def __init__(self, file: BinaryIO, vocab_size: int):
@@ -82,33 +68,35 @@ class StoreWriter:
         self.total, self.sources, self.starts, self.begun = 0, [], [], set()
 
     def begin_with(self, store: Store) -> None:
-        """Copies a store, prepared or linked. A source of it that goes on becomes another source of the same name."""
+        """Copies a store, prepared or linked. Text that is added to one of its sources becomes a new source."""
         dtype = token_dtype(self.vocab_size)
         for part in store.parts:
             for start in range(0, part.tokens, COPY_TOKENS):
-                self.write(store.run(part, start, COPY_TOKENS).astype(dtype, copy=False).tobytes())
-        if "tokens.bin" not in store.card["files"]:
-            store.verify()  # linked files hold more than the store does, so their digests say nothing of this copy
-        elif self.sha256.hexdigest() != store.card["files"]["tokens.bin"]["sha256"]:
+                self.write(store.read_part(part, start, COPY_TOKENS).astype(dtype, copy=False).tobytes())
+        if "tokens.bin" not in store.card.files:
+            store.verify()  # linked files hold more than the store: their digests cannot check this copy
+        elif self.sha256.hexdigest() != store.card.files["tokens.bin"].sha256:
             raise ValueError(f"{store.path / 'tokens.bin'}: its bytes have changed; restore the file")
-        self.total, self.sources, self.starts = store.card["tokens"], list(store.sources), [store.doc_starts]
+        self.total, self.sources, self.starts = store.card.tokens, list(store.sources), [store.doc_starts]
 
     def source(self, name: str, domain: str, again: bool = False) -> None:
-        """Begins a source: what is added from now on belongs to it.
+        """Begins a source. What is added from now on belongs to it.
 
         Args:
-          again: there may be one of that name and domain, as in a store that another one begins with.
+          again: there may be a source of this name and domain already.
         """
         if (name, domain) in self.begun and not again:
-            raise ValueError(f"source {name!r} of domain {domain!r} was begun before; add all of it at once")
+            raise ValueError(f"source {name!r} of domain {domain!r} was begun before; add all its documents at once")
         self.begun.add((name, domain))
         self.sources.append(Source(name, domain, self.total, 0))
 
     def add(self, tokens: np.ndarray, lengths: np.ndarray, goes_on: bool = False) -> None:
-        """Appends documents, one after the other in `tokens`, to the source begun last.
+        """Appends documents to the source that was begun last.
 
         Args:
-          goes_on: the first of them is no document by itself, but the rest of the one added last.
+          tokens: int[sum of the lengths], one document after the other.
+          lengths: int[documents].
+          goes_on: the first of them continues the document that was added last.
         """
         if len(tokens) != np.sum(lengths):
             raise ValueError(f"found {len(tokens)} tokens, expected {np.sum(lengths)}, their lengths' sum")

@@ -1,33 +1,56 @@
-"""What text is made of on its way into a store: documents, and inputs, which give them chunk by chunk."""
+"""What a source of text gives: documents, in chunks that worker processes can read.
+
+An `Input` is a file, a few small files, or a data set. It gives chunks, and a chunk gives documents.
+docs/add_a_text_source.md shows how to add a source.
+"""
 
 import hashlib
+import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-PIECE_CHARS = 1_000_000  # a longer text comes in pieces, cut after a newline if there is one
-CHUNK_BYTES = 2 << 20  # about so much of an input is one chunk: the last ones should not keep one worker busy alone
+PIECE_CHARS = 1_000_000  # a longer text comes in pieces, which end after a newline if there is one
+CHUNK_BYTES = 2 << 20  # about the size of a chunk: small, so that at the end of the work no worker is busy alone
 
 
 class Problem(NamedTuple):
     """Why a document cannot be used."""
 
-    kind: str  # such as 'not UTF-8': what is counted
+    kind: str  # such as 'not UTF-8'; documents are counted by it
     where: str  # file and line, and what was found there
 
 
 class Document(NamedTuple):
-    """One text, or a piece of one. Documents of one source lie together in a store; a domain is one source or more."""
+    """One text, or a piece of a long one."""
 
-    id: str  # decides on which side of the held-out split the document falls
+    id: str  # decides whether the document is held out
     text: str
     domain: str
-    source: str
-    more: bool = False  # the text goes on in the next piece, which has the same id
-    problem: Problem | None = None  # of the whole document, if a piece has one
+    source: str  # documents of one domain and source lie together in the store
+    more: bool = False  # the text goes on in the next document, which has the same id
+    problem: Problem | None = None  # if a piece has one, the document is left out
+
+
+class Chunk(Protocol):
+    """A part of an input, small enough for one worker process. It pickles."""
+
+    size: int  # bytes of the input that this chunk stands for
+
+    def documents(self) -> Iterator[Document]:
+        """Reads the documents of this part. A worker process may call it."""
+
+
+class Input(NamedTuple):
+    """Where text comes from: a file, a few small files, a data set."""
+
+    stamp: str  # equal stamps mean equal chunks; '' if only the chunks' contents can tell
+    size: int  # bytes, the sum over the chunks; 0 if unknown
+    chunks: Callable[[], Iterator[Chunk]]
+    origin: str = ""  # of a data set: its name and version, for prepared.json
 
 
 class Fields(NamedTuple):
-    """Under which names a record (a JSON object, a row, an example) holds a document; dots lead into inner records."""
+    """The names under which a record (a JSON object, a row) holds a document. A dot leads into an inner record."""
 
     text: str = "text"
     id: str = "id"
@@ -35,60 +58,119 @@ class Fields(NamedTuple):
     source: str = "source"
 
 
-class Chunk(Protocol):
-    """A part of an input, small enough to be read by one worker process. It pickles."""
+class File(NamedTuple):
+    """A file, and what its documents are called if they do not say so themselves."""
 
-    size: int  # bytes of the input that it stands for
+    path: pathlib.Path
+    name: str  # document ids begin with it
+    domain: str
+    source: str
+    fields: Fields
 
-    def documents(self) -> Iterator[Document]:
-        """The documents of this part; a worker may read them, in a process of its own."""
-
-
-class Input(NamedTuple):
-    """A place that text comes from: a file, a few small files, a data set."""
-
-    stamp: str  # equal for as long as the chunks are; '' if they are to be compared themselves
-    size: int  # bytes, the sum over the chunks; 0 if unknown
-    chunks: Callable[[], Iterator[Chunk]]
-    origin: str = ""  # of a data set: which one, and which version of it
+    @property
+    def document(self) -> Document:
+        """An empty document with the file's id, domain and source."""
+        return Document(self.name, "", self.domain, self.source)
 
 
-def documents(inputs: Iterable[Input]) -> Iterator[Document]:
-    """All documents, in order: the problematic ones too, long ones in pieces."""
-    for place in inputs:
-        for chunk in place.chunks():
-            yield from chunk.documents()
+class FileFormat(NamedTuple):
+    """A kind of file, and the function that reads it. `inputs.FORMATS` lists them all."""
+
+    suffixes: tuple[str, ...]  # of file names, in lower case, such as ('.parquet',)
+    chunks: Callable[[File], Iterator[Chunk]]
+    many: bool  # a file holds many documents, so it is a source by itself; False: short files share a source
+    compressed: bool = False  # '.gz' or '.zst' may follow the suffix; `chunks` then reads by `decompressed`
 
 
-class Given(NamedTuple):
-    """A chunk of documents that are in memory."""
+def read_record(record: dict[str, Any], fields: Fields, where: str, default: Document) -> Document:
+    """Makes a document of a record. What the record leaves out is taken from `default`.
 
-    given: tuple[Document, ...]
+    Args:
+      where: file and line, for the description of a problem.
+
+    Returns:
+      A document; one with a problem if the record has no text, or a field of a wrong type.
+    """
+    text = look_up(record, fields.text)
+    if text is Missing:
+        return with_problem(default, "no text", f"{where}: found the fields {sorted(record)}, expected {fields.text!r}")
+    if isinstance(text, bytes):
+        return with_problem(default, "not UTF-8", f"{where}: found bytes that are not UTF-8 text: {text[:40]!r}")
+    if not isinstance(text, str | None):
+        return with_problem(default, "no text", f"{where}: found {fields.text} = {text!r}; expected a string")
+    try:
+        (text or "").encode()  # JSON can spell half of a surrogate pair, which is no character
+    except UnicodeEncodeError as error:
+        return with_problem(default, "not UTF-8", f"{where}: found text that is not Unicode ({error})")
+    named = {}
+    for field in ("id", "domain", "source"):
+        value = look_up(record, getattr(fields, field))
+        if value is Missing or value is None:
+            continue
+        if isinstance(value, int):
+            value = str(value)
+        if not isinstance(value, str) or not value:
+            found = f"{where}: found {getattr(fields, field)} = {value!r}; expected a string that is not empty"
+            return with_problem(default, f"bad {field}", found)
+        named[field] = value
+    return default._replace(text=text or "", **named)
+
+
+def with_problem(document: Document, kind: str, where: str) -> Document:
+    """The document without its text, to be counted under `kind` and left out of the store."""
+    return document._replace(text="", problem=Problem(kind, where))
+
+
+class Missing:
+    """Stands for the value of a field that is not there."""
+
+
+def look_up(record: dict[str, Any], name: str) -> Any:
+    """The value of a field, by its full name or by a path of names with dots between them. Bytes become text.
+
+    >>> look_up({"meta": {"set": b"Books"}}, "meta.set")
+    'Books'
+    """
+    if name in record:
+        value = record[name]
+        try:
+            return value.decode() if isinstance(value, bytes) else value
+        except UnicodeDecodeError:
+            return value
+    outer, _, inner = name.partition(".")
+    return look_up(record[outer], inner) if inner and isinstance(record.get(outer), dict) else Missing
+
+
+class MemoryChunk(NamedTuple):
+    """A chunk of documents in memory."""
+
+    items: tuple[Document, ...]
     size: int
 
     def documents(self) -> Iterator[Document]:
-        return iter(self.given)
+        return iter(self.items)
 
     def digest(self) -> str:
         """Equal for equal documents."""
-        whole = hashlib.blake2b(digest_size=16)
-        for document in self.given:
-            whole.update(repr(document).encode())
-        return whole.hexdigest()
+        hasher = hashlib.blake2b(digest_size=16)
+        for document in self.items:
+            hasher.update(repr(document).encode())
+        return hasher.hexdigest()
 
 
-def given(found: Callable[[], Iterable[Document]], stamp: str = "") -> Input:
-    """An input of documents that are in memory, or are made one after the other each time that `found` is called."""
-    return Input(stamp, 0, lambda: batches(iter(found()), CHUNK_BYTES))
+def from_documents(make: Callable[[], Iterable[Document]], stamp: str = "") -> Input:
+    """An input of documents in memory. Each call of `make` gives all of them, from the first on."""
+    return Input(stamp, 0, lambda: memory_chunks(iter(make()), CHUNK_BYTES))
 
 
-def batches(found: Iterator[Document], chars: int) -> Iterator[Given]:
-    """The documents in groups of at least `chars` characters, but for the last one."""
-    while batch := tuple(up_to(found, chars)):
-        yield Given(batch, sum(len(document.text) for document in batch))
+def memory_chunks(found: Iterator[Document], chars: int) -> Iterator[MemoryChunk]:
+    """The documents in groups of at least `chars` characters; the last group may be smaller."""
+    while group := tuple(take_chars(found, chars)):
+        yield MemoryChunk(group, sum(len(document.text) for document in group))
 
 
-def up_to(found: Iterator[Document], chars: int) -> Iterator[Document]:
+def take_chars(found: Iterator[Document], chars: int) -> Iterator[Document]:
+    """The next documents, until they have `chars` characters together."""
     for document in found:
         yield document
         chars -= len(document.text)
@@ -96,59 +178,28 @@ def up_to(found: Iterator[Document], chars: int) -> Iterator[Document]:
             return
 
 
-def record(fields: dict[str, Any], names: Fields, where: str, default: Document) -> Document:
-    """The document that a record holds; what the record leaves out is taken from `default`."""
-    text = look_up(fields, names.text)
-    if text is Missing:
-        return broken(default, "no text", f"{where}: found the fields {sorted(fields)}, expected {names.text!r}")
-    if isinstance(text, bytes):
-        return broken(default, "not UTF-8", f"{where}: found bytes that are not UTF-8 text: {text[:40]!r}")
-    if not isinstance(text, str | None):
-        return broken(default, "no text", f"{where}: found {names.text} = {text!r}; expected a string")
-    try:
-        (text or "").encode()  # JSON can spell half of a surrogate pair, which is no character
-    except UnicodeEncodeError as error:
-        return broken(default, "not UTF-8", f"{where}: found text that is not Unicode ({error})")
-    named = {}
-    for field in ("id", "domain", "source"):
-        value = look_up(fields, getattr(names, field))
-        if value is Missing or value is None:
-            continue
-        if isinstance(value, int):
-            value = str(value)
-        if not isinstance(value, str) or not value:
-            found = f"{where}: found {getattr(names, field)} = {value!r}; expected a string that is not empty"
-            return broken(default, f"bad {field}", found)
-        named[field] = value
-    return default._replace(text=text or "", **named)
+def documents(inputs: Iterable[Input]) -> Iterator[Document]:
+    """All documents of the inputs, in order: also those with a problem, and long ones as they come, in pieces."""
+    for text_input in inputs:
+        for chunk in text_input.chunks():
+            yield from chunk.documents()
 
 
-class Missing:
-    """Stands for the value of a field that is not there."""
+def cut_long_documents(found: Iterable[Document]) -> Iterator[Document]:
+    """The documents; those longer than `PIECE_CHARS` in pieces."""
+    for document in found:
+        if len(document.text) <= PIECE_CHARS:
+            yield document
+        else:
+            for text, more in cut_text([document.text]):
+                yield document._replace(text=text, more=more or document.more)
 
 
-def look_up(fields: dict[str, Any], name: str) -> Any:
-    """The value of a field, by its whole name or by a path of names with dots between them; bytes as text.
+def cut_text(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
+    """Cuts one text, which comes in parts, into pieces: (piece, whether more follow).
 
-    >>> look_up({"meta": {"set": b"Books"}}, "meta.set")
-    'Books'
+    The pieces depend on the text alone, and not on where its parts end.
     """
-    if name in fields:
-        value = fields[name]
-        try:
-            return value.decode() if isinstance(value, bytes) else value
-        except UnicodeDecodeError:
-            return value
-    outer, _, inner = name.partition(".")
-    return look_up(fields[outer], inner) if inner and isinstance(fields.get(outer), dict) else Missing
-
-
-def broken(document: Document, kind: str, where: str) -> Document:
-    return document._replace(text="", problem=Problem(kind, where))
-
-
-def cut(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
-    """One text that comes in parts, cut anew into (piece, whether more follow), wherever the parts ended."""
     rest = ""
     for text in texts:
         rest, start = rest + text, 0
@@ -160,20 +211,15 @@ def cut(texts: Iterable[str]) -> Iterator[tuple[str, bool]]:
     yield rest, False
 
 
-def pieces(found: Iterable[Document]) -> Iterator[Document]:
-    """The documents, the long ones cut into pieces."""
-    for document in found:
-        if len(document.text) <= PIECE_CHARS:
-            yield document
-        else:
-            for text, more in cut([document.text]):
-                yield document._replace(text=text, more=more or document.more)
+def split_evenly(size: int, parts: int) -> Iterator[int]:
+    """`parts` whole numbers, as equal as can be, whose sum is `size`.
 
-
-def spread(size: int, parts: int) -> Iterator[int]:
-    """`size` cut into whole numbers that sum to it."""
+    >>> list(split_evenly(10, 4))
+    [2, 3, 2, 3]
+    """
     return (size * (part + 1) // parts - size * part // parts for part in range(parts))
 
 
 def stamp(*facts: object) -> str:
+    """A name that is equal for equal facts."""
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()

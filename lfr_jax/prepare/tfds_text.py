@@ -1,4 +1,4 @@
-"""Text of TFDS data sets that lie on disk in a random-access format. TensorFlow is not needed."""
+"""Text of TFDS data sets on disk in a random-access format. TensorFlow is not needed."""
 
 import contextlib
 import functools
@@ -13,16 +13,16 @@ PER_CHUNK = 8 * AT_ONCE
 
 
 def of_name(name: str, split: str = "train", text_feature: str = "text", data_dir: str | None = None) -> Input:
-    """The input that a TFDS data set is.
+    """The input for a TFDS data set.
 
     Args:
-      name: as TFDS writes it: `c4/en:3.0.1`, `lm1b`, ... It is the domain and the source.
+      name: as TFDS writes it: `c4/en:3.0.1`, `lm1b`, ... It is the domain and the source of its documents.
       text_feature: the feature that holds the text.
-      data_dir: the folder of the data sets; TFDS's own default if None.
+      data_dir: the folder of the data sets; None: TFDS's default.
 
     Raises:
       FileNotFoundError: the data set is not on disk.
-      ValueError: no such data set or split, or its format is read from the beginning alone.
+      ValueError: no such data set or split, or its format has no random access.
     """
     builder, data = opened(name, split, data_dir)
     size = builder.info.splits[split].num_bytes or 0
@@ -30,14 +30,14 @@ def of_name(name: str, split: str = "train", text_feature: str = "text", data_di
     starts = range(0, len(data), PER_CHUNK)
 
     def chunks() -> Iterator[Examples]:
-        for start, share in zip(starts, text_source.spread(size, max(len(starts), 1))):
-            yield Examples(name, split, text_feature, data_dir, start, min(start + PER_CHUNK, len(data)), share)
+        for start, part in zip(starts, text_source.split_evenly(size, max(len(starts), 1))):
+            yield Examples(name, split, text_feature, data_dir, start, min(start + PER_CHUNK, len(data)), part)
 
     return Input(stamp, size, chunks, f"tfds:{builder.info.full_name}")
 
 
 class Examples(NamedTuple):
-    """A chunk of a data set: the examples `start` to `stop`."""
+    """A chunk of a data set: the examples from `start` up to `stop`."""
 
     name: str
     split: str
@@ -52,7 +52,7 @@ class Examples(NamedTuple):
         for index, example in examples(data, self.start, self.stop):
             where = f"TFDS data set {self.name!r}, split {self.split!r}, example {index}"
             default = Document(f"{self.name}/{self.split}:{index}", "", self.name, self.name)
-            yield text_source.record(example, Fields(self.text_feature, "", "", ""), where, default)
+            yield text_source.read_record(example, Fields(self.text_feature, "", "", ""), where, default)
 
 
 def examples(data, start: int, stop: int, at_once: int = AT_ONCE) -> Iterator[tuple[int, dict]]:
@@ -64,25 +64,25 @@ def examples(data, start: int, stop: int, at_once: int = AT_ONCE) -> Iterator[tu
 @functools.cache
 def opened(name: str, split: str, data_dir: str | None):
     """The builder of a data set, and its examples."""
-    import tensorflow_datasets as tfds  # here, for those who read files alone
+    import tensorflow_datasets as tfds  # not at the top: it is slow, and most commands do without it
 
     where = data_dir or tfds.core.constants.DATA_DIR
-    with explained(f"TFDS data set {name!r}, in {where}"):
+    with short_errors(f"TFDS data set {name!r}, in {where}"):
         if name.split("/")[0] == "c4":
-            from tensorflow_datasets.text.c4 import C4  # noqa: F401  its import makes the name known
+            from tensorflow_datasets.text.c4 import C4  # noqa: F401  the import registers the name
         builder = tfds.builder(name, data_dir=data_dir)
     if not builder.is_prepared():
         raise FileNotFoundError(
             f"TFDS data set {name!r}: found nothing in {builder.data_path}; prepare it, with `tfds build {name} "
-            f"--file_format=array_record --data_dir={where}`, or name the folder that it lies in with --tfds-dir"
+            f"--file_format=array_record --data_dir={where}`, or name its folder with --tfds-dir"
         )
-    with explained(f"TFDS data set {name!r}, split {split!r}, in {builder.data_path}"):
+    with short_errors(f"TFDS data set {name!r}, split {split!r}, in {builder.data_path}"):
         return builder, builder.as_data_source(split=split)
 
 
 @contextlib.contextmanager
-def explained(what: str) -> Iterator[None]:
-    """The first line of the library's errors."""
+def short_errors(what: str) -> Iterator[None]:
+    """Raises the errors of the library as ValueError, with their first line alone."""
     try:
         yield
     except (AssertionError, NotImplementedError, OSError, ValueError) as error:

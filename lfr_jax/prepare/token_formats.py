@@ -1,12 +1,12 @@
-"""Token files of other programs: where in them the tokens lie, and where documents start, if the file says so.
+"""Token files of other programs: where the tokens are, and where documents start if the file says so.
 
 | format | on disk | documents |
 |---|---|---|
-| nanoGPT | `.bin`: nothing but tokens, uint16 | end at end-of-text |
-| OLMo, Dolma | `.npy` without NumPy's header: nothing but tokens, uint16 or uint32 | end at end-of-text |
+| nanoGPT | `.bin`: only tokens, uint16 | end at end-of-text |
+| OLMo, Dolma | `.npy` without NumPy's header: only tokens, uint16 or uint32 | end at end-of-text |
 | NumPy | `.npy` with the header: one dimension, integers | end at end-of-text |
-| llm.c | `.bin`: 256 int32, then tokens, uint16 | are set apart by end-of-text |
-| Megatron | `.bin`: nothing but tokens; `.idx` beside it: their type, and the documents | from the `.idx` |
+| llm.c | `.bin`: 256 int32, then tokens, uint16 | are separated by end-of-text |
+| Megatron | `.bin`: only tokens; `.idx` beside it: their type, and the documents | as the `.idx` says |
 
 References:
   nanoGPT: data/openwebtext/prepare.py of karpathy/nanoGPT.
@@ -29,7 +29,7 @@ MEGATRON_HEADER = len(MEGATRON) + struct.calcsize("<BQQ")  # bytes: a type, the 
 
 
 class Layout(NamedTuple):
-    """Where a file's tokens are; nothing follows them."""
+    """Where a file's tokens are. They go to the end of the file."""
 
     dtype: str
     offset: int  # bytes before the first one
@@ -38,10 +38,13 @@ class Layout(NamedTuple):
 
 
 def layout(path: pathlib.Path, dtype: str) -> Layout:
-    """The layout of a token file; `dtype` is that of tokens in a file without any header.
+    """The layout of a token file.
+
+    Args:
+      dtype: NumPy type of the tokens, if the file has no header.
 
     Raises:
-      ValueError: a broken file, or none of tokens.
+      ValueError: the file is broken, or has fewer than two tokens.
     """
     index, size = path.with_suffix(".idx"), path.stat().st_size
     with open(path, "rb") as file:
@@ -61,11 +64,12 @@ def layout(path: pathlib.Path, dtype: str) -> Layout:
             f"{found.offset} bytes; the file was cut off, or its tokens are of another type (--dtype)"
         )
     if found.tokens < 2:
-        raise ValueError(f"{path}: found {found.tokens} tokens, expected two at least; leave the file out")
+        raise ValueError(f"{path}: found {found.tokens} tokens, expected at least two; leave the file out")
     return found
 
 
 def numpy_array(path: pathlib.Path) -> Layout:
+    """The layout of a `.npy` file with a header."""
     try:
         array = np.load(path, mmap_mode="r")
     except ValueError as error:
@@ -79,14 +83,14 @@ def numpy_array(path: pathlib.Path) -> Layout:
 
 
 def megatron(index: pathlib.Path) -> Layout:
-    """What an `.idx` says.
+    """The layout that an `.idx` gives.
 
-    After its header: the sequences' lengths i32[S], the bytes at which they start i64[S], and the
-    first sequence of each document i64[D + 1], the last being S. S more bytes if it is multimodal.
+    Behind its header are the lengths of the sequences i32[S], their first bytes i64[S], and the first sequence of each
+    document i64[D + 1], the last of which is S. A multimodal one has S more bytes.
     """
     raw = np.memmap(index, np.uint8, "r")
     if len(raw) < MEGATRON_HEADER or bytes(raw[: len(MEGATRON)]) != MEGATRON:
-        raise ValueError(f"{index}: found no Megatron index of version 1; expected one, as it lies beside a .bin")
+        raise ValueError(f"{index}: found no Megatron index of version 1; expected one beside the .bin")
     code, num_sequences, num_edges = struct.unpack("<BQQ", bytes(raw[len(MEGATRON) : MEGATRON_HEADER]))
     if code not in MEGATRON_DTYPES:
         raise ValueError(f"{index}: found tokens of type number {code}, expected one of {[*MEGATRON_DTYPES]}: integers")
@@ -102,5 +106,5 @@ def megatron(index: pathlib.Path) -> Layout:
         raise ValueError(f"{index}: found sequences out of order or with gaps, expected them one after the other")
     if not (len(first_D1) and first_D1[0] == 0 and first_D1[-1] == num_sequences and (np.diff(first_D1) >= 0).all()):
         raise ValueError(f"{index}: found document edges that do not run from 0 to {num_sequences}, the sequences")
-    doc_starts = np.unique(starts_S1[first_D1])  # documents without a token fall together with the next
+    doc_starts = np.unique(starts_S1[first_D1])  # a document without tokens starts where the next one starts
     return Layout(MEGATRON_DTYPES[code], 0, int(starts_S1[-1]), doc_starts[doc_starts < starts_S1[-1]])

@@ -8,7 +8,7 @@ import numpy as np
 
 from lfr_jax.config import Config
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.data.clusters import clusters
+from lfr_jax.data.clusters import cluster_blocks
 from lfr_jax.data.score_files import read_scores
 from lfr_jax.schedule import BlockInfo, Schedule
 from lfr_jax.schedule.types import MissingInfo
@@ -55,7 +55,7 @@ def worked_out(config: Config, blocks: Blocks) -> dict[str, np.ndarray]:
     files = dict(ref_loss=chosen.ref_scores, weak_loss=chosen.weak_scores, strong_loss=chosen.strong_scores)
     arrays = {name: read_scores(path, blocks) for name, path in files.items() if path}
     if chosen.clusters:
-        arrays["cluster"] = clusters(blocks, chosen.clusters, config.train.seed)
+        arrays["cluster"] = cluster_blocks(blocks, chosen.clusters, config.train.seed)
     return arrays
 
 

@@ -40,7 +40,7 @@ def load(run_dir: str) -> Trained:
     run = RunDir(run_dir)
     config, mesh = run.load_config(), make_mesh()
     params, step = checkpoint.restore_params(run.path / "checkpoints", decoder.abstract(config.model, mesh))
-    return Trained(config, params, tokenizer.load(run.path / "tokenizer"), mesh, step)
+    return Trained(config, params, tokenizer.load_tokenizer(run.path / "tokenizer"), mesh, step)
 
 
 def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:

@@ -115,7 +115,7 @@ class Trainer:
             if step == phase.start:
                 state = self.enter(state, index)
             for batch in self.phase_batches(state, index, step):
-                state, on_device = self.train_step(state, pipeline.place(batch, self.mesh))
+                state, on_device = self.train_step(state, pipeline.shard_batch(batch, self.mesh))
                 step += 1
                 self.spent = self.spent.train(self.config.model, len(batch["ids"]), batch["tokens"].shape[1] - 1)
                 tokens, flops = self.spent.trained_tokens, self.spent.flops
@@ -189,7 +189,7 @@ class Trainer:
         )
         self.announce(phase, rates_N > 0)
         self.probes.enter(phase, rates_N)
-        wanted = phase_batches.phase_batches(
+        wanted = phase_batches.plan_batches(
             blocks, rates_N, phase.stop - phase.start, config.train.batch_size, config.data, config.train.seed, index
         )
         change = fim.transform(config.data, self.corpus.tokenizer, config.train.seed, index)

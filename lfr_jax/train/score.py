@@ -58,11 +58,13 @@ def losses(
     many blocks are done.
     """
     ids = np.arange(blocks.num_blocks) if ids is None else ids
-    kinds = [pipeline.Cut(ids[some], batch_size * (blocks.seq_len // length)) for length, some in blocks.by_length(ids)]
+    kinds = [
+        pipeline.Batched(ids[some], batch_size * (blocks.seq_len // length)) for length, some in blocks.by_length(ids)
+    ]
     wanted = pipeline.Interleaved(kinds, np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds]))
     previous = ()
     for host_batch in pipeline.batches(wanted, blocks, mesh, workers=workers):
-        batch = pipeline.place(host_batch, mesh)
+        batch = pipeline.shard_batch(host_batch, mesh)
         sums = score_step(params, batch["tokens"])
         jax.block_until_ready(previous)
         previous = sums

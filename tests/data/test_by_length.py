@@ -138,7 +138,7 @@ def directly(run, blocks):
     """f64[N]: the mean NLL of each block, all of a length in one batch."""
     loss_N = np.empty(blocks.num_blocks)
     for _, some in blocks.by_length(np.arange(blocks.num_blocks)):
-        tokens = blocks.rows(np.pad(some, (0, -len(some) % 8), constant_values=-1))
+        tokens = blocks.tokens(np.pad(some, (0, -len(some) % 8), constant_values=-1))
         with jax.set_mesh(run.mesh):
             tokens = jax.device_put(tokens, jax.sharding.NamedSharding(run.mesh, jax.P("data")))
             nll, count = steps.block_nll(run.config.model, run.params, tokens, Bytes.eos_id)
@@ -206,9 +206,9 @@ def test_processes_read_their_rows_of_each_batch(short_documents, packing, of):
     """Also where all of them are padding. Catches: padding of another length than the rest of the batch."""
     blocks = open_corpus(changed(by_length("", short_documents), data__packing=packing).data).train
     _, some = blocks.by_length(np.arange(blocks.num_blocks))[-1]
-    wanted = pipeline.Cut(np.arange(blocks.num_blocks)[some][:9], 8)  # the last batch has one block
+    wanted = pipeline.Batched(np.arange(blocks.num_blocks)[some][:9], 8)  # the last batch has one block
     for index in range(2):
-        whole = blocks.rows(wanted[index])
+        whole = blocks.tokens(wanted[index])
         parts = [pipeline.BatchSource(wanted, blocks, Shards((number,), of))[index] for number in range(of)]
         np.testing.assert_array_equal(np.concatenate([part["tokens"] for part in parts]), whole)
         assert all(np.array_equal(part["ids"], wanted[index]) for part in parts)
@@ -216,12 +216,12 @@ def test_processes_read_their_rows_of_each_batch(short_documents, packing, of):
 
 def test_clusters_are_made_of_blocks_of_all_lengths(blocks):
     """Catches: rows of several lengths read together; counts divided by the longest length."""
-    cluster_N = clusters.clusters(blocks, 3, seed=0)
+    cluster_N = clusters.cluster_blocks(blocks, 3, seed=0)
     assert len(cluster_N) == blocks.num_blocks and len(set(cluster_N)) == 3
     ids = np.arange(blocks.num_blocks)
     projection = np.eye(clusters.BUCKETS, clusters.WIDTH, dtype=np.float32)
     points = clusters.points(blocks, ids, projection)
     for length, some in blocks.by_length(ids):
-        tokens = blocks.rows(some[:1])[0, :-1]
+        tokens = blocks.tokens(some[:1])[0, :-1]
         counts = np.bincount(tokens % clusters.BUCKETS, minlength=clusters.BUCKETS)[: clusters.WIDTH]
         np.testing.assert_allclose(points[some[0]], np.sqrt(counts / length), rtol=1e-6)

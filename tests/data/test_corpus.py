@@ -9,7 +9,7 @@ from lfr_jax.config import DataConfig
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes, train_sentencepiece
-from lfr_jax.prepare.prepare import prepare
+from lfr_jax.prepare.prepare import prepare_documents
 from lfr_jax.prepare.text_source import Document
 
 
@@ -42,7 +42,7 @@ def test_a_missing_part_is_named(corpus_dir, tmp_path, part):
 def test_parts_of_two_corpora_are_refused(corpus_dir, tmp_path, parts):
     """Catches: a tokenizer that is not compared with both stores: its ids would mean other text."""
     pieces = train_sentencepiece((d.text for d in documents(8)), vocab_size=300)
-    prepare(tmp_path / "other", documents(8), pieces, valid_fraction=0.2)
+    prepare_documents(tmp_path / "other", documents(8), pieces, valid_fraction=0.2)
     shutil.copytree(corpus_dir, tmp_path / "c")
     for part in parts:
         shutil.rmtree(tmp_path / "c" / part)
@@ -61,7 +61,7 @@ def test_sources_too_short_for_a_block_are_counted_once(tmp_path):
     """Catches: text that is left out in silence; a warning where all is read, or of the other store's sources."""
     texts = [Document(f"{name}{i}", name * 98 + str(i), name, name) for name in ("a", "b", "c") for i in range(2)]
     texts += [Document(f"d{i}", "d" * 8 + str(i), "d", "d") for i in range(2)]
-    prepare(tmp_path / "c", texts, Bytes(), valid_fraction=0.5)
+    prepare_documents(tmp_path / "c", texts, Bytes(), valid_fraction=0.5)
     with pytest.warns(UserWarning) as caught:
         open_corpus(DataConfig(str(tmp_path / "c"), 50))
     assert [str(warning.message).split(": ", 1)[1].split(". ")[0] for warning in caught] == [

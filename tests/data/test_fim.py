@@ -132,7 +132,7 @@ def test_sentinels_follow_the_vocabulary():
 def test_batches_are_the_same_from_any_start_and_in_any_process(corpus_dir):
     """Catches: batches numbered from where a run goes on; rows numbered from where a process's begin; ids changed."""
     blocks = Blocks(open_store(corpus_dir / "train"), 32)
-    wanted = pipeline.Cut(np.arange(64), 8)
+    wanted = pipeline.Batched(np.arange(64), 8)
     changing = FillInTheMiddle(0.5, 0.5, sentinels(257), 256, 0, 0)
     mesh = make_mesh(1, 1, 1)
     whole = list(pipeline.batches(wanted, blocks, mesh, transform=changing))

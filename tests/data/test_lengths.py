@@ -33,7 +33,7 @@ def read(blocks):
     """Every block's row, in order of the ids, read length by length."""
     rows = [None] * blocks.num_blocks
     for _, some in blocks.by_length(np.arange(blocks.num_blocks)):
-        for block, row in zip(some, blocks.rows(some)):
+        for block, row in zip(some, blocks.tokens(some)):
             rows[block] = row.tolist()
     return rows
 
@@ -112,14 +112,14 @@ def test_sources_that_are_appended_leave_the_others_as_they_are(tmp_path):
 def test_padding_and_what_rows_refuse(tmp_path):
     """Catches: padding read as the last block; blocks of two lengths in one array; an id beyond the end."""
     blocks = LengthBlocks(write(tmp_path / "s", [("a", "x", [[1, 2, 3], [4, 5]])]), 2, 1)
-    assert blocks.rows(np.array([-1, 2, 0, -1])).tolist() == [[-1] * 3, [EOS, 4, 5], [EOS, 1, 2], [-1] * 3]
+    assert blocks.tokens(np.array([-1, 2, 0, -1])).tolist() == [[-1] * 3, [EOS, 4, 5], [EOS, 1, 2], [-1] * 3]
     with pytest.raises(ValueError, match=r"blocks of lengths \[2, 1\], expected blocks of one length"):
-        blocks.rows(np.array([0, 1]))
+        blocks.tokens(np.array([0, 1]))
     with pytest.raises(ValueError, match=r"blocks of lengths \[\], .* at least one"):
-        blocks.rows(np.array([-1, -1]))
+        blocks.tokens(np.array([-1, -1]))
     for wrong in (3, -2):
         with pytest.raises(IndexError, match=f"found block id {wrong}; .* 0 to 2"):
-            blocks.rows(np.array([0, wrong]))
+            blocks.tokens(np.array([0, wrong]))
         with pytest.raises(IndexError, match=f"found block id {wrong}"):
             blocks.source_of(np.array([wrong]))
 
@@ -155,7 +155,7 @@ def test_blocks_pickle_by_path(tmp_path):
     blocks.bucket_N, blocks.domain_N
     pickled = pickle.dumps(blocks)
     assert len(pickled) < 600
-    reader = "import pickle, sys; b = pickle.load(sys.stdin.buffer); print(b.num_blocks, b.rows([999, -1]).tolist())"
+    reader = "import pickle, sys; b = pickle.load(sys.stdin.buffer); print(b.num_blocks, b.tokens([999, -1]).tolist())"
     done = subprocess.run([sys.executable, "-c", reader], input=pickled, capture_output=True, check=True)
     assert done.stdout.decode().strip() == "1000 [[256, 1, 2], [-1, -1, -1]]"
     shutil.rmtree(tmp_path / "s")

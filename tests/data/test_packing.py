@@ -65,7 +65,7 @@ def test_rows_at_the_bounds_of_the_types_of_lengths(tmp_path, seq_len):
         tmp_path / "store", [("a", "x", [[1] * rest + [EOS], [2] * (seq_len + rest) + [EOS], [3, EOS]])], EOS + 1, EOS
     )
     blocks = PackedBlocks(store, seq_len)
-    rows = blocks.rows(np.arange(blocks.num_blocks))
+    rows = blocks.tokens(np.arange(blocks.num_blocks))
     assert np.bincount(rows[rows >= 0])[[1, 2, 3, EOS]].tolist() == [rest, seq_len + rest + 1, 1, 3]
 
 
@@ -92,7 +92,7 @@ def test_each_target_stands_in_one_block_behind_its_own_document(tmp_path_factor
     store, texts = written(tmp_path_factory.mktemp("stores"), sources)
     blocks = PackedBlocks(store, seq_len)
     ids = np.arange(blocks.num_blocks)
-    rows = blocks.rows(ids)
+    rows = blocks.tokens(ids)
     assert rows.dtype == np.int32 and rows.shape == (blocks.num_blocks, seq_len + 1)
     assert not np.any((rows[:, :-1] < 0) & (rows[:, 1:] >= 0))  # padding is behind
     of_N = blocks.source_of(ids)
@@ -122,8 +122,8 @@ def test_each_target_stands_in_one_block_behind_its_own_document(tmp_path_factor
     assert blocks.padding == pytest.approx(np.mean(rows == -1))
 
     order = np.random.default_rng(seed).permutation(np.append(ids, [-1, -1]))
-    np.testing.assert_array_equal(blocks.rows(order), np.where(order[:, None] < 0, -1, rows[order]))
-    np.testing.assert_array_equal(pickle.loads(pickle.dumps(blocks)).rows(ids), rows)
+    np.testing.assert_array_equal(blocks.tokens(order), np.where(order[:, None] < 0, -1, rows[order]))
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(blocks)).tokens(ids), rows)
 
 
 def test_by_hand(tmp_path):
@@ -132,7 +132,7 @@ def test_by_hand(tmp_path):
     E = EOS
     documents = [[E], [1, 2, 3, 4, 5, 6, 7, 8, 9, E], [11, E], [21, 22, 23, 24, E], [31, 32, 33], [41, 42]]
     blocks = PackedBlocks(write(tmp_path / "s", [("a", "x", documents)], EOS + 1, EOS), 4)
-    assert blocks.rows(np.arange(5)).tolist() == [
+    assert blocks.tokens(np.arange(5)).tolist() == [
         [1, 2, 3, 4, 5],
         [5, 6, 7, 8, 9],
         [21, 22, 23, 24, E],
@@ -149,7 +149,7 @@ def test_by_hand(tmp_path):
 def test_a_document_that_another_follows_ends_with_end_of_text(tmp_path):
     """As of token files without it. Catches: two documents that pass for one; the last one of a row changed too."""
     documents = [[1, 2, 3], [4, 5], [6, 7]]
-    (row,) = PackedBlocks(write(tmp_path / "s", [("a", "x", documents)], EOS + 1, EOS), 7).rows(np.arange(1))
+    (row,) = PackedBlocks(write(tmp_path / "s", [("a", "x", documents)], EOS + 1, EOS), 7).tokens(np.arange(1))
     assert row.tolist() == [1, 2, EOS, 4, EOS, 6, 7, -1]
 
 
@@ -163,7 +163,7 @@ def test_appended_sources_leave_old_blocks_as_they_were(tmp_path):
     after = PackedBlocks(write(tmp_path / "after", sources), 32)
     ids = np.arange(before.num_blocks)
     assert after.num_blocks > before.num_blocks
-    np.testing.assert_array_equal(after.rows(ids), before.rows(ids))
+    np.testing.assert_array_equal(after.tokens(ids), before.tokens(ids))
     np.testing.assert_array_equal(after.source_of(ids), before.source_of(ids))
 
 
@@ -178,7 +178,7 @@ def test_what_cannot_be_packed(tmp_path):
     blocks = PackedBlocks(store, 4)
     assert blocks.blocks_S.tolist() == [1, 0]
     with pytest.raises(IndexError, match="found block id 1; .* 0 to 0"):
-        blocks.rows(np.array([1]))
+        blocks.tokens(np.array([1]))
 
 
 def test_many_documents_take_few_bytes(tmp_path):
@@ -223,4 +223,4 @@ def test_runs_of_every_length_are_read(tmp_path):
     store = write(tmp_path / "s", [("a", "x", [list(range(200))])])
     start, length = np.array([0, 5, 100, 199, 61, 3]), np.array([1, 2, 100, 1, 64, 63])
     expected = np.concatenate([np.arange(a, a + n) for a, n in zip(start, length)])
-    np.testing.assert_array_equal(packing.runs(store, start, length), expected)
+    np.testing.assert_array_equal(packing.read_spans(store, start, length), expected)

@@ -26,7 +26,7 @@ def blocks(tmp_path_factory):
 
 def of(blocks, rates_N, steps=50, batch_size=4, seed=0, phase=1, **data):
     settings = DataConfig(packing="by_length", seq_len=16, shortest=4, **data)
-    return phase_batches.phase_batches(blocks, rates_N, steps, batch_size, settings, seed, phase)
+    return phase_batches.plan_batches(blocks, rates_N, steps, batch_size, settings, seed, phase)
 
 
 def lengths_of(blocks, batches):
@@ -213,7 +213,7 @@ def test_blocks_of_one_length_are_drawn_by_the_plan_itself(corpus_dir):
 
     blocks = Blocks(open_store(corpus_dir / "train"), 32)
     rates_N = np.linspace(0, 1, blocks.num_blocks)
-    found = phase_batches.phase_batches(blocks, rates_N, 9, 4, DataConfig(seq_len=32), 5, 2)
+    found = phase_batches.plan_batches(blocks, rates_N, 9, 4, DataConfig(seq_len=32), 5, 2)
     assert np.concatenate([found[i] for i in range(9)]).tolist() == schedule.plan(rates_N, 36, 5, 2)[:].tolist()
 
 
@@ -225,4 +225,4 @@ def test_batches_are_read_from_any_step_on(blocks, workers, start):
     assert len(found) == 20 - start
     for index, batch in enumerate(found, start):
         np.testing.assert_array_equal(batch["ids"], wanted[index])
-        np.testing.assert_array_equal(batch["tokens"], blocks.rows(wanted[index]))
+        np.testing.assert_array_equal(batch["tokens"], blocks.tokens(wanted[index]))

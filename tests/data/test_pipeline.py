@@ -29,21 +29,21 @@ def plan(blocks, num_draws):
 def test_batches_are_the_plan_from_any_position(blocks, workers, start):
     """Catches: reordering by threads or workers; an offset that restarts at 0; a dropped or repeated batch."""
     draws = plan(blocks, 20 * 8)
-    found = list(pipeline.batches(pipeline.Cut(draws, 8), blocks, ONE, start, workers))
+    found = list(pipeline.batches(pipeline.Batched(draws, 8), blocks, ONE, start, workers))
     assert len(found) == 20 - start
     ids = np.concatenate([batch["ids"] for batch in found])
     np.testing.assert_array_equal(ids, draws[start * 8 :])
-    np.testing.assert_array_equal(np.concatenate([batch["tokens"] for batch in found]), blocks.rows(ids))
+    np.testing.assert_array_equal(np.concatenate([batch["tokens"] for batch in found]), blocks.tokens(ids))
 
 
 def test_nothing_is_left_at_the_end(blocks):
     """Catches: slicing a data set to nothing, which would raise or start again."""
-    assert list(pipeline.batches(pipeline.Cut(plan(blocks, 16), 8), blocks, ONE, start=2)) == []
+    assert list(pipeline.batches(pipeline.Batched(plan(blocks, 16), 8), blocks, ONE, start=2)) == []
 
 
 def test_in_order_reads_each_block_once_and_pads(blocks):
     """Catches: a last batch that is dropped, wraps around, or holds an id other than −1 as padding."""
-    found = list(pipeline.batches(pipeline.Cut(np.arange(blocks.num_blocks), 7), blocks, ONE))
+    found = list(pipeline.batches(pipeline.Batched(np.arange(blocks.num_blocks), 7), blocks, ONE))
     ids = np.concatenate([batch["ids"] for batch in found])
     padding = -blocks.num_blocks % 7
     assert padding > 0
@@ -54,7 +54,7 @@ def test_in_order_reads_each_block_once_and_pads(blocks):
 def test_chosen_ids_keep_their_order(blocks):
     """Catches: reading positions in place of ids."""
     chosen = np.array([9, 3, 40])
-    (batch,) = pipeline.batches(pipeline.Cut(chosen, 3), blocks, ONE)
+    (batch,) = pipeline.batches(pipeline.Batched(chosen, 3), blocks, ONE)
     np.testing.assert_array_equal(batch["ids"], chosen)
 
 
@@ -63,7 +63,7 @@ def test_place_splits_rows_over_the_batch_axes():
     mesh = make_mesh(2, 2, 2)
     with jax.set_mesh(mesh):
         tokens_BxT1 = np.arange(24, dtype=np.int32).reshape(8, 3)
-        placed = pipeline.place({"ids": np.arange(8), "tokens": tokens_BxT1}, mesh)
+        placed = pipeline.shard_batch({"ids": np.arange(8), "tokens": tokens_BxT1}, mesh)
     assert {shard.data.shape for shard in placed["tokens"].addressable_shards} == {(2, 3)}
     np.testing.assert_array_equal(placed["tokens"], tokens_BxT1)
     np.testing.assert_array_equal(placed["ids"], np.arange(8))

@@ -66,7 +66,7 @@ def cut(lines, to):
         (lambda x: [*x[:9], *x[10:]], "line 10: found '8,.*, expected block 7 "),
         (lambda x: [*x[:9], "7,easy,hard\n", *x[10:]], "line 10: found '7,easy,hard', expected block 7 "),
         (lambda x: [*x[:9], "7,easy\n", *x[10:]], "line 10: found '7,easy', expected block 7 "),
-        (lambda x: x[:2] + [f"{i},easy,nan\n" for i in range(len(x) - 2)], "no finite loss: the model had diverged"),
+        (lambda x: x[:2] + [f"{i},easy,nan\n" for i in range(len(x) - 2)], "no finite loss: the model has diverged"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, lines, blocks, spoil, error):

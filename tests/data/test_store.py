@@ -14,7 +14,8 @@ from helpers import MADE_BY
 from helpers import write_side as write
 
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.data.store import Source, fingerprint, open_store
+from lfr_jax.data.store import open_store
+from lfr_jax.data.store_card import FileContent, Source, write_card
 from lfr_jax.prepare import store_writer
 
 
@@ -45,12 +46,12 @@ def test_rows_are_the_windows_of_each_source(tmp_path_factory, lengths, seq_len,
     cut = Blocks(made, seq_len)
     ids = np.arange(cut.num_blocks)
     assert cut.num_blocks == len(expected)
-    assert cut.rows(ids).tolist() == [row for row, _, _ in expected]
+    assert cut.tokens(ids).tolist() == [row for row, _, _ in expected]
     assert [cut.domains[d] for d in cut.domain_N] == [domain for _, domain, _ in expected]
     assert cut.source_of(ids).tolist() == [source for _, _, source in expected]
     order = rng.permutation(ids)
-    np.testing.assert_array_equal(cut.rows(order), cut.rows(ids)[order])
-    assert cut.rows(ids).dtype == np.int32 and cut.domain_N.dtype == np.int32
+    np.testing.assert_array_equal(cut.tokens(order), cut.tokens(ids)[order])
+    assert cut.tokens(ids).dtype == np.int32 and cut.domain_N.dtype == np.int32
 
 
 @pytest.mark.parametrize(("length", "num_blocks"), [(4, 0), (5, 1), (8, 1), (9, 2)])
@@ -65,17 +66,17 @@ def test_width_of_a_token(tmp_path, vocab_size, itemsize):
     """Catches: id 65536 wrapped to 0 in uint16; four bytes where two do; native byte order."""
     made = write(tmp_path / "s", [("a", "x", [[vocab_size - 1, 258]])], vocab_size)
     assert (tmp_path / "s/tokens.bin").read_bytes()[itemsize:] == (258).to_bytes(itemsize, "little")
-    assert Blocks(made, 1).rows(np.array([0])).tolist() == [[vocab_size - 1, 258]]
+    assert Blocks(made, 1).tokens(np.array([0])).tolist() == [[vocab_size - 1, 258]]
 
 
 def test_padding_and_wrong_ids(store):
     """Catches: −1 read as the last block; an id beyond the end read from another source."""
     cut = Blocks(store, 2)
     assert cut.num_blocks == 3  # [1,2,3] [3,4,5] | [6,7,8]
-    assert cut.rows(np.array([-1, 2, -1])).tolist() == [[-1, -1, -1], [6, 7, 8], [-1, -1, -1]]
+    assert cut.tokens(np.array([-1, 2, -1])).tolist() == [[-1, -1, -1], [6, 7, 8], [-1, -1, -1]]
     for wrong in (3, -2):
         with pytest.raises(IndexError, match=f"found block id {wrong}; .* 0 to 2"):
-            cut.rows(np.array([0, wrong]))
+            cut.tokens(np.array([0, wrong]))
         with pytest.raises(IndexError, match=f"found block id {wrong}"):
             cut.source_of(np.array([wrong]))
 
@@ -128,7 +129,7 @@ def test_blocks_pickle_by_path(store):
     cut = Blocks(store, 2)
     pickled = pickle.dumps(cut)
     assert len(pickled) < 500
-    reader = "import pickle, sys; print(pickle.load(sys.stdin.buffer).rows([1, -1]).tolist())"
+    reader = "import pickle, sys; print(pickle.load(sys.stdin.buffer).tokens([1, -1]).tolist())"
     done = subprocess.run([sys.executable, "-c", reader], input=pickled, capture_output=True, check=True)
     assert done.stdout.decode().strip() == "[[3, 4, 5], [-1, -1, -1]]"
     shutil.rmtree(store.path)
@@ -185,7 +186,7 @@ def test_what_a_writer_refuses(tmp_path):
             writer.source("a", "x")
         writer.source("a", "y")
         writer.add(np.array([256]), np.array([1]))
-    assert open_store(tmp_path / "s").card["tokens"] == 1
+    assert open_store(tmp_path / "s").card.tokens == 1
 
 
 @pytest.mark.parametrize("file", ["tokens.bin", "docs.npy"])
@@ -242,18 +243,16 @@ def test_a_hundred_million_blocks(tmp_path):
         for position in (1024 * 99_999_999, far - far % 1024, total - 1):
             file.seek(2 * position)
             file.write((position % 65521).to_bytes(2, "little"))
-    card = made.card | {"tokens": total, "sources": [{"name": "a", "domain": "x", "first": 0, "count": total}]}
-    card["files"]["tokens.bin"]["bytes"] = 2 * total
-    card["fingerprint"] = fingerprint(card)
-    (made.path / "store.json").write_text(json.dumps(card))
+    files = made.card.files | {"tokens.bin": FileContent(2 * total, "")}
+    write_card(made.card._replace(tokens=total, sources=(Source("a", "x", 0, total),), files=files), made.path)
     cut = Blocks(open_store(made.path), seq_len)
     assert cut.num_blocks == num_blocks
     expected = np.zeros((3, seq_len + 1), int)
     expected[0, 0], expected[0, -1] = 1024 * 99_999_999 % 65521, (total - 1) % 65521
     expected[1, 0] = (far - far % 1024) % 65521
-    np.testing.assert_array_equal(cut.rows(np.array([num_blocks - 1, far // 1024, 10**6])), expected)
+    np.testing.assert_array_equal(cut.tokens(np.array([num_blocks - 1, far // 1024, 10**6])), expected)
     with pytest.raises(IndexError, match="found block id 100000000"):
-        cut.rows(np.array([num_blocks]))
+        cut.tokens(np.array([num_blocks]))
 
 
 def test_sources_without_a_block_are_stepped_over(tmp_path):
@@ -261,5 +260,5 @@ def test_sources_without_a_block_are_stepped_over(tmp_path):
     lengths = [3, 4, 9, 2, 4, 5, 1]
     cut = Blocks(write(tmp_path / "s", [(f"s{i}", "x", [[i] * n]) for i, n in enumerate(lengths)]), 4)
     assert cut.blocks_S.tolist() == [0, 0, 2, 0, 0, 1, 0]
-    assert cut.rows(np.arange(3))[:, 0].tolist() == [2, 2, 5]
+    assert cut.tokens(np.arange(3))[:, 0].tolist() == [2, 2, 5]
     assert cut.source_of(np.arange(3)).tolist() == [2, 2, 5]

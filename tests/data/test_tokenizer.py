@@ -180,7 +180,7 @@ def test_save_and_load(tmp_path, trained, tiny_gpt2):
     made = {"a": trained, "b": gpt2, "c": tokenizer.Bytes(), "d": tiny}
     for name, one in made.items():
         one.save(tmp_path / "saved" / name)
-        back = tokenizer.load(tmp_path / "saved" / name)
+        back = tokenizer.load_tokenizer(tmp_path / "saved" / name)
         assert type(back) is type(one)
         assert (back.digest, back.vocab_size, back.eos_id) == (one.digest, one.vocab_size, one.eos_id)
         assert back.encode("ab x\n") == one.encode("ab x\n")
@@ -192,13 +192,13 @@ def test_load_refuses_other_files(tmp_path, trained):
     trained.save(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(tiny_sentencepiece())
     with pytest.raises(ValueError, match="expected " + trained.digest[:12]):
-        tokenizer.load(tmp_path)
+        tokenizer.load_tokenizer(tmp_path)
     card = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(card | {"kind": "morse"}))
     with pytest.raises(ValueError, match="'morse', expected one of bytes, sentencepiece, gpt2_bpe"):
-        tokenizer.load(tmp_path)
+        tokenizer.load_tokenizer(tmp_path)
     with pytest.raises(FileNotFoundError, match="tokenizer.json"):
-        tokenizer.load(tmp_path / "nowhere")
+        tokenizer.load_tokenizer(tmp_path / "nowhere")
 
 
 def test_a_model_must_have_an_end_of_text(tmp_path):

@@ -10,9 +10,9 @@ import pytest
 from lfr_jax.data.store import Store, open_store
 from lfr_jax.data.tokenizer import Bytes
 from lfr_jax.prepare import segments, text_source
-from lfr_jax.prepare.assemble import Assembled, Count, assemble, is_first
+from lfr_jax.prepare.assemble import Assembled, Count, assemble_stores, is_first
 from lfr_jax.prepare.store_writer import write_store
-from lfr_jax.prepare.text_source import Document, Given, Problem
+from lfr_jax.prepare.text_source import Document, MemoryChunk, Problem
 
 FACTS = (257, 256, "bytes", Bytes().digest)
 
@@ -22,11 +22,11 @@ def assembled(folder, chunks, fraction=0.3, **options) -> tuple[Assembled, list[
     stores."""
     folder.mkdir(exist_ok=True)
     encoded = [
-        segments.encode_chunk(Given(tuple(chunk), 0), folder / str(number), Bytes(), 1.0)
+        segments.encode_chunk(MemoryChunk(tuple(chunk), 0), folder / str(number), Bytes(), 1.0)
         for number, chunk in enumerate(chunks)
     ]
     with write_store(folder / "train", *FACTS) as train, write_store(folder / "valid", *FACTS) as valid:
-        done = assemble(encoded, train, valid, fraction, **options)
+        done = assemble_stores(encoded, train, valid, fraction, **options)
     stores = [open_store(folder / side) for side in ("train", "valid")]
     found = []
     for store in stores:
@@ -83,7 +83,7 @@ def test_any_documents_in_any_pieces(tmp_path_factory, texts, ends, piece_chars,
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_source, "PIECE_CHARS", piece_chars)
         patch.setattr(segments, "BATCH_CHARS", batch_chars)
-        pieces = list(text_source.pieces(made))
+        pieces = list(text_source.cut_long_documents(made))
         cuts = [min(len(pieces), bound) for bound in bounds] + [len(pieces)]  # also within a document
         folder = tmp_path_factory.mktemp("any") / "a"
         done, found, stores = assembled(folder, [pieces[a:b] for a, b in zip(cuts, cuts[1:])])
@@ -115,7 +115,11 @@ def test_a_lone_document_is_cut_in_two_wherever_its_pieces_end(tmp_path, monkeyp
     monkeypatch.setattr(text_source, "PIECE_CHARS", piece_chars)
     text = "".join(f"{i} words\n" for i in range(12))
     lone, blank = Document("lone", text, "x", "s"), Document("blank", " ", "x", "s")
-    pieces = [blank, *text_source.pieces([lone]), lone._replace(id="again", text="", problem=Problem("k", "w"))]
+    pieces = [
+        blank,
+        *text_source.cut_long_documents([lone]),
+        lone._replace(id="again", text="", problem=Problem("k", "w")),
+    ]
     done, _, stores = assembled(tmp_path / "a", [pieces[:3], pieces[3:]], fraction)
     whole = [*text.encode(), 256]
     tail = min(max(int(len(whole) * fraction), 1), len(whole) - 1)

@@ -1,11 +1,15 @@
 """From paths to inputs: which files, in which order, under which names, in which groups."""
 
+import gzip
 import json
 import os
+import pathlib
+import re
+import types
 
 import pytest
 
-from lfr_jax.prepare import inputs, text_files, text_source
+from lfr_jax.prepare import compression, inputs, text_source
 from lfr_jax.prepare.text_source import Document
 
 
@@ -52,7 +56,7 @@ def test_small_files_are_read_together_and_large_ones_in_chunks(tmp_path, monkey
     """Catches: a million small files, a segment for each; a large file handed to one worker whole; a file lost where
     one group ends; sizes that do not sum to the total of the progress bar."""
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 100)
-    monkeypatch.setattr(text_files, "READ_BYTES", 64)
+    monkeypatch.setattr(compression, "READ_BYTES", 64)
     for number in range(9):
         (tmp_path / f"{number}.txt").write_text(str(number) * 30)
     (tmp_path / "4.jsonl").write_text("".join(json.dumps({"text": f"{n}"}) + "\n" for n in range(40)))
@@ -86,3 +90,40 @@ def test_the_stamp_tells_other_text(tmp_path, monkeypatch):
     os.utime(tmp_path / "a/x.jsonl", ns=(6, 6))
     seen.add(stamp([tmp_path / "a/x.jsonl"]))
     assert len(seen) == 5
+
+
+def test_a_format_of_ones_own(tmp_path, monkeypatch):
+    """Catches: a format in the table that another part of the code does not ask: for the chunks, for the source of a
+    file of many documents, or for compressed files."""
+
+    def chunks(file):
+        read = b"".join(part for part, _ in compression.decompressed(file.path))
+        found = [file.document._replace(id=word, text=word) for word in read.decode().split()]
+        yield text_source.MemoryChunk(tuple(found), file.path.stat().st_size)
+
+    mine = text_source.FileFormat((".words",), chunks, many=True, compressed=True)
+    monkeypatch.setattr(inputs, "FORMATS", (*inputs.FORMATS, mine))
+    (tmp_path / "top/d").mkdir(parents=True)
+    (tmp_path / "top/d/a.words").write_text("one two")
+    (tmp_path / "top/d/b.words.gz").write_bytes(gzip.compress(b"three"))
+    assert [(d.id, d.domain, d.source) for d in read(tmp_path / "top")] == [
+        ("one", "d", "a"),
+        ("two", "d", "a"),
+        ("three", "d", "b"),
+    ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"expected text, \.jsonl, \.parquet, \.words files"):
+        inputs.of_paths([tmp_path / "empty"])
+
+
+def test_the_format_of_the_page(tmp_path, monkeypatch):
+    """Catches: docs/add_a_text_source.md, whose example no longer runs, or reads a CSV file wrongly."""
+    page = (pathlib.Path(__file__).parents[2] / "docs/add_a_text_source.md").read_text()
+    (code,) = re.findall("```python\n(.*?)```", page, re.DOTALL)
+    made = types.ModuleType("csv_files")
+    exec(code, made.__dict__)
+    monkeypatch.setattr(inputs, "FORMATS", (*inputs.FORMATS, made.FORMAT))
+    (tmp_path / "a.csv").write_bytes(b'text,domain\n"one\nline",x\nbad\xff,x\n' + b"more,\n" * 1500)
+    found = read(tmp_path / "a.csv")
+    assert found[0] == Document("a.csv:1", "one\nline", "x", "a") and found[1].problem.kind == "not UTF-8"
+    assert found[2:] == [Document(f"a.csv:{number}", "more", "a", "a") for number in range(3, 1503)]

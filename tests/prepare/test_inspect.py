@@ -18,7 +18,7 @@ from lfr_jax.prepare import inspect as data
 @pytest.fixture
 def lfr_data(capsys):
     def run(*arguments) -> str:
-        tyro.extras.subcommand_cli_from_dict(data.ABOUT, args=list(map(str, arguments)))
+        tyro.extras.subcommand_cli_from_dict(data.DATA_COMMANDS, args=list(map(str, arguments)))
         return capsys.readouterr().out
 
     return run
@@ -53,7 +53,7 @@ def test_info_counts_packed_blocks_for_training_alone(lfr_data, short_documents)
 
 def rewritten(store, **changes):
     """A store whose card says something else, under a fingerprint that fits."""
-    from lfr_jax.data.store import fingerprint
+    from lfr_jax.data.store_card import fingerprint
 
     card = json.loads((store / "store.json").read_text()) | changes
     card["fingerprint"] = fingerprint(card)
@@ -97,7 +97,7 @@ def test_samples_are_blocks_of_their_domain(lfr_data, corpus_dir):
     found = re.findall(r"--- block (\d+): (\w+), made-up ---\n(.*?)\n\n(?=---|\Z)", out, re.DOTALL)
     assert [domain for _, domain, _ in found] == sorted(["easy", "hard", "words"] * 3)
     for block, domain, text in found:
-        (tokens,) = cut.rows(np.array([int(block)]))
+        (tokens,) = cut.tokens(np.array([int(block)]))
         assert cut.domains[cut.domain_N[int(block)]] == domain
         assert text.replace("\n⏎\n", "") == Bytes().decode(tokens[:-1].tolist())
     assert lfr_data(*asked, "--domain", "hard") == "".join(
@@ -109,4 +109,4 @@ def test_samples_are_blocks_of_their_domain(lfr_data, corpus_dir):
 
 def test_ends_of_documents_are_shown():
     """Catches: two documents printed as one."""
-    assert data.text(Bytes(), np.array([*b"end", 256, *b"next"])) == "end\n⏎\nnext"
+    assert data.decode_documents(Bytes(), np.array([*b"end", 256, *b"next"])) == "end\n⏎\nnext"

@@ -17,8 +17,8 @@ import zstandard
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes
-from lfr_jax.prepare import text_files, text_source
-from lfr_jax.prepare.prepare import Summary, prepare_paths
+from lfr_jax.prepare import compression, text_source
+from lfr_jax.prepare.prepare import PrepareSummary, prepare_paths
 
 PACK = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 
@@ -43,7 +43,7 @@ def write(folder: pathlib.Path, form: str, texts: list[bytes]) -> None:
 FORMS = [*("".join(pair) for pair in itertools.product(("txt", "jsonl"), PACK)), "parquet"]
 
 
-def prepared(folder: pathlib.Path, **options) -> tuple[Summary, list[bytes]]:
+def prepared(folder: pathlib.Path, **options) -> tuple[PrepareSummary, list[bytes]]:
     """What was counted, and the documents of both stores, as their blocks have them."""
     summary = prepare_paths((str(folder / "in"),), out=str(folder / "out"), byte_tokenizer=True, workers=1, **options)
     documents = []
@@ -51,7 +51,7 @@ def prepared(folder: pathlib.Path, **options) -> tuple[Summary, list[bytes]]:
         store.verify()
         (source,) = store.sources
         cut = Blocks(store, min(1000, source.count - 1))
-        tokens = cut.rows(np.arange(cut.num_blocks))[:, :-1].ravel()
+        tokens = cut.tokens(np.arange(cut.num_blocks))[:, :-1].ravel()
         np.testing.assert_array_equal(tokens, store.tokens[: (source.count - 1) // cut.seq_len * cut.seq_len])
         documents += bytes(np.where(store.tokens == Bytes.eos_id, 0, store.tokens).tolist()).split(b"\0")[:-1]
     return summary, documents
@@ -63,7 +63,7 @@ def test_documents_of_no_token_of_one_and_of_a_million(tmp_path, monkeypatch, fo
     or cut where they end; a form of files in which that is another matter."""
     for module, name, value in ((text_source, "PIECE_CHARS", 99_999), (text_source, "CHUNK_BYTES", 3 << 16)):
         monkeypatch.setattr(module, name, value)
-    monkeypatch.setattr(text_files, "READ_BYTES", 1 << 16)
+    monkeypatch.setattr(compression, "READ_BYTES", 1 << 16)
     long = b"".join(b"%d goes on and on\n" % number for number in range(10**6 // 18))
     texts = [b"", b"x", long, b"a usual text"]
     write(tmp_path / "in", form, texts)
@@ -78,7 +78,7 @@ def test_documents_of_no_token_of_one_and_of_a_million(tmp_path, monkeypatch, fo
 def test_bytes_that_are_no_text_are_counted_and_named(tmp_path, monkeypatch, form):
     """Catches: a form of files in which such bytes end the job, are replaced, or take their neighbours with them; a
     place that cannot be found again."""
-    monkeypatch.setattr(text_files, "READ_BYTES", 16)
+    monkeypatch.setattr(compression, "READ_BYTES", 16)
     good = [b"number %d" % number for number in range(20)]
     bad = "größer\nund größer\nund ".encode() + b"gr\xf6\xdfer\nund"
     write(tmp_path / "in", form, [*good[:7], bad, *good[7:]])
@@ -97,10 +97,10 @@ def test_bytes_that_are_no_text_are_counted_and_named(tmp_path, monkeypatch, for
 
 FULL = """
 import pathlib, subprocess, sys, traceback
-from lfr_jax.data import corpus, text_files
-from lfr_jax.data.prepare import prepare_paths
+from lfr_jax.prepare import compression, text_source
+from lfr_jax.prepare.prepare import prepare_paths
 
-corpus.CHUNK_BYTES, text_files.READ_BYTES = 8000, 4000
+text_source.CHUNK_BYTES, compression.READ_BYTES = 8000, 4000
 disk = pathlib.Path("disk")
 
 def run():
@@ -121,7 +121,7 @@ for size in (4096, *range(8, 4096, 16)):
         expected = result()
     except OSError as error:
         calls = {frame.name for frame in traceback.extract_tb((error.__cause__ or error).__traceback__)}
-        (stage,) = calls & {"encode", "assemble"} or {"finish"}
+        (stage,) = calls & {"encode", "assemble_stores"} or {"finish"}
         said = "disk/out: the disk is full" in str(error) and "make room on it" in str(error)
         kept = len(list(disk.glob(".out.preparing/*.index")))
         left = sorted(path.name for path in disk.iterdir())
@@ -146,7 +146,7 @@ def test_a_disk_that_is_full_at_any_moment(tmp_path, namespace):
     )
     assert done.returncode == 0, done.stderr
     found = [line.split(",") for line in done.stdout.splitlines()]
-    assert {stage for stage, *_ in found} == {"encode", "assemble", "finish"}
+    assert {stage for stage, *_ in found} == {"encode", "assemble_stores", "finish"}
     assert all(right == ["True"] * 3 for _, _, *right in found)
     kept = [int(kept) for stage, kept, *_ in found if stage == "encode"]
     assert max(kept) > 5 and kept == sorted(kept)

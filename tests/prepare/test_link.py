@@ -16,7 +16,7 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes, Ids
-from lfr_jax.prepare.link import link, link_paths
+from lfr_jax.prepare.link import link_files, link_paths
 from lfr_jax.prepare.prepare import prepare_paths
 from lfr_jax.train.loop import train
 
@@ -56,13 +56,13 @@ def test_the_last_documents_of_each_format_are_held_out(tmp_path, write, name, d
     """Catches: a split that loses, repeats or shifts tokens; bytes of a header or of the other side read as tokens."""
     documents = tokens(100)
     write(tmp_path / name, flat(documents))
-    link(tmp_path / "out", [tmp_path / name], Ids(10, EOS), valid_fraction=0.1, dtype=dtype)
+    link_files(tmp_path / "out", [tmp_path / name], Ids(10, EOS), valid_fraction=0.1, dtype=dtype)
     train, valid = (open_store(tmp_path / "out" / side) for side in ("train", "valid"))
     for store in (train, valid):
         store.verify()
         blocks = Blocks(store, 4)
         np.testing.assert_array_equal(
-            blocks.rows(np.arange(blocks.num_blocks))[:, :-1].ravel(), store.tokens[: 4 * blocks.num_blocks]
+            blocks.tokens(np.arange(blocks.num_blocks))[:, :-1].ravel(), store.tokens[: 4 * blocks.num_blocks]
         )
     assert train.tokens.tolist() + valid.tokens.tolist() == flat(documents)
     assert 0 < len(valid.tokens) <= 0.1 * len(flat(documents))
@@ -76,7 +76,7 @@ def test_the_last_documents_of_each_format_are_held_out(tmp_path, write, name, d
 def test_megatron_documents_come_from_the_index(tmp_path):
     """Catches: documents by end-of-text although the index knows better."""
     written.megatron(tmp_path / "m.bin", [[1, 2], [3], [4, 5, 6], [7], [8, 1]], [0, 2, 3, 5])
-    link(tmp_path / "out", [tmp_path / "m.bin"], Ids(10, EOS), valid_fraction=0.4)
+    link_files(tmp_path / "out", [tmp_path / "m.bin"], Ids(10, EOS), valid_fraction=0.4)
     assert contents(open_store(tmp_path / "out/train")) == ([1, 2, 3, 4, 5, 6], [0, 3])
     assert contents(open_store(tmp_path / "out/valid")) == ([7, 8, 1], [0])
 
@@ -84,7 +84,7 @@ def test_megatron_documents_come_from_the_index(tmp_path):
 def test_a_document_longer_than_the_tail_is_cut(tmp_path):
     """Catches: nearly all held out because the last document is nearly all; nothing held out."""
     written.nanogpt(tmp_path / "a.bin", [EOS, *[1] * 99])
-    link(tmp_path / "out", [tmp_path / "a.bin"], Ids(10, EOS), valid_fraction=0.1)
+    link_files(tmp_path / "out", [tmp_path / "a.bin"], Ids(10, EOS), valid_fraction=0.1)
     assert contents(open_store(tmp_path / "out/train")) == ([EOS, *[1] * 89], [0, 1])
     assert contents(open_store(tmp_path / "out/valid")) == ([1] * 10, [0])
 
@@ -93,7 +93,7 @@ def test_nothing_is_copied_and_links_may_be_mended(tmp_path):
     """Catches: a copy; a store that opens though the linked file is gone or another one."""
     (tmp_path / "here").mkdir()
     written.nanogpt(tmp_path / "here/a.bin", flat(tokens(1000)))
-    link(tmp_path / "out", [tmp_path / "here/a.bin"], Ids(10, EOS))
+    link_files(tmp_path / "out", [tmp_path / "here/a.bin"], Ids(10, EOS))
     folder = tmp_path / "out/train"
     assert (folder / "tokens-00000.bin").readlink() == tmp_path / "here/a.bin"
     before = open_store(folder)
@@ -102,7 +102,7 @@ def test_nothing_is_copied_and_links_may_be_mended(tmp_path):
         open_store(folder)
     (folder / "tokens-00000.bin").unlink()
     (folder / "tokens-00000.bin").symlink_to("../../there/a.bin")
-    np.testing.assert_array_equal(Blocks(open_store(folder), 8).rows([3]), Blocks(before, 8).rows([3]))
+    np.testing.assert_array_equal(Blocks(open_store(folder), 8).tokens([3]), Blocks(before, 8).tokens([3]))
     os.truncate(tmp_path / "there/a.bin", 10)
     with pytest.raises(ValueError, match="there/a.bin: found 10 bytes, .*; put the linked file back, or link again"):
         open_store(folder)
@@ -114,7 +114,7 @@ def test_the_same_files_elsewhere_are_the_same_store(tmp_path):
     for place, first in (("one", 1), ("two", 1), ("three", 2)):
         (tmp_path / place / "web").mkdir(parents=True)
         written.nanogpt(tmp_path / place / "web/a.bin", [first, *flat(tokens(50))])
-        link(tmp_path / place / "out", [tmp_path / place / "web"], Ids(10, EOS))
+        link_files(tmp_path / place / "out", [tmp_path / place / "web"], Ids(10, EOS))
         found.append(open_store(tmp_path / place / "out/train").fingerprint)
     assert found[0] == found[1] != found[2]
 
@@ -131,7 +131,7 @@ def test_folders_are_domains_and_files_sources(tmp_path):
         written.nanogpt(tmp_path / "in" / name, [first] * 50)
     (tmp_path / "in/web/notes.txt").write_text("no tokens")
     written.nanogpt(tmp_path / "e.bin", [5] * 50)
-    summary = link(tmp_path / "out", [tmp_path / "in", tmp_path / "e.bin"], Ids(10, EOS), valid_fraction=0.2)
+    summary = link_files(tmp_path / "out", [tmp_path / "in", tmp_path / "e.bin"], Ids(10, EOS), valid_fraction=0.2)
     store = open_store(tmp_path / "out/train")
     assert [source[:2] for source in store.sources] == [
         ("code/c.bin", "code"),
@@ -139,7 +139,7 @@ def test_folders_are_domains_and_files_sources(tmp_path):
         ("web/b.npy", "web"),
         ("e.bin", tmp_path.name),
     ]
-    rows = Blocks(store, 13).rows(np.arange(12))
+    rows = Blocks(store, 13).tokens(np.arange(12))
     assert rows.tolist() == [[first] * 14 for first in (3, 1, 2, 5) for _ in range(3)]
     assert [source.count for source in store.sources] == [40] * 4
     assert store.doc_starts.tolist() == [0, 40, 80, 120]
@@ -176,11 +176,11 @@ def test_what_is_refused(tmp_path):
         ([], {}, "found no input"),
     ]:
         with pytest.raises(ValueError, match=message):
-            link(out, inputs, Ids(10, EOS), **options)
+            link_files(out, inputs, Ids(10, EOS), **options)
     (tmp_path / "empty").mkdir()
     for missing in ("nowhere", "empty"):
         with pytest.raises(FileNotFoundError, match=f"{missing}: found no"):
-            link(out, [tmp_path / missing], Ids(10, EOS))
+            link_files(out, [tmp_path / missing], Ids(10, EOS))
     assert not out.exists()
 
 
@@ -212,7 +212,7 @@ def test_a_run_on_linked_files(tmp_path, capsys, monkeypatch):
     assert {"web", "code", "all"} == set(train(config, quiet=True).summary["held_out_loss"])
     monkeypatch.setattr("sys.argv", ["lfr", "generate", str(tmp_path / "run")])
     with pytest.raises(
-        SystemExit, match="lfr generate: these ids were linked without a tokenizer.*link again with one"
+        SystemExit, match="lfr generate: cannot encode text: the data was linked without a tokenizer; link it again"
     ):
         cli.main()
 
@@ -220,7 +220,7 @@ def test_a_run_on_linked_files(tmp_path, capsys, monkeypatch):
 def test_a_tokenizer_of_ids_is_saved_and_loaded(tmp_path):
     """Catches: another vocabulary after loading; two vocabularies of one digest; a text out of nothing."""
     Ids(300, 7).save(tmp_path / "t")
-    loaded = tokenizer.load(tmp_path / "t")
+    loaded = tokenizer.load_tokenizer(tmp_path / "t")
     assert (loaded.vocab_size, loaded.eos_id, loaded.digest) == (300, 7, Ids(300, 7).digest)
     assert loaded.digest != Ids(300, 8).digest
     for use in (lambda: loaded.encode("a"), lambda: loaded.encode_batch(["a"]), lambda: loaded.decode([1])):
@@ -236,13 +236,13 @@ def test_a_saved_tokenizer_may_be_named(tmp_path):
         (str(tmp_path / "a.bin"),), out=str(tmp_path / "out"), saved_tokenizer=str(tmp_path / "t"), valid_fraction=0.2
     )
     corpus = open_corpus(DataConfig(str(tmp_path / "out"), 4))
-    assert corpus.tokenizer.decode(corpus.train.rows([0])[0].tolist()) == "some "
+    assert corpus.tokenizer.decode(corpus.train.tokens([0])[0].tolist()) == "some "
 
 
 @pytest.mark.skipif(not MEGATRON.exists(), reason="the Megatron file of ../shared is not here")
 def test_the_real_megatron_corpus(tmp_path):
     """Catches: what our own files do not show. 1,000 documents, each with end-of-text last."""
-    summary = link(tmp_path / "out", [MEGATRON], Ids(5000, 4999), valid_fraction=0.02)
+    summary = link_files(tmp_path / "out", [MEGATRON], Ids(5000, 4999), valid_fraction=0.02)
     train, valid = (open_store(tmp_path / "out" / side) for side in ("train", "valid"))
     assert len(train.doc_starts) + len(valid.doc_starts) == 1000
     assert len(train.tokens) + len(valid.tokens) == 1361845 and 0.01 < len(valid.tokens) / 1361845 <= 0.02
@@ -253,7 +253,7 @@ def test_the_real_megatron_corpus(tmp_path):
 def test_nothing_is_appended_to_links(tmp_path):
     """Catches: an error that asks for files which `lfr link` never writes; text of another tokenizer added."""
     written.nanogpt(tmp_path / "a.bin", flat(tokens(50)))
-    link(tmp_path / "linked", [tmp_path / "a.bin"], Ids(10, EOS))
+    link_files(tmp_path / "linked", [tmp_path / "a.bin"], Ids(10, EOS))
     (tmp_path / "new.txt").write_text("new")
     with pytest.raises(
         ValueError, match="linked: found links to token files, .*: prepare the new text by itself, and link"

@@ -14,14 +14,14 @@ from lfr_jax.data.tokenizer import Bytes, Ids
 from lfr_jax.experiments.results import read_results
 from lfr_jax.prepare import inspect as data
 from lfr_jax.prepare import noise
-from lfr_jax.prepare.link import link
+from lfr_jax.prepare.link import link_files
 from lfr_jax.train.loop import train
 
 T = 32
 
 
 def lfr_data(*arguments) -> None:
-    tyro.extras.subcommand_cli_from_dict(data.ABOUT, args=list(map(str, arguments)))
+    tyro.extras.subcommand_cli_from_dict(data.DATA_COMMANDS, args=list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_clean_blocks_keep_their_ids_and_the_share_is_exact(noisy, corpus_dir, b
     """Catches: noise in front of the clean blocks, or in a source of theirs; a share of the clean blocks in place of
     all; a kind with a block too many because of the token between blocks; noise in what is held out."""
     clean, (cut, of_kind) = Blocks(open_store(corpus_dir / "train"), T), blocks
-    np.testing.assert_array_equal(cut.rows(np.arange(clean.num_blocks)), clean.rows(np.arange(clean.num_blocks)))
+    np.testing.assert_array_equal(cut.tokens(np.arange(clean.num_blocks)), clean.tokens(np.arange(clean.num_blocks)))
     np.testing.assert_array_equal(cut.domain_N[: clean.num_blocks], clean.domain_N)
     sizes = [len(ids) for ids in of_kind.values()]
     assert (
@@ -67,20 +67,20 @@ def test_clean_blocks_keep_their_ids_and_the_share_is_exact(noisy, corpus_dir, b
     assert card["noise_blocks"] == dict(zip(cut.domains[-4:], sizes)) and card["clean_blocks"] == clean.num_blocks
     assert card["noise_in"] == clean.store.fingerprint and (card["share"], card["seq_len"], card["seed"]) == (0.3, T, 0)
     lfr_data("verify", noisy)
-    assert f"train: all {cut.store.card['tokens']:,} tokens" in capsys.readouterr().out
+    assert f"train: all {cut.store.card.tokens:,} tokens" in capsys.readouterr().out
 
 
 def test_each_kind_is_what_it_says(blocks, german):
     """Catches: tokens drawn anew or permuted across blocks; copies that are off by the token between two blocks, or
     copied once; a dump without its offsets; foreign documents without their ends, or broken ones that end the job."""
     cut, of_kind = blocks
-    clean = {tuple(row[:-1]): row for row in cut.rows(np.arange(min(map(min, of_kind.values())))).tolist()}
+    clean = {tuple(row[:-1]): row for row in cut.tokens(np.arange(min(map(min, of_kind.values())))).tolist()}
     bags = {tuple(sorted(inputs)) for inputs in clean}
-    shuffled = [tuple(row[:-1]) for row in cut.rows(of_kind["shuffled"]).tolist()]
+    shuffled = [tuple(row[:-1]) for row in cut.tokens(of_kind["shuffled"]).tolist()]
     assert {tuple(sorted(inputs)) for inputs in shuffled} <= bags and len(set(shuffled)) == len(shuffled)
     assert not set(shuffled) & clean.keys()
 
-    copies = [tuple(row) for row in cut.rows(of_kind["duplicated"]).tolist()]
+    copies = [tuple(row) for row in cut.tokens(of_kind["duplicated"]).tolist()]
     assert {row[:-1] for row in copies} <= clean.keys()
     counts = np.unique(copies, axis=0, return_counts=True)[1]  # with the last target
     assert counts.max() == 4 and counts.min() >= 3 and len(counts) == -(-len(copies) // 4)
@@ -130,7 +130,7 @@ def test_what_cannot_be_made_leaves_nothing(corpus_dir, noisy, german, tmp_path)
     ):
         with pytest.raises(ValueError, match=message):
             lfr_data("noise", corpus_dir, "--out", tmp_path / "out", "--seq-len", T, *args)
-    with pytest.raises(ValueError, match="found noise_shuffled, noise_hex, .* inject into the clean corpus"):
+    with pytest.raises(ValueError, match="found noise_shuffled, noise_hex, .* add noise to the clean corpus"):
         lfr_data("noise", noisy, "--out", tmp_path / "out", "--seq-len", T)
     (tmp_path / "broken.jsonl").write_text("{}")
     with pytest.raises(ValueError, match="found 0 tokens of foreign text"):
@@ -147,7 +147,7 @@ def test_in_a_linked_corpus(tmp_path):
     file that has changed, and gets a new digest."""
     tokens = np.random.default_rng(0).integers(0, 9, 2000)
     np.save(tmp_path / "a.npy", tokens.astype(np.int32))
-    link(tmp_path / "linked", [tmp_path / "a.npy"], Ids(10, 9))
+    link_files(tmp_path / "linked", [tmp_path / "a.npy"], Ids(10, 9))
     (held_out,) = (tmp_path / "linked/valid").glob("*.bin")
     held_out.unlink()
     held_out.symlink_to("../../a.npy")
@@ -159,12 +159,12 @@ def test_in_a_linked_corpus(tmp_path):
     assert (made.valid.store.path / held_out.name).is_symlink()
     for before, after in ((clean.train, made.train), (clean.valid, made.valid)):
         ids = np.arange(before.num_blocks)
-        np.testing.assert_array_equal(after.rows(ids), before.rows(ids))
+        np.testing.assert_array_equal(after.tokens(ids), before.tokens(ids))
     assert made.valid.store.fingerprint == clean.valid.store.fingerprint
     assert made.train.num_blocks == round(clean.train.num_blocks / 0.8)
     lfr_data(*asked[:3], tmp_path / "half", *asked[4:], "--kinds", "duplicated", "--copies", 2, "--share", 0.5)
     cut = Blocks(open_store(tmp_path / "half/train"), T)
-    copies = cut.rows(np.arange(clean.train.num_blocks, cut.num_blocks))
+    copies = cut.tokens(np.arange(clean.train.num_blocks, cut.num_blocks))
     assert len(np.unique(copies[:, :-1], axis=0)) == -(-len(copies) // 2)
     content = bytearray((tmp_path / "a.npy").read_bytes())
     content[-4] ^= 1  # it is held out: the training side is as it was
@@ -188,6 +188,6 @@ def test_nothing_can_be_appended_to_noise(noisy, tmp_path):
 
     with pytest.raises(
         FileNotFoundError,
-        match="without which nothing can be appended: .* append to the folder that this one was made of",
+        match="without which nothing can be appended: .* append to the folder from which this one was made",
     ):
         prepare_paths((), out=str(tmp_path / "out"), append=str(noisy), embedded=True)

@@ -7,8 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from lfr_jax.prepare import inputs, parquet, text_source
-from lfr_jax.prepare.text_files import File
-from lfr_jax.prepare.text_source import Document, Fields
+from lfr_jax.prepare.text_source import Document, Fields, File
 
 
 def write(path, rows: int, **columns):
@@ -65,5 +64,5 @@ def test_bytes_that_are_not_text_are_one_broken_row(tmp_path, kind):
 def test_a_cut_off_file_is_named(pages):
     """Catches: Arrow's error, which does not name the file."""
     pages.write_bytes(pages.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="web.parquet: found no whole Parquet file"):
+    with pytest.raises(ValueError, match="web.parquet: found no complete Parquet file"):
         read(pages)

@@ -45,7 +45,7 @@ def hash_of(document: Document) -> int:
 def test_every_document_lands_once_in_its_source(tmp_path):
     """Catches: a document lost, doubled, on both sides, in another source, or without its end-of-text."""
     made = documents()
-    summary = prepare.prepare(tmp_path / "out", made, tokenizer.Bytes(), valid_fraction=0.2)
+    summary = prepare.prepare_documents(tmp_path / "out", made, tokenizer.Bytes(), valid_fraction=0.2)
     train, valid = map(contents, opened(tmp_path / "out"))
     for place in {(d.domain, d.source) for d in made}:
         texts = [d.text for d in made if (d.domain, d.source) == place]
@@ -64,15 +64,15 @@ def test_every_document_lands_once_in_its_source(tmp_path):
         assert list(side) == list(store.domains) == ["x", "y", "z"]
         assert sum(count.tokens for count in side.values()) == len(store.tokens)
         assert sum(count.documents for count in side.values()) == len(store.doc_starts)
-        assert store.tokenizer_digest == tokenizer.load(tmp_path / "out/tokenizer").digest
+        assert store.tokenizer_digest == tokenizer.load_tokenizer(tmp_path / "out/tokenizer").digest
     assert "all" in str(summary) and f"{summary.train['y'].tokens:,}" in str(summary)
 
 
 def test_the_split_follows_the_hash_of_the_id(tmp_path):
     """Catches: a split by position, by Python's seeded hash, or by another fraction."""
     made = documents()
-    prepare.prepare(tmp_path / "a", made, tokenizer.Bytes(), valid_fraction=0.2)
-    prepare.prepare(tmp_path / "b", made[::-1], tokenizer.Bytes(), valid_fraction=0.2)
+    prepare.prepare_documents(tmp_path / "a", made, tokenizer.Bytes(), valid_fraction=0.2)
+    prepare.prepare_documents(tmp_path / "b", made[::-1], tokenizer.Bytes(), valid_fraction=0.2)
     held = [{t for texts in contents(opened(tmp_path / n)[1]).values() for t in texts} for n in "ab"]
     assert held[0] == held[1] == {d.text for d in made if hash_of(d) / 2**64 < 0.2}
     assert 20 < len(held[0]) < 60
@@ -81,12 +81,12 @@ def test_the_split_follows_the_hash_of_the_id(tmp_path):
 def test_equal_input_gives_equal_bytes_whatever_the_batches(tmp_path, monkeypatch):
     """Catches: an order from a set or from threads; a document lost where a batch, a piece or a copy ends."""
     made = documents() + [Document("long", "a long line\n" * 30 + "x" * 99, "y", "y1")]
-    prepare.prepare(tmp_path / "a", made, tokenizer.Bytes())
-    prepare.prepare(tmp_path / "b", made, tokenizer.Bytes())
+    prepare.prepare_documents(tmp_path / "a", made, tokenizer.Bytes())
+    prepare.prepare_documents(tmp_path / "b", made, tokenizer.Bytes())
     for module, name, size in ((segments, "BATCH_CHARS", 50), (text_source, "CHUNK_BYTES", 70)):
         monkeypatch.setattr(module, name, size)
     done = []
-    prepare.prepare(tmp_path / "c", iter(made), tokenizer.Bytes(), advance=done.append)
+    prepare.prepare_documents(tmp_path / "c", iter(made), tokenizer.Bytes(), advance=done.append)
     assert files(tmp_path / "a") == files(tmp_path / "b") == files(tmp_path / "c")
     assert sum(done) == sum(len(d.text) for d in made) and len(done) > 50
 
@@ -95,7 +95,7 @@ def test_each_domain_is_on_both_sides(tmp_path):
     """Catches: a domain that is never evaluated, or never trained on, for want of luck."""
     made = documents(20)
     for fraction, name in ((1e-9, "few"), (1 - 1e-9, "many")):
-        summary = prepare.prepare(tmp_path / name, made, tokenizer.Bytes(), fraction)
+        summary = prepare.prepare_documents(tmp_path / name, made, tokenizer.Bytes(), fraction)
         one, rest = (summary.valid, summary.train) if name == "few" else (summary.train, summary.valid)
         assert [one[domain].documents for domain in "xyz"] == [1, 1, 1]
         assert [rest[domain].documents for domain in "xyz"] == [7, 3, 7]
@@ -107,7 +107,7 @@ def test_each_domain_is_on_both_sides(tmp_path):
 def test_the_end_of_an_only_document_is_held_out(tmp_path):
     """Catches: a one-file corpus without validation, or validated on what it was trained on."""
     only = Document("d", "0123456789" * 10, "x", "s")
-    summary = prepare.prepare(tmp_path / "out", [only], tokenizer.Bytes(), 0.1)
+    summary = prepare.prepare_documents(tmp_path / "out", [only], tokenizer.Bytes(), 0.1)
     train, valid = opened(tmp_path / "out")
     assert bytes(train.tokens.tolist()) == b"0123456789" * 9 + b"0"
     assert valid.tokens.tolist() == [*b"123456789", 256]
@@ -118,8 +118,8 @@ def test_duplicate_texts_are_left_out(tmp_path):
     """Catches: a text in training that is also held out, under another id."""
     made = documents(50)
     twice = made + [d._replace(id=f"again {d.id}", source="x2") for d in made]
-    assert prepare.prepare(tmp_path / "b", twice, tokenizer.Bytes()).duplicates == 50
-    assert prepare.prepare(tmp_path / "a", made, tokenizer.Bytes()).duplicates == 0
+    assert prepare.prepare_documents(tmp_path / "b", twice, tokenizer.Bytes()).duplicates == 50
+    assert prepare.prepare_documents(tmp_path / "a", made, tokenizer.Bytes()).duplicates == 0
     stores = [{name: raw for name, raw in files(tmp_path / n).items() if "prepared" not in name} for n in "ab"]
     assert stores[0] == stores[1]
 
@@ -148,7 +148,7 @@ def test_bad_input_leaves_nothing(tmp_path):
         (documents(), tokenizer.Bytes(), 1.0, "valid_fraction=1.0"),
     ]:
         with pytest.raises(ValueError, match=message):
-            prepare.prepare(tmp_path / "out", given, made, fraction)
+            prepare.prepare_documents(tmp_path / "out", given, made, fraction)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -157,7 +157,7 @@ def test_what_gives_no_token_is_blank(tmp_path):
     words = tokenizer.train_sentencepiece(["some words " * 50], 270)
     words.encode_batch = lambda texts, threads=None: [list(map(ord, text.replace("\u200b", ""))) for text in texts]
     made = [Document("empty", "\u200b", "x", "s"), Document("d", "words", "y", "s"), Document("e", "\u200b", "y", "t")]
-    summary = prepare.prepare(tmp_path / "out", made, words)
+    summary = prepare.prepare_documents(tmp_path / "out", made, words)
     assert summary.blank == 2 and list(summary.train) == ["y"]
     for store in opened(tmp_path / "out"):
         assert [source.name for source in store.sources] == ["s"] and all(source.count for source in store.sources)

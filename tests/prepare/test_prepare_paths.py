@@ -12,7 +12,7 @@ from helpers import documents, files, opened
 
 from lfr_jax.data import tokenizer
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.prepare import prepare, segments, spool, text_files, text_source
+from lfr_jax.prepare import compression, prepare, segments, spool, text_source
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_an_existing_folder_is_kept(tmp_path):
     (tmp_path / "out").mkdir()
     reached = []
     with pytest.raises(FileExistsError, match="out: exists"):
-        prepare.prepare(tmp_path / "out", (reached.append(d) for d in documents(9)), tokenizer.Bytes())
+        prepare.prepare_documents(tmp_path / "out", (reached.append(d) for d in documents(9)), tokenizer.Bytes())
     with pytest.raises(FileExistsError, match="out: exists"):
         command("no such file", "--out", str(tmp_path / "out"), "--train-tokenizer")
     assert not reached and list((tmp_path / "out").iterdir()) == []
@@ -45,7 +45,7 @@ def test_from_the_command_line_with_a_trained_tokenizer(texts, capsys):
     summary = command(*inputs, "--out", str(texts / "a"), "--train-tokenizer", "--vocab-size", "290")
     assert summary.vocab_size == 290
     assert {domain: pair.documents for domain, pair in summary.train.items()}.keys() == {"book", "talk"}
-    made = tokenizer.load(texts / "a/tokenizer")
+    made = tokenizer.load_tokenizer(texts / "a/tokenizer")
     book = np.concatenate([store.tokens[: store.sources[0].count] for store in opened(texts / "a")])
     assert made.decode(book.tolist()) == "Some words in a book.\n" * 50
     model = str(texts / "a/tokenizer/tokenizer.model")
@@ -76,7 +76,7 @@ def test_from_the_command_line_with_gpt2(texts):
 def test_processes_and_one_process_give_equal_bytes(texts, monkeypatch):
     """Catches: `--workers` that is not followed; a file of the result that depends on who encoded what, and when."""
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 2000)
-    monkeypatch.setattr(text_files, "READ_BYTES", 500)
+    monkeypatch.setattr(compression, "READ_BYTES", 500)
     used, pool = [], spool.in_processes
     monkeypatch.setattr(spool, "in_processes", lambda *args: (used.append(args[-1]), pool(*args))[1])
     for workers in (1, 2):
@@ -87,7 +87,7 @@ def test_processes_and_one_process_give_equal_bytes(texts, monkeypatch):
 def test_what_was_encoded_is_used_after_a_full_disk(texts, monkeypatch, capsys):
     """Catches: a full disk that costs all that was done; leftovers; an error that does not say what to do."""
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 2000)
-    monkeypatch.setattr(text_files, "READ_BYTES", 500)
+    monkeypatch.setattr(compression, "READ_BYTES", 500)
     made, write_index = [], segments.write_index
 
     def full_after_five(segment):
@@ -130,7 +130,7 @@ def test_append(texts):
         assert now.sources[: len(was.sources)] == was.sources and len(now.sources) == len(was.sources) + 1
         assert len(now.tokens) == len(was.tokens) + getattr(after, side)["talk"].tokens
         ids = np.arange(Blocks(was, 5).num_blocks)
-        rows = [Blocks(store, 5).rows(ids) for store in (was, now)]
+        rows = [Blocks(store, 5).tokens(ids) for store in (was, now)]
         np.testing.assert_array_equal(*rows)
     assert sum(c.documents for c in before.train.values()) + after.train["talk"].documents == len(
         now_starts(texts / "v2")

@@ -7,7 +7,7 @@ import pytest
 
 from lfr_jax.data.tokenizer import Bytes
 from lfr_jax.prepare import segments, text_source
-from lfr_jax.prepare.text_source import Document, Given, Problem
+from lfr_jax.prepare.text_source import Document, MemoryChunk, Problem
 
 DOCUMENTS = (
     Document("1", "ab", "x", "s"),
@@ -20,15 +20,15 @@ DOCUMENTS = (
 
 @pytest.fixture
 def segment(tmp_path):
-    return segments.encode_chunk(Given(DOCUMENTS, 9), tmp_path / "a", Bytes(), 1.0)
+    return segments.encode_chunk(MemoryChunk(DOCUMENTS, 9), tmp_path / "a", Bytes(), 1.0)
 
 
 def contents(segment):
     """{(domain, source): [(number, flags, tokens)]}, read back from disk."""
     found, row = {}, 0
-    for run, start in segments.tokens(segment):
+    for run, start in segments.runs_with_offsets(segment):
         rows = segment.rows[row : row + run.rows]
-        tokens = np.split(segments.read(segment, run, start), np.cumsum(rows["tokens"])[:-1])
+        tokens = np.split(segments.read_run(segment, run, start), np.cumsum(rows["tokens"])[:-1])
         texts = [
             (int(n), int(f), bytes(t[t < 256].tolist()), 256 in t)
             for n, f, t in zip(rows["number"], rows["flags"], tokens)
@@ -46,7 +46,7 @@ def test_a_segment_holds_what_was_read(segment, tmp_path):
         ("y", "s"): [(1, segments.BLANK, b" \n", True), (4, segments.BLANK | segments.BROKEN, b"", False)],
     }
     assert (segment.size, segment.problems, segment.described) == (9, {"not JSON": 1}, ["line 4"])
-    found = segments.load(tmp_path / "a")
+    found = segments.load_segment(tmp_path / "a")
     np.testing.assert_array_equal(found.rows, segment.rows)
     assert found._replace(rows=None) == segment._replace(rows=None)
     one = segment.rows[0]
@@ -59,7 +59,7 @@ def test_long_texts_and_many_batches(tmp_path, monkeypatch):
     monkeypatch.setattr(text_source, "PIECE_CHARS", 10)
     monkeypatch.setattr(segments, "BATCH_CHARS", 25)
     made = [Document(str(i), f"{i} " + "word " * i, "xy"[i % 2], "s") for i in range(20)]
-    segment = segments.encode_chunk(Given(tuple(made), 0), tmp_path / "a", Bytes(), 1.0)
+    segment = segments.encode_chunk(MemoryChunk(tuple(made), 0), tmp_path / "a", Bytes(), 1.0)
     rows = sorted(row for of_source in contents(segment).values() for row in of_source)
     assert [row[0] for row in rows] == list(range(len(rows))) and len(segment.runs) > 10
     assert b"".join(row[2] + b"|" * (not row[1]) for row in rows).decode() == "".join(f"{d.text}|" for d in made)
@@ -68,8 +68,8 @@ def test_long_texts_and_many_batches(tmp_path, monkeypatch):
 def test_a_sample_follows_the_ids(tmp_path):
     """Catches: a piece of a document without the others; a sample that is not that of the tokenizer's training."""
     made = [Document(str(i), "text", "x", "s", more=False) for i in range(200)]
-    segment = segments.encode_chunk(Given(tuple(made), 0), tmp_path / "a", Bytes(), 0.3)
-    expected = [segments.id_hash(d.id) for d in made if segments.share(d.id, b"sample") < 0.3]
+    segment = segments.encode_chunk(MemoryChunk(tuple(made), 0), tmp_path / "a", Bytes(), 0.3)
+    expected = [segments.id_hash(d.id) for d in made if segments.uniform_hash(d.id, b"sample") < 0.3]
     assert segment.rows["hash"].tolist() == expected and 30 < len(expected) < 90
 
 
@@ -83,13 +83,13 @@ def test_what_is_not_whole_is_not_there(segment, tmp_path):
         for content in (whole[path][:-1], b"", b"\0" * len(whole[path])):
             path.write_bytes(content)
             if path is index or len(content) < len(whole[path]):
-                assert segments.load(tmp_path / "a") is None
+                assert segments.load_segment(tmp_path / "a") is None
         path.write_bytes(whole[path])
     tokens.write_bytes(b"\0" * len(whole[tokens]))
-    run, start = next(segments.tokens(segment))
+    run, start = next(segments.runs_with_offsets(segment))
     with pytest.raises(ValueError, match="its bytes have changed on disk; run the command again"):
-        segments.read(segment, run, start)
-    assert segments.load(tmp_path / "a") is None
+        segments.read_run(segment, run, start)
+    assert segments.load_segment(tmp_path / "a") is None
 
 
 def test_nothing_stays_of_a_chunk_that_fails(tmp_path, monkeypatch):
@@ -100,5 +100,5 @@ def test_nothing_stays_of_a_chunk_that_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(segments, "write_index", full)
     with pytest.raises(OSError, match="No space"):
-        segments.encode_chunk(Given(DOCUMENTS, 9), tmp_path / "a", Bytes(), 1.0)
-    assert segments.load(tmp_path / "a") is None and not list(tmp_path.glob("*.tmp"))
+        segments.encode_chunk(MemoryChunk(DOCUMENTS, 9), tmp_path / "a", Bytes(), 1.0)
+    assert segments.load_segment(tmp_path / "a") is None and not list(tmp_path.glob("*.tmp"))

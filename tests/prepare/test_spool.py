@@ -13,8 +13,8 @@ import pytest
 
 from lfr_jax.data import tokenizer
 from lfr_jax.data.tokenizer import Bytes
-from lfr_jax.prepare import inputs, segments, spool, text_files, text_source
-from lfr_jax.prepare.spool import Spool, kept_work_named, work_folder
+from lfr_jax.prepare import compression, inputs, segments, spool, text_source
+from lfr_jax.prepare.spool import Spool, name_kept_work, work_folder
 from lfr_jax.prepare.text_source import Document
 
 
@@ -22,7 +22,7 @@ from lfr_jax.prepare.text_source import Document
 def texts(tmp_path, monkeypatch):
     """Two large files, in about ten chunks each, and a small one."""
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 2000)
-    monkeypatch.setattr(text_files, "READ_BYTES", 512)
+    monkeypatch.setattr(compression, "READ_BYTES", 512)
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         lines = [json.dumps({"text": f"{name} {i} " * 12}) for i in range(200)]
@@ -33,7 +33,7 @@ def texts(tmp_path, monkeypatch):
 
 def words(encoded) -> list[tuple[str, int]]:
     """How each segment begins, in order, and how many documents it has."""
-    return [(Bytes().decode(segments.read(s, s.runs[0], 0)[:12].tolist()), len(s.rows)) for s in encoded]
+    return [(Bytes().decode(segments.read_run(s, s.runs[0], 0)[:12].tolist()), len(s.rows)) for s in encoded]
 
 
 def made_anew(monkeypatch) -> list:
@@ -96,7 +96,7 @@ def test_given_documents_are_known_by_their_content(tmp_path, monkeypatch):
     """Catches: documents in memory taken for others because they have the same number."""
     made = made_anew(monkeypatch)
     for text in ("one", "two", "one"):
-        given = text_source.given(lambda text=text: [Document("id", text, "x", "s")])
+        given = text_source.from_documents(lambda text=text: [Document("id", text, "x", "s")])
         (segment,) = Spool(tmp_path, Bytes()).encode([given])
         assert words([segment])[0][0] == text
     assert len(made) == 2
@@ -121,18 +121,18 @@ def test_too_many_broken_documents(tmp_path, monkeypatch):
         spooled(99, 2, 0.01)
     monkeypatch.setattr(spool, "PATIENCE", 5)
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 40)
-    monkeypatch.setattr(text_files, "READ_BYTES", 40)
+    monkeypatch.setattr(compression, "READ_BYTES", 40)
     with pytest.raises(ValueError, match=r"; \d\d? of \d\d? documents"):
         spooled(0, 5000, 0.01)
 
 
 KILLED = """
 import os, signal, sys
-from lfr_jax.data import corpus, inputs, text_files
-from lfr_jax.data.spool import Spool, work_folder
-from lfr_jax.tokenizer import Bytes
+from lfr_jax.data.tokenizer import Bytes
+from lfr_jax.prepare import compression, inputs, text_source
+from lfr_jax.prepare.spool import Spool, work_folder
 
-corpus.CHUNK_BYTES, text_files.READ_BYTES = 2000, 512
+text_source.CHUNK_BYTES, compression.READ_BYTES = 2000, 512
 
 def advance(size):
     advance.done += size
@@ -191,7 +191,7 @@ def test_the_work_folder_stays_if_it_is_of_use(tmp_path):
     behind; two processes at once."""
     for content, kept in (("", False), ("tokens", True)):
         out = tmp_path / "new/parent/out"
-        with pytest.raises(RuntimeError) as raised, work_folder(out) as folder, kept_work_named(folder):
+        with pytest.raises(RuntimeError) as raised, work_folder(out) as folder, name_kept_work(folder):
             (folder / "x.index").write_text("")
             (folder / "x.tokens").write_text(content)
             with pytest.raises(BlockingIOError, match="out: is being prepared by another process"):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.data.store import Source, open_store
+from lfr_jax.data.store import open_store
+from lfr_jax.data.store_card import Source
 from lfr_jax.prepare import store_writer
 from lfr_jax.prepare.store_writer import write_store
 
@@ -37,7 +38,7 @@ def test_old_blocks_keep_their_ids(old, tmp_path, monkeypatch):
         before, after = Blocks(old, seq_len), Blocks(new, seq_len)
         ids = np.arange(before.num_blocks)
         assert after.num_blocks >= before.num_blocks + 2 * (8 // seq_len)
-        np.testing.assert_array_equal(after.rows(ids), before.rows(ids))
+        np.testing.assert_array_equal(after.tokens(ids), before.tokens(ids))
         np.testing.assert_array_equal(after.domain_N[ids], before.domain_N)
 
 

@@ -7,9 +7,8 @@ import pickle
 import pytest
 import zstandard
 
-from lfr_jax.prepare import text_files, text_source
-from lfr_jax.prepare.text_files import File
-from lfr_jax.prepare.text_source import Document, Fields
+from lfr_jax.prepare import compression, inputs, text_source
+from lfr_jax.prepare.text_source import Document, Fields, File
 
 
 def jsonl(*objects) -> bytes:
@@ -24,7 +23,7 @@ def place(path, **fields) -> File:
 
 
 def read(path, **fields) -> list[Document]:
-    return [document for chunk in text_files.chunks(place(path, **fields)) for document in chunk.documents()]
+    return [document for chunk in inputs.chunks_of(place(path, **fields)) for document in chunk.documents()]
 
 
 @pytest.mark.parametrize("suffix", PACK)
@@ -52,7 +51,7 @@ def test_other_names_of_json_lines(tmp_path, name):
     path.write_bytes(pack(jsonl({"text": "a"}, {"text": "b"})))
     assert [(d.id, d.text) for d in read(path)] == [(f"{name}:1", "a"), (f"{name}:2", "b")]
     for text in (f"text.{name}.txt", f"{path.stem}json", f"{name}.md"):
-        assert not text_files.is_lines(path.with_name(text))
+        assert not inputs.format_of(path.with_name(text)).many
 
 
 ONE_VALUE = [{"text": "a", "meta": {"n": 1}}, {"text": "b"}]
@@ -96,7 +95,7 @@ def test_broken_lines_are_not_taken_for_one_value(tmp_path):
 @pytest.mark.parametrize("read_bytes", [1, 1 << 20])
 def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path, monkeypatch, read_bytes):
     """Catches: the first line of each file of some Windows programs lost, as one that is not JSON."""
-    monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+    monkeypatch.setattr(compression, "READ_BYTES", read_bytes)
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 20)
     path = tmp_path / "x.jsonl"
     path.write_bytes("\ufeff".encode() + jsonl({"text": "a"}, {"text": "\ufeffb"}))
@@ -119,9 +118,9 @@ def test_jsonl_in_many_chunks(tmp_path, monkeypatch, suffix):
     objects = [{"text": f"{n}" * 50} for n in range(500)] + [{"text": "long" * 1000}, {"text": "end"}]
     path.write_bytes(b"".join(map(PACK[suffix], (jsonl(*objects[:250]), jsonl(*objects[250:])))))
     for read_bytes, chunk_bytes in ((7, 1000), (4096, 100)):
-        monkeypatch.setattr(text_files, "READ_BYTES", read_bytes)
+        monkeypatch.setattr(compression, "READ_BYTES", read_bytes)
         monkeypatch.setattr(text_source, "CHUNK_BYTES", chunk_bytes)
-        chunks = list(text_files.chunks(place(path)))
+        chunks = list(inputs.chunks_of(place(path)))
         found = [document for chunk in pickle.loads(pickle.dumps(chunks)) for document in chunk.documents()]
         assert [document.text for document in found] == [thing["text"] for thing in objects]
         assert [document.id for document in found] == [f"{path.name}:{n}" for n in range(1, 503)]
@@ -136,14 +135,14 @@ def test_a_long_text_in_many_chunks(tmp_path, monkeypatch, suffix):
     path = tmp_path / f"x.txt{suffix}"
     path.write_bytes(PACK[suffix](text.encode()))
     for module, name, value in (
-        (text_files, "READ_BYTES", 5),
+        (compression, "READ_BYTES", 5),
         (text_source, "CHUNK_BYTES", 300),
         (text_source, "PIECE_CHARS", 60),
     ):
         monkeypatch.setattr(module, name, value)
-    chunks = list(text_files.chunks(place(path)))
+    chunks = list(inputs.chunks_of(place(path)))
     found = [document for chunk in chunks for document in chunk.documents()]
-    assert [document.text for document in found] == [piece for piece, _ in text_source.cut([text])]
+    assert [document.text for document in found] == [piece for piece, _ in text_source.cut_text([text])]
     assert [document.more for document in found] == [True] * (len(found) - 1) + [False]
     assert {document.id for document in found} == {path.name}
     assert len(chunks) > 10 and sum(chunk.size for chunk in chunks) == path.stat().st_size
@@ -183,7 +182,7 @@ def test_a_text_file_that_is_not_utf8_is_one_broken_document(tmp_path, monkeypat
     """Catches: the good beginning of a bad file kept as if it were a whole document; a bad file that ends the job."""
     monkeypatch.setattr(text_source, "CHUNK_BYTES", 50)
     monkeypatch.setattr(text_source, "PIECE_CHARS", 20)
-    monkeypatch.setattr(text_files, "READ_BYTES", 64)
+    monkeypatch.setattr(compression, "READ_BYTES", 64)
     (tmp_path / "x.txt").write_bytes(b"good words\n" * 50 + b"bad \xff\n")
     *begun, last = read(tmp_path / "x.txt")
     assert begun and all(document.more for document in begun)

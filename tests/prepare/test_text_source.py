@@ -14,13 +14,15 @@ def test_a_record_names_what_it_names():
     """Catches: a field not taken over, or taken from another; an inner record not entered; a number refused as an
     id."""
     names = Fields("body", domain="meta.set")
-    found = text_source.record({"body": "é", "meta": {"set": "Books"}, "id": 7, "source": "s"}, names, "x", DEFAULT)
-    assert found == Document("7", "é", "Books", "s")
-    assert text_source.record({"body": "a", "meta": None, "source": None}, names, "x", DEFAULT) == DEFAULT._replace(
-        text="a"
+    found = text_source.read_record(
+        {"body": "é", "meta": {"set": "Books"}, "id": 7, "source": "s"}, names, "x", DEFAULT
     )
-    assert text_source.record({"body": "a", "meta.set": b"C4"}, names, "x", DEFAULT).domain == "C4"
-    assert text_source.record({"body": None}, names, "x", DEFAULT) == DEFAULT  # blank, not broken
+    assert found == Document("7", "é", "Books", "s")
+    assert text_source.read_record(
+        {"body": "a", "meta": None, "source": None}, names, "x", DEFAULT
+    ) == DEFAULT._replace(text="a")
+    assert text_source.read_record({"body": "a", "meta.set": b"C4"}, names, "x", DEFAULT).domain == "C4"
+    assert text_source.read_record({"body": None}, names, "x", DEFAULT) == DEFAULT  # blank, not broken
 
 
 @pytest.mark.parametrize(
@@ -37,7 +39,7 @@ def test_a_record_names_what_it_names():
 )
 def test_what_is_wrong_with_a_record(fields, kind, where):
     """Catches: half of a document taken; an error that ends the job; a problem without its place."""
-    found = text_source.record(fields, Fields(), "here", DEFAULT)
+    found = text_source.read_record(fields, Fields(), "here", DEFAULT)
     assert found._replace(problem=None) == DEFAULT
     assert found.problem.kind == kind and found.problem.where.startswith(where)
 
@@ -47,10 +49,12 @@ def test_long_texts_are_cut_after_newlines(monkeypatch):
     monkeypatch.setattr(text_source, "PIECE_CHARS", 5)
     whole = ["ab\ncd\nefghijk\n\n\n"]
     expected = [("ab\n", True), ("cd\n", True), ("efghi", True), ("jk\n\n\n", False)]
-    assert list(text_source.cut(whole)) == expected
-    assert list(text_source.cut(["ab\ncd"])) == [("ab\ncd", False)]
+    assert list(text_source.cut_text(whole)) == expected
+    assert list(text_source.cut_text(["ab\ncd"])) == [("ab\ncd", False)]
     document = DEFAULT._replace(text=whole[0])
-    assert list(text_source.pieces([document])) == [document._replace(text=text, more=more) for text, more in expected]
+    assert list(text_source.cut_long_documents([document])) == [
+        document._replace(text=text, more=more) for text, more in expected
+    ]
 
 
 @hypothesis.given(st.text("a\n", max_size=60), st.lists(st.integers(0, 60), max_size=6), st.integers(1, 9))
@@ -61,15 +65,18 @@ def test_pieces_do_not_depend_on_how_a_text_comes(text, cuts, size):
     parts = [text[a:b] for a, b in zip(bounds, bounds[1:])]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(text_source, "PIECE_CHARS", size)
-        assert list(text_source.cut(parts)) == list(text_source.cut([text]))
-        assert "".join(piece for piece, _ in text_source.cut(parts)) == text
+        assert list(text_source.cut_text(parts)) == list(text_source.cut_text([text]))
+        assert "".join(piece for piece, _ in text_source.cut_text(parts)) == text
 
 
 def test_given_documents_come_in_chunks():
     """Catches: a document lost between two chunks; one chunk for all; equal digests of other documents."""
     found = [DEFAULT._replace(id=str(i), text="x" * i) for i in range(9)]
-    chunks = list(text_source.batches(iter(found), 6))
+    chunks = list(text_source.memory_chunks(iter(found), 6))
     assert [d for chunk in chunks for d in chunk.documents()] == found and len(chunks) > 3
     assert sum(chunk.size for chunk in chunks) == sum(range(9))
     assert len({chunk.digest() for chunk in chunks}) == len(chunks)
-    assert text_source.Given((found[1]._replace(id="2"),), 1).digest() != text_source.Given((found[1],), 1).digest()
+    assert (
+        text_source.MemoryChunk((found[1]._replace(id="2"),), 1).digest()
+        != text_source.MemoryChunk((found[1],), 1).digest()
+    )

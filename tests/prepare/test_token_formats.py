@@ -78,7 +78,7 @@ def test_a_broken_index_is_refused(tmp_path, change, message):
     ("name", "content", "message"),
     [
         ("odd.bin", b"\x01\x00\x02", "found 3 bytes, expected 2: 1 tokens of type <u2"),
-        ("one.bin", b"\x01\x00", "found 1 tokens, expected two at least"),
+        ("one.bin", b"\x01\x00", "found 1 tokens, expected at least two"),
         ("empty.bin", b"", "found 0 tokens"),
         ("cut.bin", np.array([20240520, 1, 7] + [0] * 253, "<i4").tobytes() + b"\x01\x00", "expected 1038: 7 tokens"),
         ("cut.npy", b"\x93NUMPY\x01\x00", "found a broken NumPy array"),

@@ -21,8 +21,8 @@ from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes, Ids
 from lfr_jax.distributed.mesh import make_mesh
-from lfr_jax.prepare.link import link
-from lfr_jax.prepare.prepare import prepare
+from lfr_jax.prepare.link import link_files
+from lfr_jax.prepare.prepare import prepare_documents
 from lfr_jax.prepare.store_writer import write_store
 from lfr_jax.storage import remote_files
 from lfr_jax.storage.paths import as_path
@@ -55,7 +55,7 @@ def url(bucket, local, tmp_path):
 def everything(blocks, seed=0):
     """All rows, in an order of its own, some at a time."""
     order = np.random.default_rng(seed).permutation(blocks.num_blocks)
-    rows = np.concatenate([blocks.rows(ids) for ids in np.array_split(order, 7)])
+    rows = np.concatenate([blocks.tokens(ids) for ids in np.array_split(order, 7)])
     return rows[np.argsort(order)]
 
 
@@ -63,9 +63,9 @@ def everything(blocks, seed=0):
 def test_rows_are_those_of_the_local_store(bucket, local, url, cache, tmp_path):
     """Catches: a chunk at the wrong place, or too long at the end; rows across chunks; runs in another order."""
     remote = Blocks(open_store(url, cache), 100)
-    np.testing.assert_array_equal(remote.rows(np.array([20])), local.rows(np.array([20])))  # of bytes 4000 to 4202
+    np.testing.assert_array_equal(remote.tokens(np.array([20])), local.tokens(np.array([20])))  # of bytes 4000 to 4202
     np.testing.assert_array_equal(everything(remote), everything(local))
-    np.testing.assert_array_equal(remote.rows(np.array([-1, 5, 5, -1])), local.rows(np.array([-1, 5, 5, -1])))
+    np.testing.assert_array_equal(remote.tokens(np.array([-1, 5, 5, -1])), local.tokens(np.array([-1, 5, 5, -1])))
     np.testing.assert_array_equal(remote.store.tokens, local.store.tokens)
     assert remote.store.doc_starts.tolist() == [0, 9]
     remote.store.verify()
@@ -76,7 +76,7 @@ def test_each_chunk_crosses_the_network_once(bucket, local, url):
     """Catches: chunks fetched for every row, or by every process; a cache that is not found again."""
     before, chunks = bucket.reads(), -(-2 * TOKENS // CHUNK)
     first, second = Blocks(open_store(url), 100), Blocks(open_store(url), 100)
-    first.rows(np.arange(3))
+    first.tokens(np.arange(3))
     assert bucket.reads() - before == 1  # a run begins at once
     everything(first)
     everything(second, seed=1)
@@ -87,9 +87,9 @@ def test_each_chunk_crosses_the_network_once(bucket, local, url):
 def test_threads_do_not_fetch_what_others_fetch(bucket, local, url):
     """Catches: a batch's chunks fetched by each thread that misses them."""
     before, remote = bucket.reads(), Blocks(open_store(url), 100)
-    plan = pipeline.Cut(np.tile(np.arange(remote.num_blocks), 3), 16)
+    plan = pipeline.Batched(np.tile(np.arange(remote.num_blocks), 3), 16)
     for batch in pipeline.batches(plan, remote, make_mesh(1, 1, 1)):
-        np.testing.assert_array_equal(batch["tokens"], local.rows(batch["ids"]))
+        np.testing.assert_array_equal(batch["tokens"], local.tokens(batch["ids"]))
     assert bucket.reads() - before == -(-2 * TOKENS // CHUNK)
 
 
@@ -108,7 +108,7 @@ def test_killed_while_it_fetches(local, url, monkeypatch):
         with monkeypatch.context() as patch:
             patch.setattr(os, "pwrite", pwrite)
             with pytest.raises(KeyboardInterrupt):
-                Blocks(open_store(url), 100).rows(np.array([0, 50, 100, 150]))
+                Blocks(open_store(url), 100).tokens(np.array([0, 50, 100, 150]))
         np.testing.assert_array_equal(everything(Blocks(open_store(url), 100)), expected)
         shutil.rmtree(os.environ["LFR_CACHE"])
 
@@ -118,10 +118,10 @@ def test_worker_processes_share_the_cache(bucket, local, url, monkeypatch):
     monkeypatch.setattr(remote_files, "CHUNK", 1 << 20)  # as the worker has it, which knows nothing of this test
     remote = Blocks(open_store(url), 100)
     order = np.random.default_rng(0).permutation(remote.num_blocks)
-    found = list(pipeline.batches(pipeline.Cut(order, 100), remote, make_mesh(1, 1, 1), workers=1))
+    found = list(pipeline.batches(pipeline.Batched(order, 100), remote, make_mesh(1, 1, 1), workers=1))
     assert len(found) == 3
     for batch in found:
-        np.testing.assert_array_equal(batch["tokens"], local.rows(batch["ids"]))
+        np.testing.assert_array_equal(batch["tokens"], local.tokens(batch["ids"]))
     before = bucket.reads()
     np.testing.assert_array_equal(everything(remote), everything(local))
     assert bucket.reads() == before
@@ -137,7 +137,7 @@ remote_files.CHUNK = 4096
 url, folder, seed = sys.argv[1:]
 local, remote = Blocks(open_store(folder), 100), Blocks(open_store(url), 100)
 for ids in np.array_split(np.random.default_rng(int(seed)).permutation(local.num_blocks), 20):
-    np.testing.assert_array_equal(remote.rows(ids), local.rows(ids))
+    np.testing.assert_array_equal(remote.tokens(ids), local.tokens(ids))
 """
 
 
@@ -157,15 +157,15 @@ def test_processes_read_at_the_same_time(local, url, tmp_path):
 def test_a_changed_object_is_an_error_at_the_next_fetch(bucket, local, url, cache, content):
     """Catches: bytes of another version handed on, or kept, as those of this one."""
     remote, pickled = Blocks(open_store(url, cache), 100), pickle.dumps(open_store(url, cache))
-    remote.rows(np.arange(3))
+    remote.tokens(np.arange(3))
     name = f"{url}/tokens.bin"
     bucket.files.rm(name) if content is None else bucket.files.pipe(name, content)
     with pytest.raises(StoreChanged, match="tokens.bin: was changed while in use: found .* expected 60002 bytes of"):
-        remote.rows(np.array([100]))
+        remote.tokens(np.array([100]))
     with pytest.raises((StoreChanged, ValueError, FileNotFoundError), match="changed|is missing"):
-        Blocks(pickle.loads(pickled), 100).rows(np.array([0]))
+        Blocks(pickle.loads(pickled), 100).tokens(np.array([0]))
     if cache is None:  # what was fetched before is right
-        np.testing.assert_array_equal(remote.rows(np.arange(3)), local.rows(np.arange(3)))
+        np.testing.assert_array_equal(remote.tokens(np.arange(3)), local.tokens(np.arange(3)))
 
 
 def test_an_object_that_changes_during_a_fetch(bucket, local, url, monkeypatch):
@@ -177,10 +177,10 @@ def test_an_object_that_changes_during_a_fetch(bucket, local, url, monkeypatch):
         bucket.files.pipe(f"{url}/tokens.bin", b"\x07\x00" * TOKENS)
         return real(*args, **kwargs)
 
-    remote.rows(np.array([0]))
+    remote.tokens(np.array([0]))
     monkeypatch.setattr(system, "cat_ranges", cat_ranges)
     with pytest.raises(StoreChanged):
-        remote.rows(np.array([100]))
+        remote.tokens(np.array([100]))
 
 
 def test_another_version_has_another_cache(bucket, local, url):
@@ -200,14 +200,14 @@ def test_a_full_disk_says_what_to_set(local, url, monkeypatch):
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match=r"cache/.*: the disk is full .* has 60,002 bytes; .*--data.cache, or LFR_CACHE"):
-        Blocks(open_store(url), 100).rows(np.array([0]))
+        Blocks(open_store(url), 100).tokens(np.array([0]))
 
 
 def test_linked_files_that_were_copied(bucket, tmp_path):
     """Catches: a store in a bucket taken to be the one file tokens.bin; one part read for another."""
     for number in range(3):
         np.save(tmp_path / f"{number}.npy", np.arange(1000 * number, 1000 * number + 1000, dtype=np.uint16))
-    link(tmp_path / "out", [tmp_path / f"{number}.npy" for number in range(3)], Ids(4000, 0), valid_fraction=0.1)
+    link_files(tmp_path / "out", [tmp_path / f"{number}.npy" for number in range(3)], Ids(4000, 0), valid_fraction=0.1)
     url = bucket.copy(tmp_path / "out", f"{tmp_path.name}/linked")
     for side in ("train", "valid"):
         local = Blocks(open_store(tmp_path / "out" / side), 30)
@@ -258,7 +258,7 @@ def test_nothing_is_made_there(bucket, corpus_dir, tmp_path, monkeypatch, capsys
     with pytest.raises(SystemExit, match="found gs://.*, expected a path on this machine"):
         lfr(monkeypatch, capsys, "prepare", "--out", "y", "--append", url, "a.txt")
     with pytest.raises(ValueError, match="expected a path on this machine"):
-        prepare(f"{URL}/x", documents(1), Bytes())
+        prepare_documents(f"{URL}/x", documents(1), Bytes())
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 

@@ -12,7 +12,7 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Ids
 from lfr_jax.distributed.mesh import make_mesh
-from lfr_jax.prepare.link import link
+from lfr_jax.prepare.link import link_files
 from lfr_jax.prepare.store_writer import write_store
 from lfr_jax.storage.token_files import StoreChanged
 
@@ -53,27 +53,29 @@ def test_a_changed_file_is_an_error_at_the_next_read(store, change):
     """Catches: a mapping, on which a cut-off file kills the process; a check of the size alone, or of none."""
     cut = Blocks(store, 8)
     ids = np.arange(cut.num_blocks)
-    assert cut.rows(ids)[-1].tolist() == [*range(8 * cut.num_blocks - 8, 8 * cut.num_blocks + 1)]
+    assert cut.tokens(ids)[-1].tolist() == [*range(8 * cut.num_blocks - 8, 8 * cut.num_blocks + 1)]
     change(store.path / "tokens.bin")
     with pytest.raises(StoreChanged, match="tokens.bin: was changed while in use: found .* expected 120000 bytes"):
-        cut.rows(ids[:1])
+        cut.tokens(ids[:1])
 
 
 def test_a_replaced_file_is_read_on_but_not_opened_again(store):
     """Catches: another file of the same size and time, opened in the middle of a run (by a worker, say)."""
     cut, pickled = Blocks(store, 8), pickle.dumps(store)
-    expected = cut.rows(np.array([5]))
+    expected = cut.tokens(np.array([5]))
     replace(store.path / "tokens.bin")
-    np.testing.assert_array_equal(cut.rows(np.array([5])), expected)
+    np.testing.assert_array_equal(cut.tokens(np.array([5])), expected)
     with pytest.raises(StoreChanged, match="was changed while in use"):
-        Blocks(pickle.loads(pickled), 8).rows(np.array([5]))
+        Blocks(pickle.loads(pickled), 8).tokens(np.array([5]))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_the_error_reaches_the_training_loop(store, workers):
     """Catches: an error that stays in a thread or a worker process, and a loop that waits for ever."""
     cut = Blocks(store, 8)
-    batches = pipeline.batches(pipeline.Cut(np.arange(cut.num_blocks), 16), cut, make_mesh(1, 1, 1), workers=workers)
+    batches = pipeline.batches(
+        pipeline.Batched(np.arange(cut.num_blocks), 16), cut, make_mesh(1, 1, 1), workers=workers
+    )
     next(batches)
     cut_off(store.path / "tokens.bin")
     with pytest.raises(StoreChanged, match="was changed while in use"):
@@ -86,11 +88,13 @@ def test_few_files_are_open_at_once(tmp_path, monkeypatch):
     monkeypatch.setattr("lfr_jax.data.store.OPEN_FILES", 2)
     for number in range(20):
         np.arange(100 * number, 100 * number + 100).astype("<u2").tofile(tmp_path / f"{number:02}.bin")
-    link(tmp_path / "out", [tmp_path / f"{number:02}.bin" for number in range(20)], Ids(2000, 0), valid_fraction=0.1)
+    link_files(
+        tmp_path / "out", [tmp_path / f"{number:02}.bin" for number in range(20)], Ids(2000, 0), valid_fraction=0.1
+    )
     cut = Blocks(open_store(tmp_path / "out/train"), 8)
     before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
     plan = np.random.default_rng(0).permutation(np.tile(np.arange(cut.num_blocks), 10))
-    for batch in pipeline.batches(pipeline.Cut(plan, 16), cut, make_mesh(1, 1, 1)):
+    for batch in pipeline.batches(pipeline.Batched(plan, 16), cut, make_mesh(1, 1, 1)):
         real = batch["ids"] >= 0
         first = 100 * (batch["ids"][real] // 11) + 8 * (batch["ids"][real] % 11)
         np.testing.assert_array_equal(batch["tokens"][real], first[:, None] + np.arange(9))

@@ -41,7 +41,7 @@ def test_the_settings_fill_it_in(tmp_path, asking, blocks):
     info = known(asking, blocks, tmp_path)
     for factor, found in enumerate((info.ref_loss, info.weak_loss, info.strong_loss), start=1):
         np.testing.assert_array_equal(found, factor * np.arange(blocks.num_blocks))
-    np.testing.assert_array_equal(info.cluster, clusters.clusters(blocks, 3, asking.train.seed))
+    np.testing.assert_array_equal(info.cluster, clusters.cluster_blocks(blocks, 3, asking.train.seed))
     np.testing.assert_array_equal(info.domain, blocks.domain_N)
     plain = known(tiny(tmp_path / "run", asking.data.store), blocks, tmp_path)
     assert plain[2:] == (None,) * 5 and plain.num_blocks == blocks.num_blocks

@@ -92,7 +92,7 @@ def test_what_steps_cost_is_what_is_expected_on_average(blocks):
     cost, total, steps = flops.expected(config(), blocks), Spent(), 5
     data = DataConfig(packing="by_length", seq_len=32, shortest=4)
     for seed in range(400):
-        batches = phase_batches.phase_batches(blocks, np.ones(blocks.num_blocks), steps, 8, data, seed, 0)
+        batches = phase_batches.plan_batches(blocks, np.ones(blocks.num_blocks), steps, 8, data, seed, 0)
         for ids in batches:
             (length,) = {blocks.lengths[bucket] for bucket in blocks.bucket_N[ids]}
             total = total.train(MODEL, len(ids), length)

@@ -14,7 +14,7 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes, train_sentencepiece
 from lfr_jax.model import decoder
-from lfr_jax.prepare.prepare import prepare
+from lfr_jax.prepare.prepare import prepare_documents
 from lfr_jax.prepare.text_source import Document
 from lfr_jax.train import load_run, score, steps
 
@@ -31,7 +31,7 @@ def directly(run):
     step = jax.jit(lambda params, rows: steps.block_nll(run.config.model, params, rows, Bytes.eos_id))
 
     def measure(blocks):
-        rows = blocks.rows(np.pad(np.arange(blocks.num_blocks), (0, -blocks.num_blocks % 512), constant_values=-1))
+        rows = blocks.tokens(np.pad(np.arange(blocks.num_blocks), (0, -blocks.num_blocks % 512), constant_values=-1))
         with jax.set_mesh(run.mesh):
             rows = jax.device_put(rows, jax.sharding.NamedSharding(run.mesh, jax.P("data")))
             return [np.asarray(x, np.float64)[: blocks.num_blocks] for x in step(run.params, rows)]
@@ -129,7 +129,7 @@ def test_another_corpus_of_the_same_tokenizer(run, directly, tmp_path):
     """Catches: `store` ignored; a domain's name that breaks the table in two."""
     name = 'odd, "name"'
     texts = [Document(f"{i}", f"{i} words that are new here " * 9, name, "s") for i in range(9)]
-    prepare(tmp_path / "other", texts, Bytes(), valid_fraction=0.3)
+    prepare_documents(tmp_path / "other", texts, Bytes(), valid_fraction=0.3)
     other = str(tmp_path / "other")
     assert list(load_run.evaluate(run, other)) == [name, "all"]
     nll_N, count_N = directly(blocks_of(tmp_path / "other", "valid"))
@@ -147,7 +147,7 @@ def test_a_corpus_of_another_tokenizer_is_refused(run, tmp_path):
     """Catches: numbers for ids that mean other text; a score file that is touched before the check."""
     texts = [Document(f"{i}", f"{i} words that are new here " * 9, "d", "s") for i in range(9)]
     pieces = train_sentencepiece((text.text for text in texts), vocab_size=280)
-    prepare(tmp_path / "other", texts, pieces, valid_fraction=0.3)
+    prepare_documents(tmp_path / "other", texts, pieces, valid_fraction=0.3)
     (tmp_path / "scores.csv").write_text("old")
     for ask in (
         lambda: load_run.evaluate(run, str(tmp_path / "other")),

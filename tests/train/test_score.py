@@ -33,7 +33,7 @@ def test_chosen_blocks_alone(scorer):
     chosen = np.array([7, 3, 20, 4, 11])
     (first, sums), (second, _), (last, _) = scorer.losses(scorer.train, 2, ids=chosen)
     assert [*first["ids"], *second["ids"], *last["ids"]] == [7, 3, 20, 4, 11, -1]
-    np.testing.assert_array_equal(first["tokens"], scorer.train.rows(np.array([7, 3])))
+    np.testing.assert_array_equal(first["tokens"], scorer.train.tokens(np.array([7, 3])))
     np.testing.assert_allclose(sums[0], scorer.directly(scorer.train, chosen[:2])[0], rtol=1e-5)
 
 

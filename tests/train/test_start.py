@@ -9,7 +9,7 @@ from helpers import changed, documents, rows, tiny
 
 from lfr_jax.config import ScheduleConfig
 from lfr_jax.data.tokenizer import Bytes
-from lfr_jax.prepare.prepare import prepare
+from lfr_jax.prepare.prepare import prepare_documents
 from lfr_jax.storage.run_dir import RunDir, RunInUse
 from lfr_jax.train.loop import train
 from lfr_jax.train.track.recorder import NonFiniteLoss
@@ -49,7 +49,7 @@ def test_a_run_belongs_to_its_settings_and_its_store(finished, tmp_path):
     before = rows(path)
     with pytest.raises(ValueError, match=r"optimizer\.peak_lr: 0\.003 when it began, now 0\.1"):
         train(changed(config, optimizer__peak_lr=0.1), quiet=True)
-    prepare(tmp_path / "other", documents(8, seed=1), Bytes(), valid_fraction=0.2)
+    prepare_documents(tmp_path / "other", documents(8, seed=1), Bytes(), valid_fraction=0.2)
     with pytest.raises(ValueError, match="was trained on another store"):
         train(changed(config, data__store=str(tmp_path / "other")), quiet=True)
     assert rows(path) == before

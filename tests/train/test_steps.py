@@ -55,7 +55,7 @@ def run(config, sizes, num_steps=3, grad_accum_steps=1, sched=UNIFORM):
     with jax.set_mesh(mesh):
         state, step, losses = copied(state), make_train_step(config, sched, grad_accum_steps), []
         for number in range(num_steps):
-            state, metrics = step(state, pipeline.place(batch(seed=number), mesh))
+            state, metrics = step(state, pipeline.shard_batch(batch(seed=number), mesh))
             losses.append(float(metrics["loss"]))
     return losses, jax.device_get(state), jax.device_get(metrics)
 
@@ -111,14 +111,14 @@ def test_the_state_is_donated():
     mesh, state = initial(LLAMA, (1, 1, 1))
     with jax.set_mesh(mesh):
         state = copied(state)
-        make_train_step(LLAMA)(state, pipeline.place(batch(), mesh))
+        make_train_step(LLAMA)(state, pipeline.shard_batch(batch(), mesh))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves((state.params, optax.tree.get(state.opt_state, "mu"))))
 
 
 def score(config, tokens, sizes=(1, 1, 1)):
     mesh, state = initial(config, sizes)
     with jax.set_mesh(mesh):
-        placed = pipeline.place({"ids": np.arange(len(tokens)), "tokens": tokens}, mesh)["tokens"]
+        placed = pipeline.shard_batch({"ids": np.arange(len(tokens)), "tokens": tokens}, mesh)["tokens"]
         return jax.device_get(make_score_step(config)(state.params, placed))
 
 
@@ -161,11 +161,11 @@ def test_blocks_without_a_target_are_the_easiest():
     tokens[3] = EOS
     with jax.set_mesh(mesh):
         state, metrics = make_train_step(config)(
-            copied(state), pipeline.place({"ids": np.arange(16), "tokens": tokens}, mesh)
+            copied(state), pipeline.shard_batch({"ids": np.arange(16), "tokens": tokens}, mesh)
         )
         losses = jax.device_get(metrics["losses"])
         assert losses[3] == 0 and np.all(np.delete(losses, 3) > 1)
-        nothing = pipeline.place({"ids": np.arange(16), "tokens": np.full_like(tokens, EOS)}, mesh)
+        nothing = pipeline.shard_batch({"ids": np.arange(16), "tokens": np.full_like(tokens, EOS)}, mesh)
         _, metrics = make_train_step(config)(state, nothing)
     assert all(np.isfinite(metrics[name]) for name in ("loss", "grad_norm", "update_norm")) and metrics["loss"] == 0
 
@@ -282,7 +282,7 @@ def test_the_norm_of_the_update_is_that_of_the_change():
     mesh, state = initial(LLAMA, (2, 2, 2))
     before = jax.device_get(state.params)
     with jax.set_mesh(mesh):
-        state, metrics = make_train_step(LLAMA)(copied(state), pipeline.place(batch(), mesh))
+        state, metrics = make_train_step(LLAMA)(copied(state), pipeline.shard_batch(batch(), mesh))
     change = jax.tree.map(np.subtract, jax.device_get(state.params), before)
     assert float(metrics["update_norm"]) == pytest.approx(float(optax.tree.norm(change)), rel=1e-4)
 

@@ -1,4 +1,4 @@
-"""What stays of a store: runs of its tokens, to be read piece by piece and cut down further. Nothing is written."""
+"""What cleaning keeps of a store: spans of its tokens. Each step takes spans and gives fewer; nothing is written."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -11,23 +11,23 @@ from lfr_jax.data.store import Store
 AT_ONCE = 1 << 18  # tokens read at once
 
 
-class Piece(NamedTuple):
-    """Tokens that were read together: of whole runs that follow one another, or a part of a long one."""
+class TokenChunk(NamedTuple):
+    """Tokens that were read together: of several complete spans, or a part of a long one."""
 
     tokens: np.ndarray  # int32
-    lengths: np.ndarray  # int64: so many of each run
-    first: int  # the first run's number
-    at: int  # the first token's position among all that are kept
-    source: int  # in which all of them lie
-    goes_on: bool  # the first run began in the piece before
+    lengths: np.ndarray  # int64: how many of each span
+    first: int  # number of the first span
+    at: int  # position of the first token among all that are kept
+    source: int  # index of the source that all of them lie in
+    goes_on: bool  # the first span began in the chunk before
 
 
 class Kept(NamedTuple):
-    """D runs of a store's tokens, in order. Each lies within one document, and is a document of what is written."""
+    """D spans of a store's tokens, in order. Each lies in one document, and becomes a document of the new store."""
 
     store: Store
     start_D: np.ndarray  # int64: the first token of each
-    stop_D: np.ndarray  # int64: the token after its last
+    stop_D: np.ndarray  # int64: the token behind its last
 
     @property
     def length_D(self) -> np.ndarray:
@@ -35,28 +35,28 @@ class Kept(NamedTuple):
 
     @property
     def at_D(self) -> np.ndarray:
-        """int64[D]: the position of each run's first token among all that are kept."""
+        """int64[D]: the position of each span's first token among all that are kept."""
         return np.cumsum(self.length_D) - self.length_D
 
     @property
     def source_D(self) -> np.ndarray:
-        """int64[D]: index into the store's sources."""
+        """int64[D]: each span's index into the store's sources."""
         return np.searchsorted([source.first for source in self.store.sources], self.start_D, side="right") - 1
 
     @property
     def document_D(self) -> np.ndarray:
-        """int64[D]: the document of the store that each run lies in."""
+        """int64[D]: the document of the store that each span lies in."""
         return np.searchsorted(self.store.doc_starts, self.start_D, side="right") - 1
 
     def take(self, chosen: np.ndarray | slice) -> "Kept":
-        """Some of the runs."""
+        """Some of the spans."""
         return self._replace(start_D=self.start_D[chosen], stop_D=self.stop_D[chosen])
 
-    def cut(self, start_R: np.ndarray, stop_R: np.ndarray) -> "Kept":
-        """What stays without R ranges of the kept tokens, which rise and do not overlap.
+    def without_ranges(self, start_R: np.ndarray, stop_R: np.ndarray) -> "Kept":
+        """Cuts out R ranges of the kept tokens. The ranges are sorted and do not overlap.
 
-        The ranges are positions among all tokens that are kept, so one may reach over several runs. What
-        remains of a run on both sides of a range becomes two.
+        They are positions among all tokens that are kept, so a range may cover several spans. A span with a range in
+        its middle becomes two.
         """
         at_D, total = self.at_D, int(self.length_D.sum())
         begin_P = np.unique(np.concatenate([at_D, start_R, stop_R]).astype(np.int64))
@@ -64,16 +64,16 @@ class Kept(NamedTuple):
         end_P = np.append(begin_P[1:], total)
         range_P = np.searchsorted(start_R, begin_P, side="right") - 1
         stays_P = (range_P < 0) | (begin_P >= np.append(stop_R, 0)[range_P])
-        run_P = np.searchsorted(at_D, begin_P, side="right") - 1
-        moved_P = self.start_D[run_P] - at_D[run_P]
+        span_P = np.searchsorted(at_D, begin_P, side="right") - 1
+        moved_P = self.start_D[span_P] - at_D[span_P]
         return Kept(self.store, (begin_P + moved_P)[stays_P], (end_P + moved_P)[stays_P])
 
-    def pieces(self, overlap: int = 0, doing: str = "") -> Iterator[Piece]:
-        """Reads all runs in order, in memory of a few MB whatever their length.
+    def chunks(self, overlap: int = 0, doing: str = "") -> Iterator[TokenChunk]:
+        """Reads all spans in order. Memory is a few MB, whatever their length.
 
         Args:
-          overlap: Each part of a long run begins with so many last tokens of the part before.
-          doing: What a progress bar says; without it there is none.
+          overlap: each part of a long span begins with so many tokens of the part before.
+          doing: the label of a progress bar; "": no bar.
         """
         length_D, at_D, source_D = self.length_D, self.at_D, self.source_D
         with tqdm.tqdm(
@@ -87,15 +87,17 @@ class Kept(NamedTuple):
                     np.searchsorted(source_D, source, side="right"),
                 )
                 if stop > first:
-                    yield Piece(self.read(first, stop), length_D[first:stop], first, int(at_D[first]), source, False)
+                    yield TokenChunk(
+                        self.read(first, stop), length_D[first:stop], first, int(at_D[first]), source, False
+                    )
                 else:
                     stop = first + 1
-                    yield from self.parts(first, overlap, int(at_D[first]), source)
+                    yield from self.chunks_of_long_span(first, overlap, int(at_D[first]), source)
                 bar.update(int(length_D[first:stop].sum()))
                 first = stop
 
     def read(self, first: int, stop: int) -> np.ndarray:
-        """int32: the tokens of runs of one source, read at once with what was between them."""
+        """int32: the tokens of spans of one source. They are read in one go, with the tokens between them."""
         begin, end = self.start_D[first:stop] - self.start_D[first], self.stop_D[first:stop] - self.start_D[first]
         (tokens,) = self.store.read(self.start_D[first : first + 1], int(end[-1]))
         if np.array_equal(begin[1:], end[:-1]):
@@ -105,24 +107,24 @@ class Kept(NamedTuple):
         change[end] -= 1
         return tokens[np.cumsum(change[:-1], dtype=np.int8).astype(bool)]
 
-    def parts(self, run: int, overlap: int, at: int, source: int) -> Iterator[Piece]:
-        """A long run, part by part."""
-        start, stop = int(self.start_D[run]), int(self.stop_D[run])
+    def chunks_of_long_span(self, span: int, overlap: int, at: int, source: int) -> Iterator[TokenChunk]:
+        """Reads a long span, part by part."""
+        start, stop = int(self.start_D[span]), int(self.stop_D[span])
         for begin in range(start, stop - overlap, AT_ONCE - overlap):
             (tokens,) = self.store.read(np.array([begin]), min(AT_ONCE, stop - begin))
-            yield Piece(tokens, np.array([len(tokens)]), run, at + begin - start, source, begin > start)
+            yield TokenChunk(tokens, np.array([len(tokens)]), span, at + begin - start, source, begin > start)
 
 
-def whole(store: Store) -> Kept:
+def all_documents(store: Store) -> Kept:
     """All documents of a store."""
-    return Kept(store, store.doc_starts, np.append(store.doc_starts[1:], store.card["tokens"]))
+    return Kept(store, store.doc_starts, np.append(store.doc_starts[1:], store.card.tokens))
 
 
 class Sides(NamedTuple):
-    """A prepared folder's two stores.
+    """The two stores of a prepared folder.
 
-    Runs, and tokens, are numbered from those of `valid` on to those of `train`: so what is held out is the first
-    of what is equal, and stays.
+    Spans and tokens are numbered through, first those of `valid`, then those of `train`. So of equal documents, the
+    held-out one is the first, and is kept.
     """
 
     train: Kept
@@ -130,27 +132,27 @@ class Sides(NamedTuple):
 
     @property
     def at_D(self) -> np.ndarray:
-        """int64[D]: the position of each run's first token."""
+        """int64[D]: the position of each span's first token."""
         return np.concatenate([self.valid.at_D, self.train.at_D + self.valid.length_D.sum()])
 
     def take(self, chosen_D: np.ndarray) -> "Sides":
-        """The runs for which bool[D] holds."""
+        """The spans for which bool[D] is true."""
         held_out = len(self.valid.start_D)
         return Sides(self.train.take(chosen_D[held_out:]), self.valid.take(chosen_D[:held_out]))
 
-    def cut(self, start_R: np.ndarray, stop_R: np.ndarray) -> "Sides":
-        """As `Kept.cut`, of ranges none of which reaches over both."""
+    def without_ranges(self, start_R: np.ndarray, stop_R: np.ndarray) -> "Sides":
+        """As `Kept.without_ranges`. No range covers tokens of both sides."""
         held_out = int(self.valid.length_D.sum())
         cuts = np.searchsorted(start_R, held_out)
-        train = self.train.cut(start_R[cuts:] - held_out, stop_R[cuts:] - held_out)
-        return Sides(train, self.valid.cut(start_R[:cuts], stop_R[:cuts]))
+        train = self.train.without_ranges(start_R[cuts:] - held_out, stop_R[cuts:] - held_out)
+        return Sides(train, self.valid.without_ranges(start_R[:cuts], stop_R[:cuts]))
 
-    def place(self, number: int) -> dict[str, str | int]:
-        """Where a run lies."""
+    def describe(self, number: int) -> dict[str, str | int]:
+        """Where a span lies: side, domain, source and document."""
         held_out = len(self.valid.start_D)
         if number < held_out:
-            side, run = "valid", self.valid.take([number])
+            side, span = "valid", self.valid.take([number])
         else:
-            side, run = "train", self.train.take([number - held_out])
-        source = run.store.sources[int(run.source_D[0])]
-        return {"side": side, "domain": source.domain, "source": source.name, "document": int(run.document_D[0])}
+            side, span = "train", self.train.take([number - held_out])
+        source = span.store.sources[int(span.source_D[0])]
+        return {"side": side, "domain": source.domain, "source": source.name, "document": int(span.document_D[0])}

@@ -1,51 +1,51 @@
 """Documents that are nearly the same: MinHash finds the candidates, their n-grams decide."""
 
-import concurrent.futures
 import functools
-import multiprocessing
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import tqdm
 
 from lfr_jax.prepare.clean import ngrams
 from lfr_jax.prepare.clean.kept import Kept, Sides
-from lfr_jax.prepare.spool import begin_worker
+from lfr_jax.prepare.workers import process_pool
 
 PERMUTATIONS = 128  # numbers in a signature, of 4 bytes each
-WEIGHTS = 0.02, 0.98  # of false candidates, which are looked at again, and of missed ones, which are lost
-BATCH = 512  # n-grams that the library takes at once: its temporary arrays fit in a core's cache
+WEIGHTS = 0.02, 0.98  # costs of a false candidate, which is checked again, and of a missed one, which is lost
+BATCH = 512  # n-grams that the library takes at once, so that its temporary arrays fit in a core's cache
 TASK = 1 << 20  # tokens that a worker takes at once
-MOST = 1 << 20  # n-grams of a document that are compared
+MOST = 1 << 20  # at most so many n-grams of a document are compared
 
 
 def without_near_duplicates(
     sides: Sides, threshold: float, n: int = 5, workers: int = 1, examples: int = 0
 ) -> tuple[Sides, list[dict]]:
-    r"""Leaves one document of each group of near-duplicates: the first one.
+    r"""Keeps one document of each group of near-duplicates: the first one.
 
-    Two documents are near-duplicates if of all n-grams of tokens in either of them, at least the share `threshold`
-    is in both (Jaccard's index J). A group is what near-duplicates connect, one by one, so its first and its last
-    may differ by more. Held-out documents come before the others, and leave for a held-out one alone.
+    Let J be the Jaccard index of two documents: the number of n-grams of tokens in both, divided by the number in
+    either. Two documents are near-duplicates if J is at least `threshold`. A group is connected by pairs of
+    near-duplicates, so its first and last document may differ by more. Held-out documents come first, and are left
+    out only because of another held-out one.
 
-    A document's signature holds the least hash of its n-grams under each of 128 permutations. Two signatures
-    agree in a share J of their places, on average. Where they agree in all places of one of b bands of r, which
-    happens with a probability of
+    A document's signature holds the smallest hash of its n-grams under each of 128 permutations. Two signatures agree
+    at a share J of their positions, on average. The positions are split into b bands of r. Two documents whose
+    signatures agree at all positions of a band, which has the probability
 
     $$ 1 - (1 - J^r)^b $$
 
-    the documents are candidates. For a threshold of 0.8, b is 17 and r is 7: 0.98 at J = 0.8, and 1.00 at 0.9.
-    Candidates whose signatures agree in a share that chance may take from `threshold` are compared by their
-    n-grams; of documents of more than a million tokens, by about a million n-grams, chosen by their hashes.
+    are candidates. For a threshold of 0.8, b is 17 and r is 7: the probability is 0.98 at J = 0.8, and 1.00 at
+    J = 0.9. If the signatures of candidates are so alike that J may reach `threshold`, their n-grams are compared.
+    Of documents with more than a million tokens, about a million n-grams are compared, chosen by their hashes.
+
+    Memory is 512 bytes a document for its signature, and about 100 more.
 
     Args:
-      n: Tokens in an n-gram. Documents of fewer tokens have no near-duplicates.
-      workers: Processes that make signatures.
-      examples: So many documents that were left out are described.
+      n: tokens in an n-gram. Documents with fewer tokens have no near-duplicates.
+      workers: processes that make signatures.
+      examples: so many of the documents left out are described.
 
     Returns:
-      What stays; the descriptions. Memory: 512 bytes a document for its signature, and about 100 more.
+      What is kept; the descriptions.
 
     References:
       Broder 1997, "On the resemblance and containment of documents"; Lee et al., arXiv 2107.06499, "Deduplicating
@@ -53,24 +53,24 @@ def without_near_duplicates(
     """
     both, held_out = (sides.valid, sides.train), len(sides.valid.start_D)
     signature_DxP = signatures(both, n, workers)
-    documents = Documents(both, n)
-    first_D = grouped(signature_DxP, documents, threshold)
-    first_D[:held_out] = grouped(signature_DxP[:held_out], documents, threshold)
+    documents = NgramSets(both, n)
+    first_D = group_near_duplicates(signature_DxP, documents, threshold)
+    first_D[:held_out] = group_near_duplicates(signature_DxP[:held_out], documents, threshold)
     stays_D = first_D == np.arange(len(first_D))
     described = [
-        sides.place(number)
-        | {"first_of_group": sides.place(first), "jaccard": round(documents.jaccard(first, number), 4)}
+        sides.describe(number)
+        | {"first_of_group": sides.describe(first), "jaccard": round(documents.jaccard(first, number), 4)}
         for number, first in [(i, int(first_D[i])) for i in np.flatnonzero(~stays_D)[:examples].tolist()]
     ]
     return sides.take(stays_D), described
 
 
 def signatures(both: tuple[Kept, Kept], n: int, workers: int) -> np.ndarray:
-    """uint32[D, PERMUTATIONS]: each run's signature, made in processes of their own."""
+    """uint32[D, PERMUTATIONS]: each span's signature, made by worker processes."""
     tasks = [task for kept in both for task in portions(kept)]
     signature_DxP = np.empty((sum(len(kept.start_D) for kept in both), PERMUTATIONS), np.uint32)
     first, total = 0, sum(int(kept.length_D.sum()) for kept in both)
-    if len(tasks) <= len(both):  # a process is not worth its start
+    if len(tasks) <= len(both):  # too little work for a second process
         workers = 1
     with tqdm.tqdm(total=total, desc="signatures", unit=" tokens", unit_scale=True, disable=None) as bar:
         for task, made in zip(tasks, in_processes(functools.partial(sketch, n=n), tasks, workers)):
@@ -81,46 +81,40 @@ def signatures(both: tuple[Kept, Kept], n: int, workers: int) -> np.ndarray:
 
 
 def portions(kept: Kept) -> list[Kept]:
-    """The runs, in parts of about TASK tokens."""
+    """The spans, in parts of about TASK tokens."""
     begin = np.unique(np.searchsorted(kept.at_D, np.arange(0, kept.length_D.sum(), TASK))).tolist()
     return [kept.take(slice(first, stop)) for first, stop in zip(begin, [*begin[1:], None])]
 
 
 def in_processes(function: Callable, tasks: Iterable, workers: int) -> Iterator:
-    """What the function makes of each task, in their order."""
+    """The result of the function for each task, in their order."""
     if workers == 1:
         yield from map(function, tasks)
         return
-    context = multiprocessing.get_context("spawn")
-    pool = concurrent.futures.ProcessPoolExecutor(workers, context, begin_worker, (None,))
-    try:
+    with process_pool(workers) as pool:
         yield from pool.map(function, tasks)
-    except BrokenProcessPool:
-        raise OSError("a worker process was killed, perhaps for want of memory: take fewer with --workers") from None
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def sketch(kept: Kept, n: int) -> np.ndarray:
-    """uint32[D, PERMUTATIONS]: each run's signature; all ones if it has no n-gram."""
-    from datasketch import MinHash  # half a second, which `lfr data info` would wait too
+    """uint32[D, PERMUTATIONS]: each span's signature; all bits are ones if it has no n-gram."""
+    from datasketch import MinHash  # not at the top: it takes half a second, also for `lfr data info`
 
     minhash = MinHash(PERMUTATIONS, hashfunc=int, scheme="affine32")
     signature_DxP = np.empty((len(kept.start_D), PERMUTATIONS), np.uint32)
-    for piece in kept.pieces(overlap=n - 1):
-        hash_T = (ngrams.hashes(piece.tokens, n) >> np.uint64(32)).tolist()
-        stop_D = np.cumsum(piece.lengths)
-        for run, (begin, stop) in enumerate(zip((stop_D - piece.lengths).tolist(), stop_D.tolist()), piece.first):
-            if run > piece.first or not piece.goes_on:
+    for chunk in kept.chunks(overlap=n - 1):
+        hash_T = (ngrams.hashes(chunk.tokens, n) >> np.uint64(32)).tolist()
+        stop_D = np.cumsum(chunk.lengths)
+        for span, (begin, stop) in enumerate(zip((stop_D - chunk.lengths).tolist(), stop_D.tolist()), chunk.first):
+            if span > chunk.first or not chunk.goes_on:
                 minhash.clear()
             for at in range(begin, stop - n + 1, BATCH):
                 minhash.update_batch(hash_T[at : min(at + BATCH, stop - n + 1)])
-            signature_DxP[run] = minhash.digest()
+            signature_DxP[span] = minhash.digest()
     return signature_DxP
 
 
-class Documents:
-    """Runs by number, to be compared by their n-grams. The sets used last are kept, of 8 MB at most each."""
+class NgramSets:
+    """The sets of n-grams of spans, to compare spans by number. The sets used last are kept, at most 8 MB each."""
 
     def __init__(self, both: tuple[Kept, Kept], n: int):
         self.both, self.n = both, n
@@ -136,18 +130,20 @@ class Documents:
         return shared / max(1, sum(map(len, grams)) - shared)
 
     def _set(self, number: int, limit: int) -> np.ndarray:
-        """uint64, rising: the hashes of a run's n-grams, those below `limit`."""
+        """uint64, sorted: the hashes of a span's n-grams that are below `limit`."""
         first = len(self.both[0].start_D)
-        run = self.both[0].take([number]) if number < first else self.both[1].take([number - first])
-        found = (ngrams.hashes(piece.tokens, self.n) for piece in run.pieces(overlap=self.n - 1))
+        span = self.both[0].take([number]) if number < first else self.both[1].take([number - first])
+        found = (ngrams.hashes(chunk.tokens, self.n) for chunk in span.chunks(overlap=self.n - 1))
         return np.unique(np.concatenate([hash_P[hash_P <= np.uint64(limit - 1)] for hash_P in found]))
 
 
-def grouped(signature_DxP: np.ndarray, documents: Documents, threshold: float) -> np.ndarray:
-    """int64[D]: the first document of each one's group."""
+def group_near_duplicates(signature_DxP: np.ndarray, documents: NgramSets, threshold: float) -> np.ndarray:
+    """int64[D]: for each document, the first one of its group."""
     from datasketch import MinHashLSH
 
-    index = MinHashLSH(threshold, PERMUTATIONS, WEIGHTS)  # for its bands alone: it would take 4 kB a document
+    index = MinHashLSH(
+        threshold, PERMUTATIONS, WEIGHTS
+    )  # only to choose b and r: as an index it would take 4 kB a document
     least = threshold - 3 * (threshold * (1 - threshold) / PERMUTATIONS) ** 0.5  # three standard deviations
     group_D = np.arange(len(signature_DxP))
     has_grams_D = documents.length_D[: len(group_D)] >= documents.n
@@ -167,7 +163,7 @@ def grouped(signature_DxP: np.ndarray, documents: Documents, threshold: float) -
 
 
 def buckets(signature_DxP: np.ndarray, bands: int, rows: int, has_grams_D: np.ndarray) -> Iterator[np.ndarray]:
-    """Documents, rising, whose signatures agree in all rows of a band: two or more each time."""
+    """Yields documents whose signatures agree in all rows of a band: sorted, two or more each time."""
     for band in range(bands):
         columns = signature_DxP[:, band * rows : (band + 1) * rows].T
         key_D = ngrams.folded(map(ngrams.mixed, columns))
@@ -180,7 +176,7 @@ def buckets(signature_DxP: np.ndarray, bands: int, rows: int, has_grams_D: np.nd
 
 
 def root_of(group_D: np.ndarray, member: int) -> int:
-    """The first document of a group, by way of those that point to it."""
+    """The first document of a member's group (union-find, which shortens the way as it goes)."""
     while group_D[member] != member:
         group_D[member] = group_D[group_D[member]]
         member = int(group_D[member])

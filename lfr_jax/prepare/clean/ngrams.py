@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd: multiplying by it loses nothing modulo 2^64
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplying by it modulo 2^64 is a bijection
 
 
 def mixed(x: np.ndarray) -> np.ndarray:
-    """uint64, each bit of which depends on all bits of `x`: the finalizer of MurmurHash3, a bijection."""
+    """uint64: the finalizer of MurmurHash3, a bijection. Each bit of the result depends on all bits of `x`."""
     x = x.astype(np.uint64)
     for shift, factor in ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53)):
         x ^= x >> np.uint64(shift)
@@ -18,7 +18,7 @@ def mixed(x: np.ndarray) -> np.ndarray:
 
 
 def folded(columns: Iterable[np.ndarray]) -> np.ndarray:
-    """uint64, one for each row of columns of mixed numbers: their polynomial in `MULTIPLIER`, mixed once more."""
+    """uint64: one hash for each row of the columns, a mixed polynomial in `MULTIPLIER`. Columns are mixed numbers."""
     total = np.uint64(0)
     for column in columns:
         total = total * MULTIPLIER + column
@@ -26,7 +26,7 @@ def folded(columns: Iterable[np.ndarray]) -> np.ndarray:
 
 
 def hashes(tokens: np.ndarray, n: int) -> np.ndarray:
-    """uint64[len(tokens) − n + 1]: a hash of each n tokens in a row; none if there are fewer than n tokens."""
+    """uint64[len(tokens) − n + 1]: a hash of each n consecutive tokens; empty if there are fewer than n."""
     count = len(tokens) - n + 1
     if count < 1:
         return np.empty(0, np.uint64)
@@ -34,16 +34,16 @@ def hashes(tokens: np.ndarray, n: int) -> np.ndarray:
     return folded(number[k : k + count] for k in range(n))
 
 
-def of_runs(tokens: np.ndarray, lengths: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The n-grams of runs that lie one after the other in `tokens`, none of which crosses the end of its run.
+def of_spans(tokens: np.ndarray, lengths: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The n-grams of spans that lie one after the other in `tokens`. No n-gram crosses the end of a span.
 
     Returns:
-      int64[P], where each begins, in order; uint64[P], its hash.
+      int64[P], where each begins, sorted; uint64[P], its hash.
     """
     hash_T = hashes(tokens, n)
     lies_within = np.ones(len(tokens), bool)
-    # The last n − 1 tokens of a run begin none. Of a short run that reaches back into the run before, whose last they
-    # are too.
+    # No n-gram begins at the last n − 1 tokens of a span. For a short span, this reaches back into the span before:
+    # there too, no n-gram begins so close to its end.
     last = np.cumsum(lengths)[:, None] - np.arange(1, n)
     lies_within[last[last >= 0]] = False
     (begin_P,) = np.nonzero(lies_within[: len(hash_T)])

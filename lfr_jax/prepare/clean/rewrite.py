@@ -1,4 +1,4 @@
-"""A store written again, with the tokens that are kept alone."""
+"""Writes what is kept of a store as a new store."""
 
 import os
 
@@ -6,10 +6,10 @@ from lfr_jax.prepare.clean.kept import Kept
 from lfr_jax.prepare.store_writer import write_store
 
 
-def rewrite(kept: Kept, path: str | os.PathLike) -> None:
-    """Writes the runs as the documents of a new prepared store. Sources of which nothing is kept are left out.
+def write_kept(kept: Kept, path: str | os.PathLike) -> None:
+    """Writes the spans as the documents of a new prepared store. Sources of which nothing is kept are left out.
 
-    Where all is kept, the bytes of `tokens.bin` are those of the old one, if that was a prepared store.
+    If all of a prepared store is kept, the new `tokens.bin` has the same bytes.
 
     Raises:
       FileExistsError: `path` exists.
@@ -19,8 +19,8 @@ def rewrite(kept: Kept, path: str | os.PathLike) -> None:
     facts = store.vocab_size, store.eos_id, store.tokenizer_kind, store.tokenizer_digest
     with write_store(path, *facts) as writer:
         source = None
-        for piece in kept.pieces(doing=f"writing {os.path.basename(path)}"):
-            if piece.source != source:
-                source = piece.source
+        for chunk in kept.chunks(doing=f"writing {os.path.basename(path)}"):
+            if chunk.source != source:
+                source = chunk.source
                 writer.source(store.sources[source].name, store.sources[source].domain, again=True)
-            writer.add(piece.tokens, piece.lengths, piece.goes_on)
+            writer.add(chunk.tokens, chunk.lengths, chunk.goes_on)

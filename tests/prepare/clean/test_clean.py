@@ -17,7 +17,7 @@ from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Ids
 from lfr_jax.prepare import inspect as data
-from lfr_jax.prepare.link import link
+from lfr_jax.prepare.link import link_files
 from lfr_jax.prepare.prepare import prepare_paths
 
 ALL = ("--duplicates", "--near-duplicates", 0.8, "--decontaminate", "train", "--block-duplicates", 50, "--workers", 1)
@@ -26,7 +26,7 @@ ALL = ("--duplicates", "--near-duplicates", 0.8, "--decontaminate", "train", "--
 @pytest.fixture
 def lfr_data(capsys):
     def run(*arguments) -> str:
-        tyro.extras.subcommand_cli_from_dict(data.ABOUT, args=list(map(str, arguments)))
+        tyro.extras.subcommand_cli_from_dict(data.DATA_COMMANDS, args=list(map(str, arguments)))
         return capsys.readouterr().out
 
     return run
@@ -127,12 +127,12 @@ def test_a_linked_corpus_becomes_a_prepared_one(lfr_data, tmp_path):
     made = random_documents(40, 0)
     flat = [token for document in [*made, *made[:3]] for token in document]
     written.nanogpt(tmp_path / "a.bin", flat)
-    link(tmp_path / "old", [tmp_path / "a.bin"], Ids(1000, 999), valid_fraction=0.2)
+    link_files(tmp_path / "old", [tmp_path / "a.bin"], Ids(1000, 999), valid_fraction=0.2)
     lfr_data("clean", tmp_path / "old", "--out", tmp_path / "new", "--duplicates")
     (tmp_path / "a.bin").unlink()
     sides = opened(tmp_path / "new")
     assert runs(sides.train) + runs(sides.valid) == [*made[3:], *made[:3]]
-    assert "all" in lfr_data("verify", tmp_path / "new") and "parts" not in sides.train.store.card
+    assert "all" in lfr_data("verify", tmp_path / "new") and sides.train.store.card.parts is None
     assert not any(path.is_symlink() for path in (tmp_path / "new").rglob("*"))
 
 
@@ -155,7 +155,7 @@ def test_more_text_can_be_appended_later(lfr_data, tmp_path):
     for side in ("train", "valid"):
         was, now = (open_store(tmp_path / name / side) for name in ("v2", "v3"))
         ids = np.arange(Blocks(was, 32).num_blocks)
-        np.testing.assert_array_equal(Blocks(was, 32).rows(ids), Blocks(now, 32).rows(ids))
+        np.testing.assert_array_equal(Blocks(was, 32).tokens(ids), Blocks(now, 32).tokens(ids))
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_more_text_can_be_appended_later(lfr_data, tmp_path):
         (
             ("--out", "new", "--decontaminate", "valid", "--overlap", 0.0),
             ValueError,
-            "valid: nothing stays of it after",
+            "valid: nothing is left of it after",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from test_duplicates import opened, random_documents, runs
 
 from lfr_jax.prepare.clean import contamination
 from lfr_jax.prepare.clean import kept as module
-from lfr_jax.prepare.clean.contamination import measure, merged, without_held_out, without_shared
+from lfr_jax.prepare.clean.contamination import measure_overlap, merged, without_held_out, without_shared
 
 
 @pytest.fixture(params=[40, 10**6])
@@ -50,9 +50,9 @@ def test_shares_are_those_of_the_definition(tmp_path, at_once):
     hash table loses."""
     sides, train, valid = planted(tmp_path)
     for n, common in ((13, 10), (13, 12), (13, 3), (5, 10), (13, 0)):
-        found = measure(sides, n, common)
+        found = measure_overlap(sides, n, common)
         assert found.share_D.tolist() == pytest.approx(shares(train, valid, n, common))
-    found = measure(sides)
+    found = measure_overlap(sides)
     assert found.share_D[[0, 4, 6]].tolist() == [0, 0, 0] and found.share_D[3] == 1
     assert found.share_D[[1, 5]].tolist() == pytest.approx([2 / (len(valid[1]) - 12), 2 / (len(valid[5]) - 12)])
     in_document = [set(found.first_G[found.grams.gram_P[found.grams.run_P == i]].tolist()) for i in range(6)]
@@ -62,7 +62,7 @@ def test_shares_are_those_of_the_definition(tmp_path, at_once):
 def test_held_out_documents_without_n_grams(tmp_path):
     """Catches: a table of no n-grams that cannot be searched."""
     sides = opened(write_tokens(tmp_path / "c", {("x", "a"): random_documents(3, 0)}, {("x", "v"): [[1, 2], [3]]}))
-    overlap = measure(sides)
+    overlap = measure_overlap(sides)
     assert overlap.share_D.tolist() == [0, 0]
     assert runs(without_shared(sides, overlap, 0.0).train) == runs(sides.train)
 
@@ -70,7 +70,7 @@ def test_held_out_documents_without_n_grams(tmp_path):
 def test_contaminated_held_out_documents_leave(tmp_path, at_once):
     """Catches: those that share nothing left out; the threshold not asked, or taken from the other side."""
     sides, _, valid = planted(tmp_path)
-    overlap = measure(sides)
+    overlap = measure_overlap(sides)
     for least, gone in ((0.9, [3]), (0.4, [2, 3]), (0.0, [1, 2, 3, 5])):
         left = without_held_out(sides, overlap, least)
         assert runs(left.valid) == [document for i, document in enumerate(valid) if i not in gone]
@@ -91,11 +91,11 @@ def test_what_is_shared_is_cut_out_of_train(tmp_path, at_once):
         document[70:90] = held_out[80:100]
     train = [a, short, b, c, d, *rest]
     sides = opened(write_tokens(tmp_path / "c", {("x", "a"): train}, {("x", "v"): [held_out, other]}))
-    overlap = measure(sides)
+    overlap = measure_overlap(sides)
     left = without_shared(sides, overlap, 0.5)
     assert runs(left.train) == [a[:-140], short, b[150:], d, *rest]
     assert left.valid is sides.valid
-    assert measure(left).share_D[0] == 0 < overlap.share_D[1] == measure(left).share_D[1]
+    assert measure_overlap(left).share_D[0] == 0 < overlap.share_D[1] == measure_overlap(left).share_D[1]
     assert runs(without_shared(sides, overlap, 0.0).train) == [a[:-140], short, b[150:], d[130:], *rest]
 
 
@@ -110,7 +110,7 @@ def test_a_document_of_too_many_pieces_goes(tmp_path, monkeypatch):
             document[20 + 30 * i : 20 + 30 * i + 13] = held_out[13 * i : 13 * i + 13]
         train.append(document)
     sides = opened(write_tokens(tmp_path / "c", {("x", "a"): train}, {("x", "v"): [held_out]}))
-    left = without_shared(sides, measure(sides), 0.0)
+    left = without_shared(sides, measure_overlap(sides), 0.0)
     assert left.train.document_D.tolist() == [0] * 10
     expected = [train[0][:18], *(train[0][35 + 30 * i : 48 + 30 * i] for i in range(8)), train[0][275:]]
     assert runs(left.train) == expected

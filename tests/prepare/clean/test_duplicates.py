@@ -8,12 +8,12 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.store import open_store
 from lfr_jax.prepare.clean import kept as module
 from lfr_jax.prepare.clean.duplicates import first_equal, without_blocks, without_documents
-from lfr_jax.prepare.clean.kept import Sides, whole
-from lfr_jax.prepare.clean.rewrite import rewrite
+from lfr_jax.prepare.clean.kept import Sides, all_documents
+from lfr_jax.prepare.clean.rewrite import write_kept
 
 
 def opened(folder):
-    return Sides(*(whole(open_store(folder / side)) for side in ("train", "valid")))
+    return Sides(*(all_documents(open_store(folder / side)) for side in ("train", "valid")))
 
 
 def runs(kept):
@@ -42,7 +42,7 @@ def test_the_first_of_equal_documents_stays(tmp_path, monkeypatch, at_once):
         ("train", 4, "valid", 0),
         ("train", 5, "train", 0),
     ]
-    assert told[1] == {"side": "train", "domain": "y", "source": "2", "document": 4, "copy_of": sides.place(0)}
+    assert told[1] == {"side": "train", "domain": "y", "source": "2", "document": 4, "copy_of": sides.describe(0)}
 
 
 def test_first_equal_rows():
@@ -54,7 +54,7 @@ def test_first_equal_rows():
 
 def blocks_of(folder, side, seq_len):
     cut = Blocks(open_store(folder / side), seq_len)
-    return [tuple(row) for row in cut.rows(np.arange(cut.num_blocks))[:, :-1].tolist()]
+    return [tuple(row) for row in cut.tokens(np.arange(cut.num_blocks))[:, :-1].tolist()]
 
 
 @pytest.mark.parametrize("at_once", [13, 64, 10**6])
@@ -83,7 +83,7 @@ def test_planted_blocks_are_cut_out(tmp_path, monkeypatch, at_once):
     assert runs(left.valid) == [held_out]
     of = [(one["document"], one["copy_of"]["side"], one["copy_of"]["document"]) for one in told]
     assert of == [(1, "train", 0), (1, "train", 0), (2, "train", 0), (4, "valid", 0)]
-    rewrite(left.train, tmp_path / "new/train")
+    write_kept(left.train, tmp_path / "new/train")
     before = blocks_of(folder, "train", 16)
     assert blocks_of(tmp_path / "new", "train", 16) == [b for i, b in enumerate(before) if i not in (3, 4, 9, 13)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from lfr_jax.data.store import open_store
 from lfr_jax.prepare.clean import kept as module
-from lfr_jax.prepare.clean.kept import Kept, Sides, whole
+from lfr_jax.prepare.clean.kept import Kept, Sides, all_documents
 
 LENGTHS = {("x", "a"): [5, 1, 30, 2], ("x", "b"): [1], ("y", "a"): [17, 9, 9, 4]}
 
@@ -22,7 +22,7 @@ def sides(tmp_path_factory):
     for source, lengths in LENGTHS.items():
         made[source] = [np.arange(at := at + length, at + length) - length for length in lengths]
     folder = write_tokens(tmp_path_factory.mktemp("kept") / "c", made, {("x", "v"): [[7, 8], [9]]})
-    return Sides(*(whole(open_store(folder / side)) for side in ("train", "valid")))
+    return Sides(*(all_documents(open_store(folder / side)) for side in ("train", "valid")))
 
 
 def tokens_of(kept):
@@ -39,14 +39,14 @@ def test_pieces_are_all_tokens_in_order(sides, monkeypatch, at_once, overlap, ch
     monkeypatch.setattr(module, "AT_ONCE", at_once)
     kept = sides.train.take(chosen)
     runs = [[] for _ in kept.start_D]
-    for piece in kept.pieces(overlap):
-        assert len(piece.tokens) == piece.lengths.sum() <= at_once
-        assert set(kept.source_D[piece.first : piece.first + len(piece.lengths)]) == {piece.source}
-        given_again = overlap if piece.goes_on else 0
-        assert bool(runs[piece.first]) == piece.goes_on
-        assert piece.at + given_again == sum(map(len, runs))
-        for number, tokens in enumerate(np.split(piece.tokens, np.cumsum(piece.lengths)[:-1]), piece.first):
-            if piece.goes_on:
+    for chunk in kept.chunks(overlap):
+        assert len(chunk.tokens) == chunk.lengths.sum() <= at_once
+        assert set(kept.source_D[chunk.first : chunk.first + len(chunk.lengths)]) == {chunk.source}
+        given_again = overlap if chunk.goes_on else 0
+        assert bool(runs[chunk.first]) == chunk.goes_on
+        assert chunk.at + given_again == sum(map(len, runs))
+        for number, tokens in enumerate(np.split(chunk.tokens, np.cumsum(chunk.lengths)[:-1]), chunk.first):
+            if chunk.goes_on:
                 assert runs[number][len(runs[number]) - overlap :] == tokens[:overlap].tolist()
                 tokens = tokens[overlap:]
             runs[number] += tokens.tolist()
@@ -63,7 +63,7 @@ def test_a_cut_takes_ranges_out_and_nothing_else(sides, data):
     ends = sorted(data.draw(st.lists(st.integers(0, total), max_size=8).map(lambda x: x[: len(x) // 2 * 2])))
     start_R, stop_R = (np.array(ends[i::2], np.int64) for i in (0, 1))
     real = start_R < stop_R
-    left = kept.cut(start_R[real], stop_R[real])
+    left = kept.without_ranges(start_R[real], stop_R[real])
     gone = {p for start, stop in zip(start_R, stop_R) for p in range(start, stop)}
     expected, position = [], 0
     for tokens in tokens_of(kept):
@@ -83,14 +83,14 @@ def test_places(sides):
     """Catches: the two sides exchanged; a document counted among what is kept, not in its store."""
     fewer = sides.take(np.array([False, True] + [False] * 5 + [True] * 4))
     assert [tokens_of(fewer.valid), tokens_of(fewer.train)] == [[[2]], tokens_of(sides.train)[5:]]
-    assert fewer.place(0) == {"side": "valid", "domain": "x", "source": "v", "document": 1}
-    assert fewer.place(2) == {"side": "train", "domain": "y", "source": "a", "document": 6}
+    assert fewer.describe(0) == {"side": "valid", "domain": "x", "source": "v", "document": 1}
+    assert fewer.describe(2) == {"side": "train", "domain": "y", "source": "a", "document": 6}
     assert fewer.at_D.tolist() == [0, 1, 18, 27, 36]
 
 
 def test_sides_are_cut_as_one(sides):
     """Catches: ranges of train taken from valid, or shifted by its length."""
-    left = sides.cut(np.array([2, 4]), np.array([3, 6]))
+    left = sides.without_ranges(np.array([2, 4]), np.array([3, 6]))
     assert tokens_of(left.valid) == [[0, 1]]
     assert tokens_of(left.train) == [[0], [3, 4], *tokens_of(sides.train)[1:]]
 
@@ -99,4 +99,4 @@ def test_it_travels_to_other_processes(sides):
     """Catches: runs that lose their store."""
     again = pickle.loads(pickle.dumps(sides.train.take(slice(1, 3))))
     assert isinstance(again, Kept)
-    assert [piece.tokens.tolist() for piece in again.pieces()] == [list(range(5, 36))]
+    assert [chunk.tokens.tolist() for chunk in again.chunks()] == [list(range(5, 36))]

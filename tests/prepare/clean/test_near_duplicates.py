@@ -9,7 +9,7 @@ from test_duplicates import opened, random_documents, runs
 
 from lfr_jax.prepare.clean import kept as module
 from lfr_jax.prepare.clean import near_duplicates
-from lfr_jax.prepare.clean.near_duplicates import Documents, grouped, signatures, without_near_duplicates
+from lfr_jax.prepare.clean.near_duplicates import NgramSets, group_near_duplicates, signatures, without_near_duplicates
 
 
 def changed(document, share, seed, scattered=False):
@@ -108,7 +108,7 @@ def test_held_out_documents_leave_for_held_out_ones_alone(tmp_path):
 
 def counting(sides):
     """The documents of both sides, and a list of the pairs that are compared."""
-    documents, asked = Documents((sides.valid, sides.train), 5), []
+    documents, asked = NgramSets((sides.valid, sides.train), 5), []
     compare = documents.jaccard
     documents.jaccard = lambda *pair: (asked.append(pair), compare(*pair))[1]
     return documents, asked
@@ -120,7 +120,8 @@ def test_documents_shorter_than_an_n_gram_are_left_alone(tmp_path):
     sides = opened(write_tokens(tmp_path / "c", {("x", "a"): made}, {("x", "v"): [[1, 2, 3]]}))
     documents, asked = counting(sides)
     assert (
-        grouped(signatures((sides.valid, sides.train), 5, 1), documents, 0.1).tolist() == list(range(6)) and not asked
+        group_near_duplicates(signatures((sides.valid, sides.train), 5, 1), documents, 0.1).tolist() == list(range(6))
+        and not asked
     )
 
 
@@ -134,9 +135,9 @@ def test_a_long_document_is_sketched_and_compared_in_parts(tmp_path, monkeypatch
     monkeypatch.setattr(module, "AT_ONCE", 100)
     np.testing.assert_array_equal(signatures((sides.valid, sides.train), 5, 1), whole)
     exact = jaccard(long, copy, 5)
-    assert Documents((sides.valid, sides.train), 5).jaccard(1, 2) == pytest.approx(exact)
+    assert NgramSets((sides.valid, sides.train), 5).jaccard(1, 2) == pytest.approx(exact)
     monkeypatch.setattr(near_duplicates, "MOST", 1000)
-    sampled = Documents((sides.valid, sides.train), 5)
+    sampled = NgramSets((sides.valid, sides.train), 5)
     assert len(sampled.set(1, (1 << 64) * 1000 // len(long))) < 1200
     assert sampled.jaccard(1, 2) == pytest.approx(exact, abs=0.05)
 
@@ -147,6 +148,6 @@ def test_a_large_group_is_not_compared_pair_by_pair(tmp_path, monkeypatch):
     made = [changed(one, 0.01, seed) for seed in range(100)]
     sides = opened(write_tokens(tmp_path / "c", {("x", "a"): made}, {("x", "v"): [[1] * 9]}))
     documents, asked = counting(sides)
-    group_D = grouped(signatures((sides.valid, sides.train), 5, 1), documents, 0.8)
+    group_D = group_near_duplicates(signatures((sides.valid, sides.train), 5, 1), documents, 0.8)
     assert group_D.tolist() == [0] + [1] * 100
     assert len(asked) == 99

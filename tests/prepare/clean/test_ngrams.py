@@ -35,7 +35,7 @@ def test_fewer_tokens_than_n_have_none():
 def test_none_crosses_the_end_of_its_run(lengths, n):
     """Catches: an n-gram of two runs; one lost at an end, at a run shorter than n, or at the last token of all."""
     tokens = np.arange(sum(lengths))
-    begin_P, hash_P = ngrams.of_runs(tokens, np.array(lengths), n)
+    begin_P, hash_P = ngrams.of_spans(tokens, np.array(lengths), n)
     stops = np.cumsum(lengths)
     inside = [i for start, stop in zip(stops - lengths, stops) for i in range(start, stop - n + 1)]
     assert begin_P.tolist() == inside

@@ -9,8 +9,8 @@ from test_duplicates import random_documents
 
 from lfr_jax.data.store import open_store
 from lfr_jax.prepare.clean import kept as module
-from lfr_jax.prepare.clean.kept import whole
-from lfr_jax.prepare.clean.rewrite import rewrite
+from lfr_jax.prepare.clean.kept import all_documents
+from lfr_jax.prepare.clean.rewrite import write_kept
 from lfr_jax.prepare.store_writer import write_store
 
 FACTS = (1000, 999, "ids", "d" * 64)
@@ -30,7 +30,7 @@ def test_with_nothing_to_leave_out_the_bytes_are_the_same(tmp_path_factory, leng
     old = open_store(write_tokens(folder / "c", train, {("x", "v"): [[1]]}, vocab_size) / "train")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "AT_ONCE", at_once)
-        rewrite(whole(old), folder / "again")
+        write_kept(all_documents(old), folder / "again")
     new = open_store(folder / "again")
     assert new.card == old.card
     new.verify()
@@ -41,8 +41,8 @@ def test_what_is_kept_of_each_source(tmp_path):
     made = random_documents(6, 0, 80)  # of 40 tokens or more
     train = {("y", "a"): made[:1], ("x", "b"): made[1:4], ("y", "c"): made[4:]}
     old = open_store(write_tokens(tmp_path / "c", train, {("x", "v"): [[1]]}) / "train")
-    kept = whole(old).take(slice(1, None)).cut(np.array([3, 30]), np.array([5, len(made[1]) + 4]))
-    rewrite(kept, tmp_path / "new")
+    kept = all_documents(old).take(slice(1, None)).without_ranges(np.array([3, 30]), np.array([5, len(made[1]) + 4]))
+    write_kept(kept, tmp_path / "new")
     new = open_store(tmp_path / "new")
     expected = [made[1][:3], made[1][5:30], made[2][4:], *made[3:]]
     starts = new.doc_starts.tolist()
@@ -58,7 +58,7 @@ def test_sources_of_one_name_stay_apart(tmp_path):
     with write_store(tmp_path / "v2", *FACTS, after=open_store(tmp_path / "v1")) as writer:
         writer.source("a", "x")
         writer.add(np.arange(100, 110), np.array([10]))
-    rewrite(whole(open_store(tmp_path / "v2")), tmp_path / "again")
+    write_kept(all_documents(open_store(tmp_path / "v2")), tmp_path / "again")
     assert open_store(tmp_path / "again").card == open_store(tmp_path / "v2").card
 
 
@@ -66,5 +66,5 @@ def test_nothing_is_no_store(tmp_path):
     """Catches: an empty store, which nothing can open."""
     store = open_store(write_tokens(tmp_path / "c", {("x", "a"): [[1]]}, {("x", "v"): [[1]]}) / "train")
     with pytest.raises(ValueError, match="no tokens were added"):
-        rewrite(whole(store).take(slice(0, 0)), tmp_path / "new")
+        write_kept(all_documents(store).take(slice(0, 0)), tmp_path / "new")
     assert not (tmp_path / "new").exists()

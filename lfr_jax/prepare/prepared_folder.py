@@ -1,0 +1,132 @@
+"""The folder that `lfr prepare` makes: two stores, the tokenizer, and what is needed to append to it.
+
+| | |
+|---|---|
+| `train/`, `valid/` | token stores |
+| `tokenizer/` | the tokenizer that made them |
+| `prepared.json` | the counts by domain, the split, the origins, and what could not be read |
+| `seen.npy` | digests of all texts that are in, uint64[K, 2] |
+"""
+
+import json
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+from lfr_jax.data.store import Store, open_store
+from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
+from lfr_jax.prepare.assemble import Count, assemble_stores
+from lfr_jax.prepare.spool import Spool
+from lfr_jax.prepare.store_writer import write_store
+from lfr_jax.prepare.text_source import Input
+from lfr_jax.storage.files import atomic_folder, save_array
+from lfr_jax.storage.paths import require_local
+
+DESCRIBED = 1000  # so many broken documents are described in prepared.json
+
+
+class PrepareSummary(NamedTuple):
+    """What was written, by domain, and what was left out."""
+
+    train: dict[str, Count]
+    valid: dict[str, Count]
+    duplicates: int  # documents left out because an earlier one had the same text
+    blank: int  # left out because they hold nothing but white space, or nothing that gives a token
+    broken: dict[str, int]  # left out because they cannot be read, by what is wrong with them
+    vocab_size: int
+
+    def __str__(self) -> str:
+        rows = [("domain", "documents", "tokens", "held-out documents", "tokens")]
+        total = np.zeros(4, int)
+        for domain, train in self.train.items():
+            numbers = (*train, *self.valid[domain])
+            rows.append((domain, *(f"{n:,}" for n in numbers)))
+            total += numbers
+        rows.append(("all", *(f"{n:,}" for n in total)))
+        table = "\n".join(f"{row[0]:<16}" + "".join(f"{cell:>20}" for cell in row[1:]) for row in rows)
+        left_out = [f"{self.duplicates:,} duplicate documents left out"]
+        left_out += [f"{self.blank:,} blank ones"] if self.blank else []
+        left_out += [f"{number:,} that cannot be read ({kind})" for kind, number in self.broken.items()]
+        return f"{table}\nvocabulary {self.vocab_size:,}; {', '.join(left_out)}"
+
+
+class Prepared(NamedTuple):
+    """A prepared folder, opened to be appended to."""
+
+    train: Store
+    valid: Store
+    tokenizer: Tokenizer
+    valid_fraction: float
+    seen_Kx2: np.ndarray  # uint64: digests of its texts
+
+
+def write_prepared(
+    out: str | os.PathLike,
+    found: list[Input],
+    spool: Spool,
+    valid_fraction: float,
+    tolerate: float = 0.0,
+    workers: int = 1,
+    before: Prepared | None = None,
+) -> PrepareSummary:
+    """Encodes the inputs and writes the folder `out`, which appears complete or not at all.
+
+    Args:
+      tolerate: the share of documents that may be unreadable.
+      before: a prepared folder to begin with.
+
+    Raises:
+      FileExistsError: `out` exists.
+      ValueError: no documents, or too many that cannot be read.
+    """
+    tokenizer = spool.tokenizer
+    with atomic_folder(out) as folder:
+        encoded = spool.encode(found, workers, tolerate)
+        facts = tokenizer.vocab_size, tokenizer.eos_id, tokenizer.kind, tokenizer.digest
+        old = (before.train, before.valid, before.seen_Kx2) if before else (None, None, np.empty((0, 2), np.uint64))
+        with (
+            write_store(folder / "train", *facts, after=old[0]) as train,
+            write_store(folder / "valid", *facts, after=old[1]) as valid,
+        ):
+            known = before.train.domains if before else ()
+            done = assemble_stores(encoded, train, valid, valid_fraction, old[2], known)
+            if not done.train:
+                raise ValueError(
+                    f"{out}: found no documents to prepare; {done.duplicates} duplicates, {done.blank} blank"
+                )
+        problems = dict(spool.problems)
+        summary = PrepareSummary(done.train, done.valid, done.duplicates, done.blank, problems, tokenizer.vocab_size)
+        tokenizer.save(folder / "tokenizer")
+        save_array(folder / "seen.npy", done.text_Kx2)
+        sides = {
+            side: {domain: n._asdict() for domain, n in getattr(done, side).items()} for side in ("train", "valid")
+        }
+        origins = [text_input.origin for text_input in found if text_input.origin]
+        told = {"valid_fraction": valid_fraction, "origins": origins, "described": spool.described[:DESCRIBED]}
+        (folder / "prepared.json").write_text(json.dumps(summary._asdict() | sides | told, indent=1) + "\n")
+    return summary
+
+
+def open_prepared(folder: str | os.PathLike) -> Prepared:
+    """Opens what `lfr prepare` wrote.
+
+    Raises:
+      FileNotFoundError: nothing was prepared there, or by an older release, or noise was added to it.
+      ValueError: the folder was linked.
+    """
+    folder = require_local(folder)
+    stores = open_store(folder / "train"), open_store(folder / "valid")
+    if any(store.card.parts for store in stores):
+        raise ValueError(
+            f"{folder}: found links to token files, whose texts are not known here; expected what `lfr prepare` wrote: "
+            "prepare the new text by itself, and link its token files beside the old ones"
+        )
+    if not (folder / "prepared.json").is_file() or not (folder / "seen.npy").is_file():
+        raise FileNotFoundError(
+            f"{folder}: found no prepared.json and seen.npy, without which nothing can be appended: `lfr prepare` "
+            "writes them, `lfr data clean` copies them, and `lfr data noise` does not; append to the folder from which "
+            "this one was made, or prepare the text again"
+        )
+    fraction = json.loads((folder / "prepared.json").read_text())["valid_fraction"]
+    return Prepared(*stores, load_tokenizer(folder / "tokenizer"), fraction, np.load(folder / "seen.npy"))
