@@ -29,9 +29,12 @@ def prepare(args: list[str]) -> None:
 
 def data(args: list[str]) -> None:
     """looks into a store:              lfr data info data/mine; also: verify, sample, clean, noise"""
-    from lfr_jax.prepare.inspect import DATA_COMMANDS
+    from lfr_jax.prepare.clean.clean import clean_corpus
+    from lfr_jax.prepare.inspect import info, sample, verify
+    from lfr_jax.prepare.noise import add_noise
 
-    tyro.extras.subcommand_cli_from_dict(DATA_COMMANDS, args=args, prog="lfr data")
+    commands = {"info": info, "verify": verify, "sample": sample, "noise": add_noise, "clean": clean_corpus}
+    tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="lfr data")
 
 
 def link(args: list[str]) -> None:
@@ -66,10 +69,10 @@ class Comparison(Config):
 def compare(args: list[str]) -> None:
     """policies at equal FLOPs:         lfr compare configs/smoke.py --policies lfr uniform random_drop"""
     asked = configured(Comparison, args, "lfr compare")
-    from lfr_jax.experiments.compare import compare
+    from lfr_jax.experiments.compare import compare_policies
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
-    compare(config, list(asked.policies))
+    compare_policies(config, list(asked.policies))
 
 
 def evaluate(args: list[str]) -> None:
@@ -172,11 +175,11 @@ def report(args: list[str]) -> None:
           phase: Follow the blocks that the phase of this name kept or dropped; by default the first that dropped any.
           threshold: Nats by which a loss must move to count as a fall or rise; 0: by the noise in the runs.
         """
-        from lfr_jax.experiments.report import report
+        from lfr_jax.experiments.report import write_report
         from lfr_jax.storage.paths import as_path
 
         runs = [as_path(folder) for folder in (run, other) if folder]
-        return report(runs, as_path(out) if out else runs[0] / "report", phase, threshold)
+        return write_report(runs, as_path(out) if out else runs[0] / "report", phase, threshold)
 
     print(tyro.cli(arguments, args=args, prog="lfr report"))
 

@@ -34,13 +34,13 @@ def write_tokens(folder, train, valid, vocab_size=1000):
     Args:
       train, valid: The documents of each (domain, source), as lists of ids.
     """
-    words = Ids(vocab_size, vocab_size - 1)
+    tokenizer = Ids(vocab_size, vocab_size - 1)
     for side, sources in (("train", train), ("valid", valid)):
-        with write_store(folder / side, vocab_size, words.eos_id, words.kind, words.digest) as writer:
+        with write_store(folder / side, vocab_size, tokenizer.eos_id, tokenizer.kind, tokenizer.digest) as writer:
             for (domain, name), made in sources.items():
                 writer.source(name, domain)
                 writer.add(np.concatenate(made), np.array([len(document) for document in made]))
-    words.save(folder / "tokenizer")
+    tokenizer.save(folder / "tokenizer")
     return folder
 
 

@@ -2,10 +2,10 @@
 
     python killed_run.py CONFIG.json MOMENT COUNT
 
-MOMENT: `step` (before the COUNT-th step of this process), `begin` (before entering the COUNT-th phase),
-`begun` (after entering it), `score` (after COUNT batches of scoring), `probe` (after COUNT batches of probes),
-`save` (COUNT milliseconds after the first checkpoint of this process began), `time` (COUNT milliseconds after
-the start), `never`.
+MOMENT: `step` (before the COUNT-th step of this process), `done` (after the last step of the COUNT-th phase, before
+the next is entered), `begun` (before the first step in the COUNT-th phase), `score` (after COUNT batches of scoring),
+`probe` (after COUNT batches of probes), `save` (COUNT milliseconds after the first checkpoint of this process began),
+`time` (COUNT milliseconds after the start), `never`.
 """
 
 import json
@@ -18,8 +18,7 @@ sys.modules["torch"] = None  # tensorboardX would import it where it is installe
 
 from lfr_jax.config import Config, from_dict  # noqa: E402
 from lfr_jax.storage.checkpoint import Checkpointer  # noqa: E402
-from lfr_jax.train import score  # noqa: E402
-from lfr_jax.train.loop import Trainer, train  # noqa: E402
+from lfr_jax.train import loop, score  # noqa: E402
 from lfr_jax.train.probes import Probes  # noqa: E402
 
 
@@ -51,32 +50,26 @@ def before(cls, name, action):
 
 def arm(moment: str, count: int) -> None:
     call = countdown(count)
-    real_batches, real_enter = Trainer.phase_batches, Trainer.enter
-    real_observe, real_measure = score.observe_all, Probes.measure
+    real_batches, real_observe, real_measure = loop.batches, score.observe_all, Probes.measure
 
     def counted(measured):
         for item in measured:
             call()
             yield item
 
-    if moment == "step":
-
-        def phase_batches(self, *args):
-            for batch in real_batches(self, *args):
-                call()
-                yield batch
-
-        Trainer.phase_batches = phase_batches
-    elif moment == "begin":
-        before(Trainer, "enter", call)
-    elif moment == "begun":
-
-        def enter(self, *args):
-            state = real_enter(self, *args)
+    def batches(*args):
+        """The batches of a phase, as the loop takes them."""
+        if moment == "begun":
             call()
-            return state
+        for batch in real_batches(*args):
+            if moment == "step":
+                call()
+            yield batch
+        if moment == "done":
+            call()
 
-        Trainer.enter = enter
+    if moment in ("begun", "step", "done"):
+        loop.batches = batches
     elif moment == "score":
         score.observe_all = lambda *args: real_observe(*args[:-1], counted(args[-1]))
     elif moment == "probe":
@@ -93,4 +86,4 @@ if __name__ == "__main__":
     path, moment, count = sys.argv[1:]
     arm(moment, int(count))
     with open(path) as file:
-        train(from_dict(Config, json.load(file), path), quiet=True)
+        loop.train(from_dict(Config, json.load(file), path), quiet=True)

@@ -1,6 +1,6 @@
-"""Every policy, as the tests drive it: the registry's, in variants, and in combinators.
+"""Every policy, as the tests drive it: those of `schedule.POLICIES`, some variants, and some under wrappers.
 
-A policy that is added to `policy.POLICIES` is tested without a line here, unless it needs arguments.
+A new policy in `lfr_jax.schedule` is tested without a line here.
 """
 
 import pathlib
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfr_jax import schedule
-from lfr_jax.train.policy import POLICIES
 
 N = 24  # blocks, where a test does not need another number: few shapes, few compilations
 
@@ -26,7 +25,6 @@ def code_of(page: str) -> dict:
 
 
 YOUR_OWN = code_of("docs/write_your_own_policy.md")
-OPTIONS = {}  # policy -> arguments that it cannot do without
 VARIANTS = {
     "lfr, losses of training": schedule.lfr(reps=1, scores="train"),
     "lfr, detrended": schedule.lfr(reps=1, scores="detrended"),
@@ -36,7 +34,7 @@ VARIANTS = {
     "progress": YOUR_OWN["progress"](),
 }
 LFR = schedule.lfr(reps=1)
-COMBINED = {
+WRAPPED = {
     "chain": schedule.chain(schedule.uniform(8), schedule.linupper(), LFR),
     "floor": schedule.floor(LFR, 0.2),
     "floor, everything": schedule.floor(LFR, 1.0),
@@ -46,7 +44,7 @@ COMBINED = {
     "cap_noise, detrended": schedule.cap_noise(VARIANTS["lfr, detrended"], 0.5),
     "all four": schedule.cap_noise(schedule.floor(schedule.chain(schedule.uniform(8), schedule.stratified(LFR)))),
 }
-SCHEDULES = {name: getattr(schedule, name)(**OPTIONS.get(name, {})) for name in POLICIES} | VARIANTS | COMBINED
+SCHEDULES = {name: policy() for name, policy in schedule.POLICIES.items()} | VARIANTS | WRAPPED
 
 
 def block_info(n: int = N) -> schedule.BlockInfo:

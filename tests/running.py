@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import jax
 import pytest
 
-from lfr_jax.train.loop import Trainer, train
+from lfr_jax.train import loop
 
 TESTS = pathlib.Path(__file__).parent
 PATIENCE = 600  # seconds that no process needs, however busy the machine is: longer is a hang
@@ -31,18 +31,19 @@ def environment(devices: int) -> dict[str, str]:
 
 
 def stop_after(monkeypatch, config, moment):
-    """Trains until SIGTERM comes during the step number `moment`."""
-    real = Trainer.phase_batches
+    """Begins a run, to which SIGTERM comes before the step number `moment`."""
+    real, taken = loop.batches, []
 
-    def phase_batches(self, state, index, step):
-        for number, batch in enumerate(real(self, state, index, step), start=step + 1):
-            if number == moment:
+    def batches(*args):
+        for batch in real(*args):
+            taken.append(batch)
+            if len(taken) == moment:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
     with monkeypatch.context() as patched, pytest.raises(SystemExit) as stopped:
-        patched.setattr(Trainer, "phase_batches", phase_batches)
-        train(config, quiet=True)
+        patched.setattr(loop, "batches", batches)
+        loop.train(config, quiet=True)
     assert stopped.value.code == 75
 
 

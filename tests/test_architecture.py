@@ -62,9 +62,10 @@ def test_the_page_names_every_file():
     found: dict[str, set[str]] = {}
     for room, files in re.findall(r"^- \*\*`([\w/]+)/`\*\*: ((?:.+\n)(?:  .+\n)*)", listed, re.MULTILINE):
         found[room] = set(re.findall(r"`(\w+)(?:\.py)?`", files))
+    listed_elsewhere = [PACKAGE / "schedule" / folder for folder in ("policies", "wrappers")]  # by schedule/__init__
     expected: dict[str, set[str]] = {}
     for path in PACKAGE.rglob("*.py"):
-        if path.stem != "__init__" and path.parent != PACKAGE:
+        if path.stem != "__init__" and path.parent not in (PACKAGE, *listed_elsewhere):
             expected.setdefault("/".join(path.parent.relative_to(PACKAGE).parts), set()).add(path.stem)
     assert found == expected
 

@@ -161,7 +161,7 @@ def test_compare_trains_each_policy_and_writes_the_report(lfr, tmp_path, corpus_
 
 def test_report_draws_where_it_is_told(lfr, monkeypatch):
     """Catches: options exchanged or lost; an empty second run; a default folder elsewhere."""
-    monkeypatch.setattr(report, "report", lambda *arguments: print(*arguments) or "what it found")
+    monkeypatch.setattr(report, "write_report", lambda *arguments: print(*arguments) or "what it found")
     assert lfr("report", "a/run").out == f"{[pathlib.Path('a/run')]} a/run/report  0.0\nwhat it found\n"
     everything = ("report", "run", "other", "--out", "there", "--phase", "focus", "--threshold", 0.5)
     assert lfr(*everything).out.startswith(f"{[pathlib.Path('run'), pathlib.Path('other')]} there focus 0.5\n")

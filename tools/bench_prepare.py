@@ -97,13 +97,13 @@ def main() -> None:
             repeated(folder / "text.jsonl", options.megabytes)
         texts = [document.text for document in text_source.documents(inputs.of_paths(paths)) if document.text.strip()]
         if options.sentencepiece:
-            words = SentencePiece(options.sentencepiece)
+            tokenizer = SentencePiece(options.sentencepiece)
         else:
-            words = train_sentencepiece(texts, 4096)
-        words.save(folder / "tokenizer")
+            tokenizer = train_sentencepiece(texts, 4096)
+        tokenizer.save(folder / "tokenizer")
         model = folder / "tokenizer" / "tokenizer.model"
         mega = sum(len(text.encode()) for text in texts) / 1e6
-        about = f"{mega:.1f} MB of text in {len(texts):,} documents, vocabulary {words.vocab_size:,}"
+        about = f"{mega:.1f} MB of text in {len(texts):,} documents, vocabulary {tokenizer.vocab_size:,}"
         print(f"{about}, {options.workers} processes")
         runs = {
             "SentencePiece alone": lambda: time_library(model.read_bytes(), texts, options.workers),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Writes docs/policies/: a page for each policy and combinator, from the docstrings, and with --figures the pictures.
+"""Writes docs/policies/: a page for each policy and wrapper, from the docstrings, and with --figures the pictures.
 
     python tools/policy_docs.py                        # the pages, in seconds
     python tools/policy_docs.py --figures              # every picture too: under a minute each on two CPU cores
@@ -10,7 +10,6 @@ runs/policy_docs, and are not repeated while they are there.
 """
 
 import argparse
-import csv
 import dataclasses
 import inspect
 import itertools
@@ -26,9 +25,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lfr_jax import schedule  # noqa: E402
-from lfr_jax.train.policy import POLICIES  # noqa: E402
 
-COMBINATORS = ("chain", "stratified", "floor", "cap_noise")
 PAGES = ROOT / "docs" / "policies"
 SECTIONS = ("Args", "Returns", "Raises", "Examples", "References")
 STEPS = 120  # of the runs that the pictures show
@@ -43,23 +40,34 @@ CAPTION = "Mean rate of each domain's blocks in a short run, relative to all blo
 
 def pages() -> dict[str, str]:
     """Every page by its name, without the ending: what docs/policies must hold."""
-    made = {name: page(name) for name in (*POLICIES, *COMBINATORS)}
+    made = {name: page(name) for name in (*schedule.POLICIES, *schedule.WRAPPERS)}
     return made | {"README": index()}
 
 
 def index() -> str:
     """The list of all pages."""
     lines = ["# The policies", "", "Written by `tools/policy_docs.py` from the docstrings of `lfr_jax.schedule`.", ""]
-    lines += ["| policy | | needs of `BlockInfo` | scoring passes |", "|---|---|---|---|"]
-    for name in POLICIES:
+    lines += ["| policy | | needs of `BlockInfo` | needs of the trainer |", "|---|---|---|---|"]
+    for name in schedule.POLICIES:
         s = getattr(schedule, name)()
-        passes = sum(phase.score for phase in s.phases)
-        needs = ", ".join(f"`{field}`" for field in needed(s))
-        lines.append(f"| [{name}]({name}.md) | {summary(name)} | {needs or '–'} | {passes or '–'} |")
-    lines += ["", "Scoring passes: how many the policy asks for under its default arguments.", ""]
-    lines += ["| combinator | |", "|---|---|"]
-    lines += [f"| [{name}]({name}.md) | {summary(name)} |" for name in COMBINATORS]
+        info = ", ".join(f"`{field}`" for field in needed(s))
+        lines.append(f"| [{name}]({name}.md) | {summary(name)} | {info or '–'} | {', '.join(trainer(s)) or '–'} |")
+    lines += [
+        "",
+        "The needs are those of the default arguments; `schedule.check_trainer` checks those of the trainer.",
+        "",
+    ]
+    lines += ["| wrapper | |", "|---|---|"]
+    lines += [f"| [{name}]({name}.md) | {summary(name)} |" for name in schedule.WRAPPERS]
     return "\n".join([*lines, "", "A policy of your own: [write_your_own_policy.md](../write_your_own_policy.md)", ""])
+
+
+def trainer(s: schedule.Schedule) -> list[str]:
+    """What the schedule needs of its trainer, besides `begin` and the draws."""
+    passes = sum(phase.score for phase in s.phases)
+    found = [f"{passes} scoring pass" + "es" * (passes > 1)] if passes else []
+    found += ["losses of training steps"] if s.observe_train else []
+    return found + (["loss weights"] if s.loss_weights else [])
 
 
 def summary(name: str) -> str:
@@ -77,7 +85,7 @@ def page(name: str) -> str:
     lines += [markdown(rest.strip()), ""]
     for title, text in sections.items():
         lines += [f"## {title}", "", SHAPE[title](text), ""]
-    if name in POLICIES:
+    if name in schedule.POLICIES:
         lines += of_policy(function()) + of_state(function())
     elif name != "floor":  # which has no state of its own
         lines += of_state(function(schedule.lfr()))
@@ -150,7 +158,7 @@ def of_policy(s: schedule.Schedule) -> list[str]:
     if len(rows) > 8:
         rows[3:-1] = ["| ... | | |"]
     needs = ", ".join(f"`BlockInfo.{field}`" for field in needed(s)) or "nothing but the number of blocks"
-    training = ["Losses of training steps go to `observe`."] if s.observe_train else []
+    training = [f"Of the trainer it needs: {', '.join(trainer(s))}."] if trainer(s) else []
     head = ["## Phases by default", "", "| phase | steps | scoring pass on entry |", "|---|---|---|"]
     return [*head, *rows, "", f"It needs {needs}.", *training, ""]
 
@@ -193,6 +201,8 @@ def needed(s: schedule.Schedule) -> list[str]:
 
 def draw_all(names: list[str]) -> None:
     """Trains each policy for a short while and draws its rates."""
+    from policy_figures import draw
+
     from lfr_jax import cli
     from lfr_jax.config import ScheduleConfig
 
@@ -200,7 +210,7 @@ def draw_all(names: list[str]) -> None:
     base = cli.read(str(ROOT / "configs" / "smoke.py"))
     for name in names:
         settings = dict(policy=name) | SHOWN.get(name, {})
-        if settings["policy"] not in POLICIES:  # chain, which no setting of a run names
+        if settings["policy"] not in schedule.POLICIES:  # chain, which no setting of a run names
             continue
         needs = needed(getattr(schedule, settings["policy"])())
         settings |= {f"{field.removesuffix('_loss')}_scores": scores(base, field) for field in needs if "loss" in field}
@@ -227,7 +237,14 @@ def trained(base, name: str, steps: int, scheduled) -> pathlib.Path:
         run_dir=str(folder),
         data=dataclasses.replace(base.data, store=str(ROOT / "data" / "smoke")),
         schedule=scheduled,
-        train=dataclasses.replace(base.train, steps=steps, eval_every=0, checkpoint_every=0, probe_blocks=300),
+        train=dataclasses.replace(
+            base.train,
+            steps=steps,
+            eval_every=10 if scheduled.policy == "linupper" else 0,  # its weights change with the losses of the probes
+            eval_blocks=4,
+            checkpoint_every=0,
+            probe_blocks=300,
+        ),
     )
     train(config, quiet=True)
     return folder
@@ -246,43 +263,9 @@ def scores(base, field: str) -> str:
     return str(out)
 
 
-def draw(run: pathlib.Path, out: pathlib.Path) -> None:
-    """The mean rate of each domain over the steps of a run."""
-    from matplotlib.figure import Figure
-
-    from lfr_jax.data.corpus import open_corpus
-    from lfr_jax.storage.run_dir import RunDir
-
-    data = RunDir(run).load_config().data
-    blocks = open_corpus(data).train
-    with open(run / "scores" / "rates.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
-    phases = sorted({(int(row["step"]), int(row["stop"]), row["phase"]) for row in rows})
-    figure = Figure(figsize=(7, 2.6), layout="constrained")
-    axes = figure.subplots()
-    for number, domain in enumerate(blocks.domains):
-        rates = {start: [] for start, _, _ in phases}
-        for row in rows:
-            if blocks.domain_N[int(row["block"])] == number:
-                rates[int(row["step"])].append(float(row["rate"]))
-        means = [np.mean(rates[start]) for start, _, _ in phases]
-        axes.stairs(means, [*rates, phases[-1][1]], baseline=None, label=domain, lw=1.8)
-    axes.axhline(1, color="0.7", lw=0.8, zorder=0)
-    for start, _, phase in phases:
-        axes.axvline(start, color="0.85", lw=0.8, zorder=0)
-        if len(phases) <= 8:
-            at = dict(transform=axes.get_xaxis_transform(), va="bottom", rotation=20, fontsize="x-small")
-            axes.text(start, 1.01, phase, **at)
-    top = max(axes.get_ylim()[1], 1.1)
-    axes.set(xlabel="step", ylabel="relative rate", xlim=(0, phases[-1][1]), ylim=(-0.03 * top, 1.05 * top))
-    figure.legend(loc="outside right center", fontsize="small")
-    figure.savefig(out, dpi=100)
-    print(f"{out}: {out.stat().st_size / 1024:.0f} KB", flush=True)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    every = [*POLICIES, *COMBINATORS]
+    every = [*schedule.POLICIES, *schedule.WRAPPERS]
     parser.add_argument("--figures", nargs="*", metavar="NAME", choices=every, help="draw these; none named: all")
     asked = parser.parse_args().figures
     PAGES.mkdir(parents=True, exist_ok=True)

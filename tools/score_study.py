@@ -23,9 +23,7 @@ from lfr_jax import cli, schedule
 from lfr_jax.data import clusters, pipeline
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.distributed.mesh import make_mesh
-from lfr_jax.schedule.arrays.estimate import estimate
-from lfr_jax.schedule.arrays.groups import groups_of
-from lfr_jax.schedule.phases import num_kept
+from lfr_jax.schedule import estimate, groups_of, num_kept
 from lfr_jax.train import optimizer, policy, score, steps
 
 SAMPLES = 10  # draws of each sample
@@ -87,7 +85,7 @@ def report(step, phase, loss_N, measured, info) -> None:
     for scores in ("train", "detrended"):
         row(f"{scores}; unseen: domain's mean", 0, [estimate(measured, scores, groups["domain"])])
     row("detrended without domains", 0, [estimate(measured, "detrended")])
-    nothing = schedule.unmeasured(len(loss_N))
+    nothing = schedule.init_measured(len(loss_N))
     for fraction in FRACTIONS:
         for name, of in groups.items():
             samples = [score.sample(np.asarray(of.of), round(fraction * len(loss_N)), 0, i) for i in range(SAMPLES)]

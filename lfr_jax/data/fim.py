@@ -17,7 +17,7 @@ import numpy as np
 from lfr_jax.config import DataConfig
 from lfr_jax.data.blocks import ranges
 from lfr_jax.data.tokenizer import Tokenizer
-from lfr_jax.schedule.draws.permutation import round_keys
+from lfr_jax.schedule import Purpose, numpy_key, random_numbers_at
 
 
 class Sentinels(NamedTuple):
@@ -55,8 +55,8 @@ class FillInTheMiddle(NamedTuple):
         edges = np.diff(is_text_RxT3.view(np.int8)).ravel()
         of_D, start_D = np.divmod(np.flatnonzero(edges == 1), width + 1)
         text_D = np.flatnonzero(edges == -1) - np.flatnonzero(edges == 1) - len(self.sentinels)
-        key = round_keys(b"fill in middle", self.seed, self.phase, batch)
-        change_D, order_D, *cuts_D = chances(key, row_R[of_D] * width + start_D, 4)
+        key = numpy_key(Purpose.FILL_IN, self.seed, self.phase, batch)
+        change_D, order_D, *cuts_D = random_numbers_at(key, row_R[of_D] * width + start_D, 4)
         one_D, other_D = (np.int64(cut_D * (text_D + 1)) for cut_D in cuts_D)
         head_D = np.where(order_D < self.spm_rate, 0, np.minimum(one_D, other_D))
         chosen_D = (change_D < self.rate) & (text_D > 0)
@@ -90,21 +90,3 @@ def arranged(tokens_RxT1, start_D, text_D, head_D, tail_D, sentinels: Sentinels)
     last = gap_D1[-1]
     order = ranges(np.append(np.stack(starts, 1), last), np.append(np.stack(lengths, 1), size - last))
     return found[order].reshape(tokens_RxT1.shape)
-
-
-def chances(key: np.ndarray, place_D: np.ndarray, count: int) -> np.ndarray:
-    """float64[count, D] in [0, 1): independent numbers for each key and place.
-
-    SplitMix64 (Steele et al. 2014), begun at the key and read at random: number i of place p is output
-    `count` · p + i.
-
-    Args:
-      key: uint32[2 or more].
-      place_D: int64[D], not negative.
-    """
-    step = count * place_D.astype(np.uint64) + np.arange(count, dtype=np.uint64)[:, None]
-    x = key[:2].view(np.uint64) + (step + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)) * 2.0**-53

@@ -10,11 +10,9 @@ from lfr_jax.config import Curriculum, DataConfig
 from lfr_jax.data import pipeline
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.lengths import LengthBlocks
-from lfr_jax.schedule.draws.permutation import round_keys
-from lfr_jax.schedule.draws.plan import checked_rates
-from lfr_jax.schedule.draws.systematic import systematic
+from lfr_jax.schedule import Purpose
 
-NUMBERS, PLACES, TURNS = 0, -1, -2  # what random numbers are for, beside the draws of each length
+NUMBERS, PLACES, TURNS = 0, -1, -2  # numbers of keys for `Purpose.LENGTHS`; the draws of a length have the length
 # The odds of a batch of bucket 0 (the longest), 1, 2, ...
 ODDS = {
     "grow_linear": lambda bucket_S: bucket_S + 1.0,
@@ -49,7 +47,7 @@ def plan_batches(
     """
     if not isinstance(blocks, LengthBlocks):
         return pipeline.Batched(schedule.plan(rates_N, num_steps * batch_size, seed, phase), batch_size)
-    rates_N = checked_rates(rates_N)
+    rates_N = schedule.checked_rates(rates_N)
 
     def of(bucket: int) -> np.ndarray:
         return np.where(blocks.bucket_N == bucket, rates_N, 0)
@@ -59,7 +57,7 @@ def plan_batches(
     kinds = []
     for bucket, length in enumerate(blocks.lengths):
         steps, size = np.count_nonzero(bucket_S == bucket), batch_size * (blocks.seq_len // length)
-        draws = schedule.plan(of(bucket), steps * size, key(length, seed, phase), phase) if steps else []
+        draws = schedule.plan(of(bucket), steps * size, own_seed(length, seed, phase), phase) if steps else []
         kinds.append(pipeline.Batched(draws, size))
     return pipeline.Interleaved(kinds, bucket_S)
 
@@ -83,7 +81,7 @@ def order(
       Pouransari et al. 2024, arXiv 2405.13226, section 3.4 and algorithm 1. There the odds are those of a bucket, and
       constant until it is empty. Here each batch has odds, so those of a bucket fall as it empties.
     """
-    copies, _ = systematic(share_G, num_steps, key(NUMBERS, seed, phase), phase)
+    copies, _ = schedule.systematic_sample(share_G, num_steps, own_seed(NUMBERS, seed, phase), phase)
     counts_G = np.bincount(copies, minlength=len(share_G))
     bucket_S = np.repeat(np.arange(len(share_G)), counts_G)
     number_S = np.arange(num_steps) - np.repeat(np.cumsum(counts_G) - counts_G, counts_G)
@@ -97,10 +95,9 @@ def order(
 
 def chances(count: int, purpose: int, seed: int, phase: int) -> np.ndarray:
     """float64[count]: random numbers between 0 and 1, neither of which is among them."""
-    bits = np.random.PCG64(round_keys(b"curriculum", seed, phase, purpose)).random_raw(count)
-    return ((bits >> np.uint64(11)) + 0.5) * 2.0**-53
+    return schedule.random_numbers(schedule.numpy_key(Purpose.LENGTHS, seed, phase, purpose), count)
 
 
-def key(length: int, seed: int, phase: int) -> int:
+def own_seed(length: int, seed: int, phase: int) -> int:
     """A seed of its own for each length, or buckets of as many blocks would share an order."""
-    return int(round_keys(b"curriculum", seed, phase, length)[:2].view(np.int64)[0])
+    return schedule.random_seed(Purpose.LENGTHS, seed, phase, length)

@@ -67,16 +67,16 @@ class Store:
           StoreChanged: a file changed since the store was opened.
         """
         part_B = np.searchsorted(self.first_P, start_B, side="right") - 1
-        runs = []
+        reads = []
         for number in np.unique(part_B).tolist():
             name, dtype, offset, _ = self.parts[number]
             of_part_B = part_B == number
             starts = offset + (start_B[of_part_B] - self.first_P[number]) * np.dtype(dtype).itemsize
-            runs.append((of_part_B, dtype, self.opened(name), starts.tolist(), count * np.dtype(dtype).itemsize))
-        for _, _, file, starts, size in runs:
+            reads.append((of_part_B, dtype, self.opened(name), starts.tolist(), count * np.dtype(dtype).itemsize))
+        for _, _, file, starts, size in reads:
             file.prefetch(starts, size)
         tokens_BxT = np.empty((len(start_B), count), np.int32)
-        for of_part_B, dtype, file, starts, size in runs:
+        for of_part_B, dtype, file, starts, size in reads:
             tokens_BxT[of_part_B] = np.frombuffer(file.read(starts, size), dtype).reshape(-1, count)
         return tokens_BxT
 

@@ -1,1 +1,1 @@
-"""Several runs beside each other, and what became of their blocks. Training needs nothing of it."""
+"""Compares several runs, and shows how the losses of single blocks changed. Training imports nothing from here."""

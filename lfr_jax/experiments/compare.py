@@ -1,4 +1,4 @@
-"""Several policies on one configuration, at equal total FLOPs, scoring charged."""
+"""Trains several policies on one configuration, each with the same total FLOPs, scoring included."""
 
 import dataclasses
 from typing import Any
@@ -12,45 +12,45 @@ from lfr_jax.train import flops, policy
 from lfr_jax.train.loop import train
 
 
-def compare(config: Config, policies: list[str]) -> Path | None:
-    """Trains `config` under each policy, prints the table, writes the report, prints and returns its path.
+def compare_policies(config: Config, policies: list[str]) -> Path | None:
+    """Trains `config` under each policy, prints a table, writes a report, prints and returns its path.
 
-    The first policy runs for the configuration's own number of steps, and what that has cost is
-    everybody's budget: a policy without scoring passes gets more steps. Each run lies in
-    `run_dir/POLICY`; a comparison that was interrupted continues. Of several processes, the first one
-    prints and writes, and the others return None.
+    The first policy trains for the configuration's own number of steps. What this costs, scoring
+    included, is the budget of every other policy: one without scoring passes gets more steps. Each
+    run has the folder `run_dir/POLICY`. Call it again after an interruption, and it goes on. If there are
+    several processes, only the first prints and writes, and the others return None.
 
-    Where blocks have several lengths, what the others will cost is an expectation, see `budget.Expected`;
-    the table has what they did cost.
+    Where blocks have several lengths, the cost of the other runs is an expected value (see
+    `flops.Expected`); the table shows what they did cost.
     """
     with cluster.initialize(config.distributed) as peers:
         cost = flops.expected(config, open_corpus(config.data).train)
-        steps, passes = asked(config, policies)
+        steps, passes = count_steps_and_passes(config, policies)
         runs: dict[str, Config] = {}
         summaries: dict[str, dict[str, Any]] = {}
         for name in passes:
             if summaries:
                 steps = cost.steps_within(summaries[policies[0]]["flops"], passes[name])
-            runs[name] = run = under(config, name, steps)
+            runs[name] = run = config_for_policy(config, name, steps)
             if peers.first:
                 print(f"\n{name}: {steps} steps in {run.run_dir}", flush=True)
             summaries[name] = train(run).summary
         if peers.first:
-            return written(as_path(config.run_dir) / "report", runs, summaries)
+            return print_and_write_report(as_path(config.run_dir) / "report", runs, summaries)
 
 
-def written(folder: Path, runs: dict[str, Config], summaries: dict[str, dict[str, Any]]) -> Path:
-    """The path of the report in `folder`, once the table is printed and it is written."""
-    table = report.table(summaries)
+def print_and_write_report(folder: Path, runs: dict[str, Config], summaries: dict[str, dict[str, Any]]) -> Path:
+    """Prints the table, writes the report to `folder`, prints and returns its path."""
+    table = report.comparison_table(summaries)
     print("\n" + table)
     run_dirs = {name: as_path(run.run_dir) for name, run in runs.items()}
-    path = report.write(folder, run_dirs, table, report.became_or_why(run_dirs))
+    path = report.write_html(folder, run_dirs, table, report.analyse_probes_or_reason(run_dirs))
     print(f"\nreport: {path}")
     return path
 
 
-def asked(config: Config, policies: list[str]) -> tuple[int, dict[str, int]]:
-    """The steps of the first policy, and how many scoring passes each one makes. Refuses what is no policy."""
+def count_steps_and_passes(config: Config, policies: list[str]) -> tuple[int, dict[str, int]]:
+    """The steps of the first policy, and the number of scoring passes of each. ValueError if one is no policy."""
 
     def phases_of(name: str, steps: int):
         return policy.build(policy.switch(config.schedule, name), steps).phases
@@ -59,8 +59,8 @@ def asked(config: Config, policies: list[str]) -> tuple[int, dict[str, int]]:
     return steps, {name: sum(phase.score for phase in phases_of(name, steps)) for name in policies}
 
 
-def under(config: Config, name: str, steps: int) -> Config:
-    """The configuration under a policy, for so many steps."""
+def config_for_policy(config: Config, name: str, steps: int) -> Config:
+    """The configuration with this policy, this number of steps, and a run folder of its own."""
     return dataclasses.replace(
         config,
         run_dir=str(as_path(config.run_dir) / name),

@@ -1,61 +1,45 @@
-"""The figures of a report: matplotlib figures, drawn from what runs left behind."""
+"""The figures of a report that show single blocks and domains, from the probes of one run or of two.
 
-from itertools import groupby
+Colours, line styles and fonts are those of `palette`. The grey and hatched bands are explained in `time_axis`.
+"""
+
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
+from matplotlib.patches import Rectangle
 
-from lfr_jax.experiments.results import Results, printable, read
-from lfr_jax.experiments.trajectories import CLASSES, Census
-from lfr_jax.storage.paths import Path
-
-WIDTH = 11.0  # inches
-COLUMNS = 4  # panels beside each other
-# The palette of Okabe and Ito (2008), which the colour-blind can tell apart.
-BLUE, ORANGE, GREEN, PURPLE, SKY, RED = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00"
-COLORS = (BLUE, ORANGE, GREEN, PURPLE, SKY, RED)
-LINES = ("-", "--", ":", "-.")
-CLASS_COLORS = dict(zip(CLASSES, ("0.65", "black", RED, BLUE, ORANGE), strict=True))
-
-
-def losses(run_dirs: dict[str, Path]) -> Figure:
-    """On the left the training loss, with the phases; on the right the held-out loss of each domain."""
-    train = {name: read(path / "metrics.csv") for name, path in run_dirs.items()}
-    held_out = {name: read(path / "eval.csv") for name, path in run_dirs.items()}
-    domains = sorted({row["domain"] for rows in held_out.values() for row in rows} - {"all"})
-    drawing = Figure(figsize=(WIDTH, 4.2), layout="constrained")
-    left, right = drawing.subplots(1, 2)
-    for name, of_phase in groupby(next(iter(train.values())), key=lambda row: row["phase"]):
-        x = flops_of(list(of_phase))
-        mark(left, name, x[0], x[-1], grey=name.startswith("focus"))
-    for number, (name, rows) in enumerate(train.items()):
-        x, y = flops_of(rows), smoothed([float(row["loss"]) for row in rows])
-        left.plot(x, y, label=plain(name), lw=1.2, color=cycled(COLORS, number))
-    left.set(title="training loss (running mean)", ylabel="nats per token")
-    cost(left)
-    left.legend()
-    for number, (name, rows) in enumerate(held_out.items()):
-        flops_at = {row["step"]: float(row["flops"]) for row in train[name]}
-        for color, domain in enumerate([*domains, "all"]):
-            points = [(flops_at[row["step"]], float(row["loss"])) for row in rows if row["domain"] == domain]
-            right.plot(
-                *zip(*points), color="black" if domain == "all" else cycled(COLORS, color), ls=cycled(LINES, number),
-                label=plain(f"{domain}, {name}"), lw=2 if domain == "all" else 1,
-            )  # fmt: skip
-    right.set(title="held-out loss", ylabel="nats per token")
-    cost(right)
-    right.legend(fontsize="small", ncols=2)
-    return drawing
+from lfr_jax.experiments import palette
+from lfr_jax.experiments.panels import (
+    WIDTH,
+    add_legend,
+    escape_math,
+    leave_headroom,
+    panel_grid,
+    short_name,
+    styled,
+    use_flops_axis,
+    use_perplexity_axis,
+)
+from lfr_jax.experiments.results import Results
+from lfr_jax.experiments.time_axis import (
+    Span,
+    at_equal_cost,
+    flops_spans,
+    level_in_scoring,
+    mark_spans,
+    span_key,
+    step_spans,
+)
+from lfr_jax.experiments.trajectories import CLASSES, ClassCounts
 
 
-def timeline(runs: list[Results]) -> Figure:
-    """The phases of each run: how often a block of each domain is drawn, and the share of them that is drawn at all."""
-    heights = [0.9 + 0.4 * len(run.domains) for run in runs]
-    drawing = Figure(figsize=(WIDTH, sum(heights) + 0.3), layout="constrained")
+@styled
+def draw_timeline(runs: list[Results]) -> Figure:
+    """The phases of each run: what share of each domain's blocks a phase draws, and how often."""
+    heights = [1.1 + 0.55 * len(run.domains) for run in runs]
+    drawing = Figure(figsize=(WIDTH, sum(heights) + 0.5), layout="constrained")
     all_axes = drawing.subplots(len(runs), 1, squeeze=False, sharex=True, height_ratios=heights)[:, 0]
     rates = [np.array([run.rate_NxP[run.domain_N == d].mean(axis=0) for d in run.domains]) for run in runs]
     highest = max(2.0, *(rate_DxP.max() for rate_DxP in rates))
@@ -63,184 +47,184 @@ def timeline(runs: list[Results]) -> Figure:
     for axes, run, rate_DxP in zip(all_axes, runs, rates):
         edges = [*(phase.start for phase in run.phases), run.phases[-1].stop]
         mesh = axes.pcolormesh(
-            edges, np.arange(len(run.domains) + 1), rate_DxP, cmap="Blues", vmin=0, vmax=highest,
-            edgecolors="white", linewidth=2,
+            edges, np.arange(len(run.domains) + 1), rate_DxP, cmap=palette.RATES, vmin=0, vmax=1.25 * highest,
+            edgecolors=palette.WHITE, linewidth=2,
         )  # fmt: skip
         for column, phase in enumerate(run.phases):
-            wide = (phase.stop - phase.start) / longest * 0.8 * WIDTH  # inches
+            wide = (phase.stop - phase.start) / longest * 0.78 * WIDTH  # inches
             middle = (phase.start + phase.stop) / 2
+            if run.leaves_out_P[column]:
+                size = (phase.stop - phase.start, 0.5)
+                axes.add_patch(
+                    Rectangle((phase.start, -0.5), *size, facecolor=palette.LEAVES_OUT, clip_on=False, zorder=0)
+                )
             axes.text(
-                middle, -0.05, plain(phase.name), ha="center", va="bottom", fontsize="small",
-                rotation=0 if wide > 0.08 * len(phase.name) else 90,
+                middle, -0.08, escape_math(phase.name), ha="center", va="bottom",
+                rotation=0 if wide > 0.11 * len(phase.name) else 90,
             )  # fmt: skip
             for row, domain in enumerate(run.domains):
                 kept = np.mean(run.rate_NxP[run.domain_N == domain, column] > 0)
                 rate = rate_DxP[row, column]
-                if wide > 0.36:
+                if wide > 0.5:
                     axes.text(
                         middle, row + 0.5, f"{100 * kept:.0f} %\n×{rate:.2g}", ha="center", va="center",
-                        fontsize="x-small", color="white" if rate > 0.6 * highest else "black", linespacing=1.1,
+                        fontsize="small", linespacing=1.1,
+                        color=palette.WHITE if rate > 0.7 * highest else "black",
                     )  # fmt: skip
-        axes.set_yticks(np.arange(len(run.domains)) + 0.5, [title(domain) for domain in run.domains])
+        axes.set_yticks(np.arange(len(run.domains)) + 0.5, [short_name(domain) for domain in run.domains])
+        for label, color in zip(axes.get_yticklabels(), palette.domain_colors(run.domains).values()):
+            label.set(color=color, fontweight="bold")
         axes.tick_params(axis="y", length=0)
         axes.invert_yaxis()
-        axes.set_ylabel(title(run.name), fontweight="bold")
+        axes.set_ylabel(short_name(run.name), fontweight="bold")
         axes.spines[:].set_visible(False)
-    all_axes[-1].set_xlabel("steps")
-    drawing.colorbar(mesh, ax=list(all_axes), label="draws of a block,\nrelative to the average block", pad=0.01)
+    all_axes[-1].set_xlabel(
+        "steps\nIn a box: the share of the domain's blocks that is drawn, and how often (average block: ×1)"
+    )
+    drawing.colorbar(mesh, ax=list(all_axes), label="draws of a block\n(average block: 1)", pad=0.01)
+    if any(run.leaves_out_P.any() for run in runs):
+        add_legend(drawing, span_key(all_spans(runs), "the phase"))
     return drawing
 
 
-def sampled(runs: list[Results], censuses: list[Census], count: int = 50) -> Figure:
-    """Perplexity of `count` probes, evenly spaced over all of them, and that of a domain's tokens."""
+@styled
+def draw_sampled_blocks(runs: list[Results], counts: list[ClassCounts], count: int = 50) -> Figure:
+    """Perplexity of `count` probes, evenly spaced over all probes, and of all tokens of each domain."""
     chosen = np.argsort(runs[0].domain_N, kind="stable")
-    shown_N = np.isin(np.arange(len(chosen)), chosen[evenly(len(chosen), count)])
-    return blocks_of_each_domain(runs, censuses, [shown_N] * len(runs), CLASSES)
+    shown_N = np.isin(np.arange(len(chosen)), chosen[evenly_spaced(len(chosen), count)])
+    return draw_blocks_by_domain(runs, counts, [shown_N] * len(runs), CLASSES, "A sample of the probes", "probes")
 
 
-def forgotten(runs: list[Results], censuses: list[Census], count: int = 30) -> Figure:
-    """Perplexity of blocks that rose after they had fallen: at most `count` of each class and domain."""
+@styled
+def draw_forgotten_blocks(runs: list[Results], counts: list[ClassCounts], count: int = 30) -> Figure:
+    """Perplexity of probes that rose after they had fallen: at most `count` of each class and domain."""
     kinds = ("forgotten", "relearned", "multiple descent")
     shown = [np.zeros(len(run.block_N), bool) for run in runs]
-    for run, census, shown_N in zip(runs, censuses, shown):
+    for run, found, shown_N in zip(runs, counts, shown):
         for domain in run.domains:
             for name in kinds:
-                (of_class,) = np.nonzero((run.domain_N == domain) & (census.class_N == CLASSES.index(name)))
-                shown_N[of_class[evenly(len(of_class), count)]] = True
-    return blocks_of_each_domain(runs, censuses, shown, kinds)
+                (of_class,) = np.nonzero((run.domain_N == domain) & (found.class_N == CLASSES.index(name)))
+                shown_N[of_class[evenly_spaced(len(of_class), count)]] = True
+    return draw_blocks_by_domain(runs, counts, shown, kinds, "Probes that rose after they had fallen", "such probes")
 
 
-def blocks_of_each_domain(runs: list[Results], censuses: list[Census], shown: list[np.ndarray], kinds) -> Figure:
-    """A panel for each run and domain: perplexities of the blocks `shown`, coloured by class, and the domain's."""
+def draw_blocks_by_domain(
+    runs: list[Results],
+    counts: list[ClassCounts],
+    shown: list[np.ndarray],
+    kinds: tuple[str, ...],
+    heading: str,
+    noun: str,
+) -> Figure:
+    """A panel for each run and domain: perplexities of the blocks `shown`, coloured by class, and the domain's.
+
+    Args:
+      shown: bool[N] of each run.
+      kinds: the classes that are shown.
+      heading: above all panels.
+      noun: what the blocks of these classes are called.
+    """
     domains = runs[0].domains
-    drawing, panels = grid(len(runs), len(domains), sharey=True)
-    for axes, (run, census, shown_N, domain) in zip(
-        panels, [(*of_run, domain) for of_run in zip(runs, censuses, shown) for domain in domains], strict=True
+    colors = palette.domain_colors(domains)
+    drawing, panels = panel_grid(len(runs), len(domains), sharey=True)
+    bands = [steps_bands(runs, run) for run in runs]
+    for axes, (run, found, shown_N, spans, domain) in zip(
+        panels,
+        [(*of_run, domain) for of_run in zip(runs, counts, shown, bands) for domain in domains],
+        strict=True,
     ):
         here_N = run.domain_N == domain
         for name in kinds:
-            drawn_N = here_N & shown_N & (census.class_N == CLASSES.index(name))
-            axes.plot(run.step_M, np.exp(run.loss_NxM[drawn_N]).T, color=CLASS_COLORS[name], lw=0.7, alpha=0.8)
-        axes.plot(run.step_M, np.exp(run.loss_of(here_N)), color=GREEN, lw=2.2)
-        found = np.isin(census.class_N[here_N], [CLASSES.index(name) for name in kinds]).sum()
-        axes.set_title(f"{title(f'{run.name}: {domain}')}\n{shown_N[here_N].sum()} of {found}", fontsize="medium")
+            drawn_N = here_N & shown_N & (found.class_N == CLASSES.index(name))
+            axes.plot(run.step_M, np.exp(run.loss_NxM[drawn_N]).T, color=palette.CLASS_COLORS[name], lw=0.8, alpha=0.8)
+        axes.plot(run.step_M, np.exp(run.mean_loss(here_N)), color=colors[domain], lw=3)
+        total = np.isin(found.class_N[here_N], [CLASSES.index(name) for name in kinds]).sum()
+        of_panel = short_name(f"{run.name}: {domain}")
+        axes.set_title(f"{of_panel}\n{shown_N[here_N].sum()} of {total} {noun}", fontsize="medium")
         axes.set_xlabel("steps")
-        mark_phases(axes, run, {step: step for phase in run.phases for step in phase[1:3]})
-        logarithmic(axes)
-    headroom(panels[0])
-    key = [Line2D([], [], color=CLASS_COLORS[name], label=name) for name in kinds]
-    key.append(Line2D([], [], color=GREEN, lw=2.2, label="all probes of the domain"))
-    drawing.legend(handles=key, loc="outside lower center", ncols=len(key), frameon=False)
+        mark_spans(axes, spans)
+        use_perplexity_axis(axes)
+    leave_headroom(panels[0], 0.3)
+    drawing.suptitle(heading)
+    key = [Line2D([], [], color=palette.CLASS_COLORS[name], lw=2, label=name) for name in kinds]
+    key += [Line2D([], [], color=colors[domain], lw=3, label=short_name(f"{domain}, all probes")) for domain in domains]
+    owner = band_owner(runs)
+    key += span_key([span for spans in bands for span in spans], owner.name)
+    for run in runs:
+        if run is not owner and not run.leaves_out_P.any():
+            key.append(Line2D([], [], ls="none", label=escape_math(f"bands in {run.name}: at equal FLOPs")))
+    add_legend(drawing, key)
     return drawing
 
 
-def means(runs: list[Results], owner: Results, chosen_N: np.ndarray) -> Figure:
-    """The perplexity of the probes `chosen_N` under each run, against FLOPs; the phases are those of `owner`.
+@styled
+def draw_chosen_blocks(
+    runs: list[Results], owner: Results, chosen_N: np.ndarray, heading: str, lines: dict[str, Any] | None = None
+) -> Figure:
+    """The perplexity of the probes `chosen_N` under each run, against FLOPs; the bands are phases of `owner`.
 
     It is the exponential of the mean loss of their tokens.
+
+    Args:
+      heading: above all panels.
+      lines: the line style of each run; by default by their order.
     """
-    everywhere_N = np.ones(len(chosen_N), bool)
-    groups = {"all domains": everywhere_N} | {domain: runs[0].domain_N == domain for domain in runs[0].domains}
+    lines = lines or palette.policy_lines(run.name for run in runs)
+    colors = palette.domain_colors(runs[0].domains)
+    groups = {"all": np.ones(len(chosen_N), bool)} | {d: runs[0].domain_N == d for d in runs[0].domains}
     groups = {name: here_N for name, here_N in groups.items() if (here_N & chosen_N).any()}
-    drawing, panels = grid(1, len(groups))
+    drawing, panels = panel_grid(1, len(groups), sharey=True)
+    bands = flops_spans(owner.phases, owner.leaves_out_P.tolist(), owner.flops)
     for axes, (name, here_N) in zip(panels, groups.items(), strict=True):
-        for number, run in enumerate(runs):
+        for run in runs:
+            perplexity = np.exp(run.mean_loss(here_N & chosen_N)).tolist()
+            spans = flops_spans(run.phases, run.leaves_out_P.tolist(), run.flops)
+            curve = level_in_scoring(run.step_M.tolist(), perplexity, run.flops, spans)
             axes.plot(
-                [run.flops[step] for step in run.step_M], np.exp(run.loss_of(here_N & chosen_N)),
-                color=cycled(COLORS, number), ls=cycled(LINES, number), marker=".", ms=4, label=plain(run.name),
+                curve.x, curve.y, color=colors[name], ls=lines[run.name], lw=2, marker=".", ms=6,
+                markevery=curve.measured, label=escape_math(run.name),
             )  # fmt: skip
-        axes.set_title(f"{title(name)}\n{(here_N & chosen_N).sum()} of {here_N.sum()}", fontsize="medium")
-        mark_phases(axes, owner, owner.flops)
-        cost(axes)
-        logarithmic(axes)
-        headroom(axes)
-    panels[0].legend()
+        of_panel = "all domains" if name == "all" else short_name(name)
+        axes.set_title(f"{of_panel}\n{(here_N & chosen_N).sum()} of {here_N.sum()} probes", fontsize="medium")
+        mark_spans(axes, bands)
+        use_flops_axis(axes)
+        use_perplexity_axis(axes)
+    leave_headroom(panels[0], 0.3)
+    drawing.suptitle(escape_math(heading))
+    key = [Line2D([], [], color="black", ls=lines[run.name], lw=2, label=escape_math(run.name)) for run in runs]
+    add_legend(drawing, [*key, *span_key(bands, owner.name)])
     return drawing
 
 
-def words(text: str) -> Figure:
-    """A figure that says why there is none."""
+@styled
+def draw_message(text: str) -> Figure:
+    """A figure that says why there is no figure."""
     drawing = Figure(figsize=(WIDTH, 0.8))
-    drawing.text(0.01, 0.5, plain(text), va="center", fontsize="large")
+    drawing.text(0.01, 0.5, escape_math(text), va="center", wrap=True)
     return drawing
 
 
-def grid(groups: int, each: int, **shared: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of `groups` × `each` panels. Every group begins a row, of at most `COLUMNS` panels."""
-    columns = min(COLUMNS, each)
-    rows = -(-each // columns)
-    drawing = Figure(figsize=(WIDTH, 3.4 * groups * rows + 0.3), layout="constrained")
-    panels = drawing.subplots(groups * rows, columns, squeeze=False, **shared).reshape(groups, -1)
-    for unused in panels[:, each:].ravel():
-        unused.remove()
-    return drawing, list(panels[:, :each].ravel())
+def band_owner(runs: list[Results]) -> Results:
+    """The run whose phases are marked: the first that leaves blocks out, or else the first."""
+    return next((run for run in runs if run.leaves_out_P.any()), runs[0])
 
 
-def logarithmic(axes: Axes) -> None:
-    """Makes it an axis of perplexities, with numbers that need no powers."""
-    axes.set_yscale("log")
-    if axes.get_subplotspec().is_first_col():
-        axes.set_ylabel("perplexity")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_locator(NullLocator())
+def steps_bands(runs: list[Results], run: Results) -> list[Span]:
+    """The bands of a panel of `run` over steps.
+
+    A run that never leaves a block out, such as uniform shuffling, has the bands of the run beside it,
+    at the steps at which it has spent as much.
+    """
+    owner = band_owner(runs)
+    if run.leaves_out_P.any() or owner is run:
+        return step_spans(run.phases, run.leaves_out_P.tolist())
+    return at_equal_cost(flops_spans(owner.phases, owner.leaves_out_P.tolist(), owner.flops), run.flops)
 
 
-def headroom(axes: Axes) -> None:
-    """Leaves room for the names of the phases, above what is drawn."""
-    low, high = axes.get_ylim()
-    axes.set_ylim(low, high * (high / low) ** 0.2)
+def all_spans(runs: list[Results]) -> list[Span]:
+    return [span for run in runs for span in step_spans(run.phases, run.leaves_out_P.tolist())]
 
 
-def cost(axes: Axes) -> None:
-    axes.set_xlabel("FLOPs, scoring included")
-    axes.xaxis.set_major_formatter(EngFormatter())
-
-
-def mark_phases(axes: Axes, run: Results, x_of: dict[int, float]) -> None:
-    """Marks a run's phases, in grey those that leave a probe out. `x_of`: where a step stands, if it was reached."""
-    for column, phase in enumerate(run.phases):
-        last = x_of.get(phase.stop, max(x_of.values()))
-        grey = not run.rate_NxP[:, column].all()
-        mark(axes, phase.name if len(run.phases) < 10 else "", x_of[phase.start], last, grey, upright=True)
-
-
-def mark(axes: Axes, name: str, first: float, last: float, grey: bool, upright: bool = False) -> None:
-    """Marks a phase, by lines where it begins and ends, and its name."""
-    axes.axvspan(first, last, facecolor="0.92" if grey else "none", edgecolor="0.85", lw=0.8, zorder=0)
-    axes.text(
-        first, 0.99, f" {plain(name)}", transform=axes.get_xaxis_transform(), va="top", fontsize="small", color="0.4",
-        rotation=90 if upright else 0,
-    )  # fmt: skip
-
-
-def evenly(available: int, count: int) -> np.ndarray:
+def evenly_spaced(available: int, count: int) -> np.ndarray:
     """Indices of at most `count` of `available` things, evenly spaced."""
     return np.linspace(0, available - 1, min(count, available)).round().astype(int)
-
-
-def flops_of(rows: list[dict[str, Any]]) -> list[float]:
-    return [float(row["flops"]) for row in rows]
-
-
-def smoothed(values: list[float], share: float = 0.9) -> list[float]:
-    """Exponential running mean, corrected for its start."""
-    total, weight, means = 0.0, 0.0, []
-    for value in values:
-        total, weight = share * total + (1 - share) * value, share * weight + (1 - share)
-        means.append(total / weight)
-    return means
-
-
-def cycled(values: tuple[str, ...], number: int) -> str:
-    return values[number % len(values)]
-
-
-def title(name: str) -> str:
-    """A name that has room above a panel."""
-    return plain(name if len(name) <= 28 else name[:27] + "…")
-
-
-def plain(text: str) -> str:
-    """Text in which matplotlib sees no formula."""
-    return printable(text).replace("$", r"\$")

@@ -1,12 +1,14 @@
-"""Parts of a report as HTML: one page that needs no other file, its pictures, its tables."""
+"""A report as HTML: one page that needs no other file, with its figures and tables inside."""
 
 import base64
 import pathlib
 from html import escape
 
+import matplotlib
 from matplotlib.figure import Figure
 
-from lfr_jax.experiments.trajectories import CLASSES, Census
+from lfr_jax.experiments import palette
+from lfr_jax.experiments.trajectories import CLASSES, ClassCounts
 from lfr_jax.storage.files import write_atomically
 
 PAGE = """<!doctype html>
@@ -34,40 +36,45 @@ dd {{ margin-left: 9.5rem }}
 </body></html>
 """
 
+ABOUT_FILES = "<p>Every figure also lies beside this page, as PNG and, for slides and papers, as SVG.</p>"
+
 CLASSES_EXPLAINED = """
-<p>A probe is a training block whose loss was measured at every evaluation and on entry of every phase. There are as
-many of each domain, whatever its share of the corpus, so that under “all” each domain counts the same. A loss falls or
-rises where it moves by more than <b>{threshold:.3g} nats</b>.</p>
+<p>A probe is a training block whose loss is measured at every evaluation and at the beginning of every phase. Every
+domain has equally many probes, whatever its share of the corpus; so each domain counts the same under “all”. A loss
+falls or rises if it moves by more than <b>{threshold:.3g} nats</b>.</p>
 <dl><dt>learned</dt><dd>falls, and never rises after that</dd>
 <dt>unlearned</dt><dd>never falls</dd>
-<dt>forgotten</dt><dd>falls, then rises, for good</dd>
+<dt>forgotten</dt><dd>falls, then rises, and does not fall again</dd>
 <dt>relearned</dt><dd>falls, rises once, and falls again</dd>
 <dt>multiple descent</dt><dd>rises twice or more after a first fall</dd></dl>
-<p>Noise alone makes losses fall and rise. So beside each count stands that of a null: the same trend and the same
-noise, but no memory. (Residuals around the common trend, scaled to the noise and put into random orders; the mean of
-these draws, and where 95 % of them lie.) Only what is well above the null is evidence: one count in twenty is outside
-by chance. Rises that all blocks share are in the trend, and so in the null too.</p>
-<p>Published, without a null: multiple descent of 78.5 % of SlimPajama's samples under a Llama of 300 M parameters, and
-of about 20 % under GPT-2 345M (Prakriya et al., arXiv 2409.06131). Such a share depends on what counts as a rise; we do
-not know what did there.</p>
+<p>Noise alone also makes losses fall and rise. So each count is compared with simulated losses that have the same
+trend and the same noise, but no forgetting. “By noise alone” gives the mean count over the simulations and, in
+brackets, where 95 % of them lie. Only a count well above these is evidence of forgetting; by chance, one count in
+twenty is outside. A rise that all blocks share is part of the trend, and so of the simulations. (A simulation puts
+each block’s residuals around the common trend into a random order, after scaling them to the noise.)</p>
+<p>Published, without such a comparison: multiple descent of 78.5 % of SlimPajama’s samples under a Llama of 300 M
+parameters, and of about 20 % under GPT-2 345M (Prakriya et al., arXiv 2409.06131). Such a share depends on what counts
+as a rise; we do not know what counted there.</p>
 """
 
 
 def write_page(path: pathlib.Path, title: str, content: list[str]) -> None:
-    """Writes the page with this title (text) and content (HTML)."""
+    """Writes the page; `title` is text, `content` is HTML."""
     write_atomically(path, PAGE.format(title=escape(title), content="\n".join(content)))
 
 
-def picture(drawing: Figure, path: pathlib.Path, caption: str) -> str:
-    """Saves a figure as PNG, and gives it as HTML, inlined."""
-    drawing.savefig(path, dpi=120)
+def save_figure(drawing: Figure, path: pathlib.Path, caption: str) -> str:
+    """Saves a figure as PNG at `path` and as SVG beside it; returns HTML that contains the PNG."""
+    with matplotlib.rc_context(palette.STYLE):
+        drawing.savefig(path, dpi=120)
+        drawing.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     encoded = base64.b64encode(path.read_bytes()).decode()
     text = escape(caption)
     return f'<figure><img alt="{text}" src="data:image/png;base64,{encoded}"><figcaption>{text}</figcaption></figure>'
 
 
-def class_table(name: str, found: Census) -> str:
-    """The counts of each class and domain, each with the null's below it."""
+def class_table(name: str, found: ClassCounts) -> str:
+    """A table of the counts by class and domain; below each count stands what noise alone gives."""
     rows = ["<th></th>" + "".join(f"<th>{kind}</th>" for kind in CLASSES)]
     for group, group_name in enumerate(found.groups):
         size = found.count_GxC[group].sum()
@@ -76,7 +83,7 @@ def class_table(name: str, found: Census) -> str:
             low, high = found.null_low_GxC[group, kind], found.null_high_GxC[group, kind]
             row += (
                 f"<td{'' if low <= count <= high else ' class=differs'}><b>{100 * count / size:.1f} %</b> ({count})<br>"
-                f"<small>null {found.null_mean_GxC[group, kind]:.1f} ({low}–{high})<br>"
+                f"<small>by noise alone {found.null_mean_GxC[group, kind]:.1f} ({low}–{high})<br>"
                 f"{found.verdict(group, kind)}</small></td>"
             )
         rows.append(row)

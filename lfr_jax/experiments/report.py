@@ -1,135 +1,172 @@
-"""The report of one run, or of several: a self-contained HTML page, with its figures also as PNG files beside it."""
+"""The report of one run or of several: one HTML page, and its figures as PNG and SVG files beside it."""
 
 import pathlib
+import textwrap
 from html import escape
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from lfr_jax.experiments import figures
-from lfr_jax.experiments.page import CLASSES_EXPLAINED, class_table, picture, write_page
-from lfr_jax.experiments.results import Results, Split, printable, read_results, same_probes, split
-from lfr_jax.experiments.trajectories import CLASSES, Census, census, noise_threshold
+from lfr_jax.experiments import figures, palette
+from lfr_jax.experiments.loss_curves import draw_losses
+from lfr_jax.experiments.page import ABOUT_FILES, CLASSES_EXPLAINED, class_table, save_figure, write_page
+from lfr_jax.experiments.results import (
+    ProbeSplit,
+    Results,
+    check_same_probes,
+    printable,
+    read_results,
+    split_by_phase,
+)
+from lfr_jax.experiments.trajectories import CLASSES, ClassCounts, count_classes, noise_threshold
 from lfr_jax.storage.mirror import local_folder_for
 from lfr_jax.storage.paths import Path
 from lfr_jax.storage.run_dir import RunDir
 
 
-class Became(NamedTuple):
-    """What became of the blocks of one run, or of two."""
+class ProbeAnalysis(NamedTuple):
+    """How the losses of single blocks changed in one run, or in two."""
 
     runs: list[Results]
-    censuses: list[Census]
-    divided: Split | None  # the blocks that figures 4 and 5 follow
+    counts: list[ClassCounts]
+    split: ProbeSplit | None  # the probes that figures 4 and 5 show
 
 
-def what_became(run_dirs: dict[str, Path], phase: str = "", threshold: float = 0.0) -> Became:
-    """What the probes of the first and the last of `run_dirs` show.
+def analyse_probes(run_dirs: dict[str, Path], phase: str = "", threshold: float = 0.0) -> ProbeAnalysis:
+    """Reads the probes of the first and the last of `run_dirs`, and counts their classes.
 
     Args:
       run_dirs: name -> run directory.
-      phase: whose choice of blocks is followed; by default the first that leaves any out.
+      phase: figures 4 and 5 show the probes that this phase keeps and leaves out; by default the
+        first phase that leaves any out.
       threshold: nats; a smaller move of a block's loss counts as noise. 0: by the noise in the noisier run.
 
     Raises:
-      FileNotFoundError: no run is there.
-      ValueError: a run has no probes, or too few measurements of them; the two measured other
-        blocks; there is no such phase; or the threshold is below 0.
+      FileNotFoundError: there is no run.
+      ValueError: a run has no probes, or too few measurements of them; the two runs measured
+        different blocks; no phase has this name; or the threshold is below 0.
     """
     if threshold < 0:
-        raise ValueError(f"threshold is {threshold}, expected a number of nats, or 0 to go by the noise in the runs")
+        raise ValueError(
+            f"threshold is {threshold}, expected a number of nats, or 0 to derive it from the noise in the runs"
+        )
     ends = dict.fromkeys([next(iter(run_dirs)), next(reversed(run_dirs))])
     runs = [read_results(run_dirs[name], name) for name in ends]
-    same_probes(runs)
-    divided = split(runs, phase)
+    check_same_probes(runs)
+    split = split_by_phase(runs, phase)
     threshold = threshold or max(noise_threshold(run.loss_NxM) for run in runs)
-    return Became(runs, [census(run.loss_NxM, run.domain_N, threshold) for run in runs], divided)
+    return ProbeAnalysis(runs, [count_classes(run.loss_NxM, run.domain_N, threshold) for run in runs], split)
 
 
-def became_or_why(run_dirs: dict[str, Path]) -> Became | str:
-    """What became of the blocks; or, where that cannot be told, why."""
+def analyse_probes_or_reason(run_dirs: dict[str, Path]) -> ProbeAnalysis | str:
+    """The analysis; or, where it is not possible, the reason as text."""
     try:
-        return what_became(run_dirs)
-    except ValueError as why:
-        return str(why)
+        return analyse_probes(run_dirs)
+    except ValueError as reason:
+        return str(reason)
 
 
-def write(folder: Path, run_dirs: dict[str, Path], table: str, became: Became | str) -> Path:
+def write_report(folders: list[Path], out: Path, phase: str = "", threshold: float = 0.0) -> str:
+    """Writes the report of one run, or of two, to `out`; returns the counts of the classes as text, and its path.
+
+    Raises:
+      FileNotFoundError, ValueError: as `analyse_probes`; or one run is named twice.
+    """
+    run_dirs = name_runs(folders)
+    analysis = analyse_probes(run_dirs, phase, threshold)
+    path = write_html(out, run_dirs, table_of_finished(run_dirs), analysis)
+    return f"{describe_classes(analysis)}\nreport: {path}"
+
+
+def write_html(folder: Path, run_dirs: dict[str, Path], table: str, analysis: ProbeAnalysis | str) -> Path:
     """Writes `report.html` and its figures to `folder`, and returns the path of the page.
 
     Args:
       run_dirs: name -> run directory.
-      table: the runs' results, as text.
-      became: of their blocks.
+      table: the results of the runs, as text.
+      analysis: of the probes; or the reason why there is none.
     """
     with local_folder_for(folder) as here:
-        losses = picture(
-            figures.losses(run_dirs),
+        first = printable(next(iter(run_dirs)))
+        losses = save_figure(
+            draw_losses(run_dirs),
             here / "losses.png",
-            "Training loss, with the phases of the first run, and held-out loss by domain, against all that was spent.",
+            "Training loss, and held-out loss by domain, against all FLOPs spent. A colour is a domain, a line style a "
+            f"policy. The bands are the phases of {first}, grey where it leaves blocks out. A scoring pass (hatched) "
+            "does not change the model, so the loss stays level.",
         )
-        blocks = [f"<p>{escape(became)}</p>"] if isinstance(became, str) else of_blocks(here, became)
+        if isinstance(analysis, str):
+            probes = [f"<p>{escape(analysis)}</p>"]
+        else:
+            probes = probe_section(here, analysis, palette.policy_lines(map(printable, run_dirs)))
         title = "Report: " + ", ".join(map(printable, run_dirs))
-        content = [f"<pre>{escape(table)}</pre>", losses, "<h2>What became of the blocks</h2>", *blocks]
+        content = [f"<pre>{escape(table)}</pre>", ABOUT_FILES, losses, "<h2>How single blocks changed</h2>", *probes]
         write_page(here / "report.html", title, content)
     return folder / "report.html"
 
 
-def of_blocks(folder: pathlib.Path, became: Became) -> list[str]:
-    """The part of the page on the probes: their classes, and the paper's figures 1 to 5."""
-    runs, censuses, divided = became
+def probe_section(folder: pathlib.Path, analysis: ProbeAnalysis, lines: dict[str, Any]) -> list[str]:
+    """The part of the page on the probes: their classes, and figures 1 to 5 of the paper."""
+    runs, counts, split = analysis
+    bands = "Grey bands are phases that leave probes out"
+    if len(runs) > 1 and any(not run.leaves_out_P.any() for run in runs):
+        bands += "; a run that leaves none out has the bands of the other run, where it has spent as many FLOPs"
     drawn = [
         (
             "timeline",
-            figures.timeline(runs),
-            "1. The phases. In each box: the share of the domain's probes that the phase draws at all, and how often "
-            "one of them is drawn, relative to the average block of the corpus (×1).",
+            figures.draw_timeline(runs),
+            "1. The phases. Each box shows the share of the domain's probes that the phase draws, and how often it "
+            "draws one of the domain's probes, relative to the average block of the corpus (×1).",
         ),
         (
             "sampled",
-            figures.sampled(runs, censuses),
-            "2. Perplexity of 50 probes, evenly spaced over all of them, in the colours of their classes.",
+            figures.draw_sampled_blocks(runs, counts),
+            f"2. Perplexity of 50 probes, evenly spaced over all of them; the colour is the class. {bands}.",
         ),
         (
             "forgotten",
-            figures.forgotten(runs, censuses),
-            "3. Perplexity of the probes that rose after they had fallen, at most 30 of each class and domain.",
+            figures.draw_forgotten_blocks(runs, counts),
+            "3. Perplexity of the probes that rose after they had fallen, at most 30 of each class and domain. "
+            f"{bands}.",
         ),
-        ("kept", *followed(runs, divided, kept=True)),
-        ("dropped", *followed(runs, divided, kept=False)),
+        ("kept", *draw_split(runs, split, kept=True, lines=lines)),
+        ("dropped", *draw_split(runs, split, kept=False, lines=lines)),
     ]
     return [
-        *(class_table(run.name, found) for run, found in zip(runs, censuses)),
-        CLASSES_EXPLAINED.format(threshold=censuses[0].threshold),
-        *(picture(drawing, folder / f"{name}.png", caption) for name, drawing, caption in drawn),
+        *(class_table(run.name, found) for run, found in zip(runs, counts)),
+        CLASSES_EXPLAINED.format(threshold=counts[0].threshold),
+        *(save_figure(drawing, folder / f"{name}.png", caption) for name, drawing, caption in drawn),
     ]
 
 
-def followed(runs: list[Results], divided: Split | None, kept: bool) -> tuple[Figure, str]:
-    """Figure 4 (of the blocks kept) or 5 (of those dropped and restored), and its caption."""
+def draw_split(
+    runs: list[Results], split: ProbeSplit | None, kept: bool, lines: dict[str, Any] | None = None
+) -> tuple[Figure, str]:
+    """Figure 4 (the probes that a phase keeps) or 5 (those that it leaves out, drawn again later), and its caption."""
     number = 4 if kept else 5
-    if divided is None:
-        caption = f"{number}. Nothing to follow: no probe was left out."
-        return figures.words(caption), caption
-    phase = f"the phase {divided.phase.name} of {divided.run.name}"
-    chosen_N = divided.kept_N if kept else divided.restored_N
+    if split is None:
+        caption = f"{number}. Nothing to show: no probe was left out."
+        return figures.draw_message(caption), caption
+    phase = f"the phase {split.phase.name} of {split.run.name}"
+    chosen_N = split.kept_N if kept else split.restored_N
     if not chosen_N.any():
         which = f"{phase} kept none" if kept else f"none that {phase} left out was drawn again later"
-        caption = f"{number}. Nothing to follow: of the probes, {which}."
-        return figures.words(caption), caption
+        caption = f"{number}. Nothing to show: of the probes, {which}."
+        return figures.draw_message(caption), caption
     which = f"kept in {phase}" if kept else f"left out in {phase}, and drawn again later"
-    return figures.means(runs, divided.run, chosen_N), (
+    heading = f"Probes {'kept' if kept else 'left out'} in {phase}{'' if kept else ', and drawn again later'}"
+    return figures.draw_chosen_blocks(runs, split.run, chosen_N, heading, lines), (
         f"{number}. Perplexity of the probes {which}, at equal cost. It is the exponential of the mean loss of their "
-        "tokens, and no mean of perplexities. The phases are those of "
-        f"{divided.run.name}, in grey where they leave probes out. Where one begins with a scoring pass, two points "
-        "lie apart by what the pass cost."
+        "tokens. "
+        f"The bands are the phases of {split.run.name}, grey where they leave probes out. A scoring pass (hatched) "
+        "does not change the model, so the curve stays level."
     )
 
 
-def in_words(became: Became) -> str:
+def describe_classes(analysis: ProbeAnalysis) -> str:
     """The classes of all probes, a line a run."""
     lines = []
-    for run, found in zip(became.runs, became.censuses):
+    for run, found in zip(analysis.runs, analysis.counts):
         size = found.count_GxC[0].sum()
         shares = [
             f"{kind} {100 * count / size:.1f} % ({found.verdict(0, number)})"
@@ -139,22 +176,10 @@ def in_words(became: Became) -> str:
     return "\n".join(lines)
 
 
-def report(folders: list[Path], out: Path, phase: str = "", threshold: float = 0.0) -> str:
-    """Writes the report of one run, or of two, to `out`; returns what it found in words, and where it is.
-
-    Raises:
-      FileNotFoundError, ValueError: of `what_became`; or the same run is named twice.
-    """
-    run_dirs = named(folders)
-    became = what_became(run_dirs, phase, threshold)
-    path = write(out, run_dirs, results_so_far(run_dirs), became)
-    return f"{in_words(became)}\nreport: {path}"
-
-
-def named(folders: list[Path]) -> dict[str, Path]:
-    """The runs by policy; by folder, where their policies are the same."""
+def name_runs(folders: list[Path]) -> dict[str, Path]:
+    """The runs by policy; if two have the same policy, by folder."""
     if len({folder.resolve() for folder in folders}) < len(folders):
-        raise ValueError(f"{folders[0]} is named twice; name two runs, or one")
+        raise ValueError(f"{folders[0]} is named twice; name two different runs, or one")
     policies = [RunDir(folder).load_config().schedule.policy for folder in folders]
     for names in (policies, [folder.resolve().name for folder in folders]):
         if len(set(names)) == len(names):
@@ -162,19 +187,20 @@ def named(folders: list[Path]) -> dict[str, Path]:
     return {str(folder): folder for folder in folders}
 
 
-def results_so_far(run_dirs: dict[str, Path]) -> str:
-    """The table of the finished runs, and a line on every other."""
+def table_of_finished(run_dirs: dict[str, Path]) -> str:
+    """The table of the finished runs, and a line for each other run."""
     finished = {name: path for name, path in run_dirs.items() if (path / "summary.json").exists()}
     lines = [f"{name}: not finished" for name in run_dirs if name not in finished]
     if finished:
-        lines.insert(0, table({name: RunDir(path).load_summary() for name, path in finished.items()}))
+        lines.insert(0, comparison_table({name: RunDir(path).load_summary() for name, path in finished.items()}))
     return "\n".join(lines)
 
 
-def table(summaries: dict[str, dict[str, Any]]) -> str:
-    """The comparison as text: a row a policy, then each one's difference in loss from the first."""
+def comparison_table(summaries: dict[str, dict[str, Any]]) -> str:
+    """The comparison as text: a row for each policy, a row for each difference in loss from the first, a legend."""
     domains = list(next(iter(summaries.values()))["held_out_loss"])
-    head = ["policy", "steps", "trained", "scored", "FLOPs", "seconds", *map(printable, domains)]
+    names = list(map(printable, domains))
+    head = ["policy", "steps", "trained", "scored", "FLOPs", "seconds", *names]
     rows = [
         [
             name,
@@ -196,8 +222,16 @@ def table(summaries: dict[str, dict[str, Any]]) -> str:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))])
         for row in [head, *rows]
     ]
-    note = (
-        "trained, scored: tokens. seconds: training and scoring, without compiling and evaluating.\n"
-        "The columns after it: held-out loss by domain, nats per token (lower is better)."
+    return "\n".join([*lines, "", *table_legend(first, others, names, width=max(100, *map(len, lines)))])
+
+
+def table_legend(first: str, others: list[str], domains: list[str], width: int) -> list[str]:
+    """What each column of the comparison is, and its unit, in lines of at most `width` characters."""
+    cost = (
+        "policy: trained with it. steps: training steps. trained, scored: tokens, in millions. "
+        "FLOPs, seconds: training and scoring, without evaluation and compilation."
     )
-    return "\n".join([*lines, "", note])
+    losses = f"{', '.join(domains)}: held-out loss in nats per token, lower is better."
+    if others:
+        losses += f" {first} − {others[0]}: difference of these losses, negative if {first} is better."
+    return [line for text in (cost, losses) for line in textwrap.wrap(text, width)]

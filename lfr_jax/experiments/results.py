@@ -1,4 +1,4 @@
-"""What a run left in its folder, read back for tables and figures."""
+"""Reads what a run left in its folder, for tables and figures."""
 
 import csv
 import io
@@ -15,33 +15,39 @@ from lfr_jax.storage.paths import Path
 from lfr_jax.storage.remote_files import exists, read_bytes
 from lfr_jax.storage.run_dir import RunDir
 
-MEASUREMENTS = 4  # of each probe at least, or there is no telling noise from a trend
+MIN_MEASUREMENTS = 4  # of each probe; with fewer, noise and trend cannot be told apart
 
 
 class Results(NamedTuple):
-    """What became of a run's probes: N blocks, M measurements of each, P phases.
+    """The losses and sampling rates of a run's probes: N probes, M measurements of each, P phases.
 
-    The measurement before the first step is left out: what an untrained model loses on a block
-    says nothing of the block. So are probes whose loss was not finite throughout.
+    A probe is a training block whose loss is measured again and again. Two things are left out: the
+    measurement before the first step, since an untrained model says nothing about a block; and
+    probes with a loss that is not finite.
     """
 
     name: str
-    of: tuple[str, int, str]  # measured: the store's fingerprint ('' before a first checkpoint), seq_len, packing
-    phases: tuple[Phase, ...]  # that were entered
+    measured_on: tuple[str, int, str]  # the store's fingerprint ('' before the first checkpoint), seq_len, packing
+    phases: tuple[Phase, ...]  # those that the run has entered
     block_N: np.ndarray  # i64[N]: ids
     domain_N: np.ndarray  # str[N]
     step_M: np.ndarray  # i64[M]: number of steps before the measurement
-    tokens_N: np.ndarray  # f64[N]: whose mean a loss is
+    tokens_N: np.ndarray  # f64[N]: number of tokens that the loss is a mean of
     loss_NxM: np.ndarray  # f64[N, M]: mean NLL, nats per token
     rate_NxP: np.ndarray  # f64[N, P]: 1 is the mean over all blocks of the corpus, 0 is not drawn
-    flops: dict[int, float]  # spent up to each step, scoring included
+    flops: dict[int, float]  # FLOPs spent after each step, scoring included; step 0 has 0
 
     @property
     def domains(self) -> list[str]:
         return sorted(set(self.domain_N))
 
-    def loss_of(self, chosen_N: np.ndarray) -> np.ndarray:
-        """f64[M]: the loss of the probes `chosen_N`, taken together: the mean over their tokens, nats per token."""
+    @property
+    def leaves_out_P(self) -> np.ndarray:
+        """bool[P]: whether the phase draws some probe never."""
+        return ~(self.rate_NxP > 0).all(axis=0)
+
+    def mean_loss(self, chosen_N: np.ndarray) -> np.ndarray:
+        """f64[M]: the mean loss of all tokens of the probes `chosen_N` (bool[N]), nats per token."""
         return np.average(self.loss_NxM[chosen_N], axis=0, weights=self.tokens_N[chosen_N])
 
 
@@ -49,26 +55,26 @@ def read_results(folder: Path, name: str) -> Results:
     """Reads the run in `folder`, finished or not.
 
     Raises:
-      FileNotFoundError: no run is there.
-      ValueError: it wrote down no probes, or too few measurements of them.
+      FileNotFoundError: there is no run.
+      ValueError: the run has no probes, or fewer than `MIN_MEASUREMENTS` measurements of them.
     """
     config = RunDir(folder).load_config()
     saved = latest_step(folder / "checkpoints")
     content, _ = try_read(read_meta, folder / "checkpoints" / str(saved)) if saved is not None else (None, "")
-    rates = whole_steps(folder / "scores" / "rates.csv")
-    losses = whole_steps(folder / "scores" / "probes.csv")
+    rates = read_complete_steps(folder / "scores" / "rates.csv")
+    losses = read_complete_steps(folder / "scores" / "probes.csv")
     if not losses or not rates:
         raise ValueError(
-            f"{folder} has no probes, whose losses would show what became of them: found train.probe_blocks="
-            f"{config.train.probe_blocks}; train with 1024 or so, in a new run_dir"
+            f"{folder} has no probes, so nothing shows how the losses of single blocks changed: found "
+            f"train.probe_blocks={config.train.probe_blocks}; train in a new run_dir with train.probe_blocks=1024 or so"
         )
     trained = [rows for rows in losses if int(rows[0]["step"]) > 0]
-    if len(trained) < MEASUREMENTS:
+    if len(trained) < MIN_MEASUREMENTS:
         raise ValueError(
             f"the probes of {folder} were measured {len(trained)} times since training began, expected at least "
-            f"{MEASUREMENTS}: train on, or evaluate more often (found train.eval_every={config.train.eval_every})"
+            f"{MIN_MEASUREMENTS}: train on, or evaluate more often (found train.eval_every={config.train.eval_every})"
         )
-    loss_NxM = numbers(trained, "loss").T
+    loss_NxM = column_array(trained, "loss").T
     finite_N = np.isfinite(loss_NxM).all(axis=1)
     if not finite_N.any():
         raise ValueError(
@@ -76,54 +82,56 @@ def read_results(folder: Path, name: str) -> Results:
         )
     return Results(
         name=printable(name),
-        of=(content["meta"]["fingerprint"] if content else "", config.data.seq_len, config.data.packing),
+        measured_on=(content["meta"]["fingerprint"] if content else "", config.data.seq_len, config.data.packing),
         phases=tuple(Phase(printable(r[0]["phase"]), int(r[0]["step"]), int(r[0]["stop"])) for r in rates),
         block_N=np.array([int(row["block"]) for row in trained[0]])[finite_N],
         domain_N=np.array([printable(row["domain"]) for row in trained[0]])[finite_N],
         step_M=np.array([int(rows[0]["step"]) for rows in trained]),
-        # Older releases wrote none: their probes count alike.
+        # Runs of older releases have no column "tokens"; there every probe has the same weight.
         tokens_N=np.array([float(row.get("tokens", 1)) for row in trained[0]])[finite_N],
         loss_NxM=loss_NxM[finite_N],
-        rate_NxP=numbers(rates, "rate").T[finite_N],
-        flops={0: 0.0} | {int(row["step"]): float(row["flops"]) for row in read(folder / "metrics.csv")},
+        rate_NxP=column_array(rates, "rate").T[finite_N],
+        flops=read_flops(read_csv(folder / "metrics.csv")),
     )
 
 
-def same_probes(runs: list[Results]) -> None:
+def check_same_probes(runs: list[Results]) -> None:
     """Raises ValueError unless all runs measured the same blocks."""
     first, *others = runs
     for other in others:
-        stores_differ = first.of[0] and other.of[0] and first.of[0] != other.of[0]
-        if stores_differ or first.of[1:] != other.of[1:] or not np.array_equal(first.block_N, other.block_N):
+        (store, *cut), (other_store, *other_cut) = first.measured_on, other.measured_on
+        stores_differ = store and other_store and store != other_store
+        if stores_differ or cut != other_cut or not np.array_equal(first.block_N, other.block_N):
             raise ValueError(
-                f"the runs measured other blocks, and cannot be compared: {described(first)}; {described(other)}. "
+                "the runs measured different blocks, so they cannot be compared: "
+                f"{describe_probes(first)}; {describe_probes(other)}. "
                 "Name runs on one store, with the same data.seq_len, data.packing and train.probe_blocks"
             )
 
 
-def described(run: Results) -> str:
-    store, seq_len, packing = run.of
+def describe_probes(run: Results) -> str:
+    store, seq_len, packing = run.measured_on
     blocks = f"{len(run.block_N)} blocks of {seq_len} tokens ({packing})"
     return f"{run.name} {blocks} from the store {store[:12] or '(unknown)'}"
 
 
-class Split(NamedTuple):
-    """The probes that a phase drew, and those that it left out and a later phase drew again."""
+class ProbeSplit(NamedTuple):
+    """The probes that a phase draws, and those that it leaves out and a later phase draws again."""
 
-    run: Results  # whose phase it is
+    run: Results  # the run that the phase belongs to
     phase: Phase
     kept_N: np.ndarray  # bool[N]
     restored_N: np.ndarray  # bool[N]
 
 
-def split(runs: list[Results], phase: str = "") -> Split | None:
-    """By the phase of that name in the first run that has it; by default, by the first that leaves a probe out.
+def split_by_phase(runs: list[Results], phase: str = "") -> ProbeSplit | None:
+    """Splits the probes by a phase: the first of this name; by default, the first that leaves a probe out.
 
     Returns:
-      None where the phase leaves none out; by default, where no phase of any run does.
+      None if the phase leaves no probe out; by default, if no phase of any run does.
 
     Raises:
-      ValueError: no run has a phase of that name.
+      ValueError: no run has a phase of this name.
     """
     names = [p.name for run in runs for p in run.phases]
     if phase and phase not in names:
@@ -135,29 +143,35 @@ def split(runs: list[Results], phase: str = "") -> Split | None:
             kept_N = run.rate_NxP[:, index] > 0
             if (not phase or found.name == phase) and not kept_N.all():
                 restored_N = ~kept_N & (run.rate_NxP[:, index + 1 :] > 0).any(axis=1)
-                return Split(run, found, kept_N, restored_N)
+                return ProbeSplit(run, found, kept_N, restored_N)
     return None
 
 
-def whole_steps(path: Path) -> list[list[dict[str, str]]]:
-    """The rows of each step, as many as the first has; a last step with fewer is still being written."""
-    rows = read(path) if exists(path) else []
+def read_complete_steps(path: Path) -> list[list[dict[str, str]]]:
+    """The rows of each step that is complete. A last step with fewer rows than the first is still being written."""
+    rows = read_csv(path) if exists(path) else []
     steps = [list(of_step) for _, of_step in groupby(rows, key=lambda row: row["step"])]
     return [of_step for of_step in steps if len(of_step) == len(steps[0])]
 
 
-def numbers(steps: list[list[dict[str, str]]], column: str) -> np.ndarray:
+def column_array(steps: list[list[dict[str, str]]], column: str) -> np.ndarray:
+    """f64[steps, rows of a step]."""
     return np.array([[float(row[column]) for row in rows] for rows in steps])
 
 
-def read(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file. A run that is still going may have written half of the last; that is left out."""
+def read_csv(path: Path) -> list[dict[str, Any]]:
+    """The rows of a CSV file. A run that is still going may have written half of the last row: it is left out."""
     text = read_bytes(path).decode()
     return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
 
 
+def read_flops(metrics: list[dict[str, Any]]) -> dict[int, float]:
+    """FLOPs spent after each step, by the rows of `metrics.csv`."""
+    return {0: 0.0} | {int(row["step"]): float(row["flops"]) for row in metrics}
+
+
 def printable(name: str) -> str:
-    """Names come from the data; one with control characters could steer a terminal.
+    """Replaces control characters. Names come from the data, and could steer a terminal.
 
     >>> printable("a\\x1b[31mb")
     'a\\ufffd[31mb'

@@ -12,7 +12,7 @@ def check_settings(
         ("sample", sample, 0 < sample <= 1, "more than 0, at most 1"),
         ("tolerate", tolerate, 0 <= tolerate <= 1, "a share: at least 0, at most 1"),
         ("workers", workers, workers >= 0, "a number of processes, or 0 for as many as there are cores"),
-        ("vocab_size", vocab_size, vocab_size is None or vocab_size > 0, "a number of pieces"),
+        ("vocab_size", vocab_size, vocab_size is None or vocab_size > 0, "1 or more"),
     ):
         if not is_right:
             raise ValueError(f"found {name}={value}, expected {expected}")

@@ -11,8 +11,6 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import training_blocks
 from lfr_jax.data.store import Store, file_sha256, open_store
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
-from lfr_jax.prepare.clean.clean import clean_corpus
-from lfr_jax.prepare.noise import add_noise
 from lfr_jax.storage.paths import Path, as_path
 
 AT_ONCE = 1 << 23  # tokens read at once
@@ -156,7 +154,3 @@ def open_sides(folder: str, cache: str | None = None) -> list[Store]:
 def tokenizer_of(store: Store) -> Path:
     """The folder of the tokenizer, beside the store."""
     return store.path.parent / "tokenizer"
-
-
-# The subcommands of `lfr data`.
-DATA_COMMANDS = {"info": info, "verify": verify, "sample": sample, "noise": add_noise, "clean": clean_corpus}

@@ -49,12 +49,12 @@ def line_chunks(file: File) -> Iterator[Lines]:
       ValueError: the file does not hold JSON lines, but one JSON value.
     """
     first, raw, read = 1, bytearray(), 0
-    for piece, consumed in decompressed(file.path):
+    for part, consumed in decompressed(file.path):
         if first == 1 and not raw:
-            refuse_one_value(file.path, piece)
-        raw += piece
+            refuse_one_value(file.path, part)
+        raw += part
         read += consumed
-        if len(raw) >= text_source.CHUNK_BYTES and b"\n" in piece:
+        if len(raw) >= text_source.CHUNK_BYTES and b"\n" in part:
             end = raw.rindex(b"\n") + 1
             yield Lines(file, first, bytes(raw[:end]), read)
             first, read = first + raw.count(b"\n", 0, end), 0
@@ -124,9 +124,9 @@ class Position:
 
 def decoded(path: pathlib.Path, position: Position) -> Iterator[str]:
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-    for piece, consumed in decompressed(path):
+    for part, consumed in decompressed(path):
         position.read += consumed
-        text = decode(piece)
+        text = decode(part)
         position.line += text.count("\n")
         yield text
     yield decode(b"", final=True)

@@ -1,10 +1,12 @@
 """Optax for data: schedules that choose which blocks to train on next.
 
-A `Schedule` is a NamedTuple of pure functions over a carried pytree. Training proceeds in
-phases. Between phases the model's losses on the blocks are folded into the state, the state
-gives each block a draw rate, and `plan` turns the rates into the draws of the next phase::
+A *policy* is a function that returns a `Schedule`; its arguments are the policy's settings. A `Schedule`
+is a NamedTuple of pure functions over a carried pytree. Training proceeds in phases. Before a phase, the
+model's losses on the blocks are recorded in the state, the state gives each block a draw rate, and
+`plan` turns the rates into the draws of the phase::
 
     sched = schedule.lfr(learn=2000, focus=1000, review=2000, focus2=600)
+    schedule.check_trainer(sched, scores_blocks=True)  # what the loop below does: see there
     state = sched.init(schedule.BlockInfo(num_blocks))
     for i, phase in enumerate(sched.phases):
         if phase.score:
@@ -15,24 +17,39 @@ gives each block a draw rate, and `plan` turns the rates into the draws of the n
             first = (step - phase.start) * batch_size
             train_on(draws[first : first + batch_size])
 
-Policies: `uniform` (the baseline), `lfr`, `random_drop` (the control of `lfr`).
-By the losses of blocks: `lfr_clusters`, `softmax_rounds`, `infobatch`, `seta`, `reducible`, `linupper`.
-By the domain: `mixture`, `domain_upsampling`, `replay`, `odm`, `ado`.
-By reference losses, each block once: `frame`. By due dates: `spaced_repetition`.
-From schedules to schedules: `chain`, `floor`, `stratified`, `cap_noise`.
-Lengths of phases: `fit`, `in_epochs`.
-To build policies from: `hardest`, `observe`, `unmeasured`, `detrend`.
+Some schedules need more of the loop: that it calls `observe` with the losses of every training step
+(`observe_train`), or that it multiplies each block's loss by `loss_weights`. `check_trainer` raises if
+the loop does less than the schedule needs.
+
+- `POLICIES` has all policies by name: `uniform` (the baseline), `lfr`, ... Their settings all have defaults.
+- `WRAPPERS` has the functions from schedules to a schedule: `chain`, `floor`, `stratified`, `cap_noise`.
+- Phases: `fit` stretches them, `in_epochs` counts in epochs; `consecutive` and `in_rounds` build them.
+- For policies of your own: `scored`, or `Schedule` with `init_measured`, `observe`, `estimate`, `hardest`,
+  `detrend`, `groups_of`, `group_means`, `per_block`, `num_blocks`, `required`, `of_phase`, `num_kept`,
+  `num_chosen`; `jax_key` and `random_blocks` for random choices; `init_drawn`, `ignore_losses` and
+  `drawn_rates`, if no loss matters.
+- Draws and random numbers: `plan`, `checked_rates`, `systematic_sample`, `Purpose`, `numpy_key`, ...
+
+To add a policy here: write it in a file of its own name in `policies/`, and add its import below.
 
 This package needs jax and numpy alone, and works in any trainer.
 """
+# ruff: noqa: F401  (what is imported here is what the package exports)
 
-from lfr_jax.schedule.arrays.groups import Groups, group_means
-from lfr_jax.schedule.arrays.observe import Measured, observe, unmeasured
-from lfr_jax.schedule.arrays.select import hardest
+import inspect as _inspect
+from types import ModuleType as _ModuleType
+
+from lfr_jax.schedule.arrays.estimate import estimate
+from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of, per_block
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
+from lfr_jax.schedule.arrays.select import hardest, random_blocks
 from lfr_jax.schedule.arrays.trend import detrend
-from lfr_jax.schedule.domains import DomainState
-from lfr_jax.schedule.draws.plan import Plan, plan
-from lfr_jax.schedule.phases import fit, in_epochs
+from lfr_jax.schedule.by_domain import DomainState
+from lfr_jax.schedule.by_loss import ScoredState, scored
+from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan
+from lfr_jax.schedule.draws.systematic import systematic_sample
+from lfr_jax.schedule.hashing import mix32, mix64
+from lfr_jax.schedule.phases import consecutive, fit, in_epochs, in_rounds, num_chosen, num_kept, of_phase
 from lfr_jax.schedule.policies.ado import AdoState, ado
 from lfr_jax.schedule.policies.domain_upsampling import domain_upsampling
 from lfr_jax.schedule.policies.frame import FrameState, frame
@@ -49,60 +66,39 @@ from lfr_jax.schedule.policies.seta import seta
 from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
 from lfr_jax.schedule.policies.spaced_repetition import SpacedState, spaced_repetition
 from lfr_jax.schedule.policies.uniform import uniform
-from lfr_jax.schedule.scored import ScoredState, scored
-from lfr_jax.schedule.types import BlockInfo, Phase, Schedule, ScheduleState
-from lfr_jax.schedule.unscored import DrawnState
+from lfr_jax.schedule.randomness import (
+    Purpose,
+    jax_key,
+    numpy_key,
+    random_numbers,
+    random_numbers_at,
+    random_seed,
+    sample_phase,
+)
+from lfr_jax.schedule.types import (
+    BlockInfo,
+    MissingInfo,
+    Phase,
+    Schedule,
+    ScheduleState,
+    check_trainer,
+    num_blocks,
+    required,
+)
+from lfr_jax.schedule.unscored import DrawnState, drawn_rates, ignore_losses, init_drawn
 from lfr_jax.schedule.wrappers.cap_noise import CapNoiseState, cap_noise
 from lfr_jax.schedule.wrappers.chain import ChainState, chain
 from lfr_jax.schedule.wrappers.floor import floor
 from lfr_jax.schedule.wrappers.stratified import StratifiedState, stratified
 
-__all__ = [
-    "AdoState",
-    "BlockInfo",
-    "CapNoiseState",
-    "ChainState",
-    "DomainState",
-    "DrawnState",
-    "FrameState",
-    "Groups",
-    "LinUpperState",
-    "Measured",
-    "OdmState",
-    "Phase",
-    "Plan",
-    "Schedule",
-    "ScheduleState",
-    "ScoredState",
-    "SpacedState",
-    "StratifiedState",
-    "ado",
-    "cap_noise",
-    "chain",
-    "detrend",
-    "domain_upsampling",
-    "fit",
-    "floor",
-    "frame",
-    "group_means",
-    "hardest",
-    "in_epochs",
-    "infobatch",
-    "lfr",
-    "lfr_clusters",
-    "linupper",
-    "mixture",
-    "observe",
-    "odm",
-    "plan",
-    "random_drop",
-    "reducible",
-    "replay",
-    "scored",
-    "seta",
-    "softmax_rounds",
-    "spaced_repetition",
-    "stratified",
-    "uniform",
-    "unmeasured",
-]
+
+def _from_folder(folder: str) -> dict:
+    """The functions that are imported above from files of their own name in `folder`, by name."""
+    functions = {name: x for name, x in globals().items() if _inspect.isfunction(x)}
+    return {name: f for name, f in functions.items() if f.__module__ == f"{__name__}.{folder}.{name}"}
+
+
+POLICIES = _from_folder("policies")  # name -> function that returns a Schedule; every argument has a default
+WRAPPERS = _from_folder("wrappers")  # name -> function that takes one or more Schedules and returns one
+
+__all__ = sorted(name for name, x in globals().items() if name[0] != "_" and not isinstance(x, _ModuleType))

@@ -1,4 +1,4 @@
-"""Phases: building those of Learn–Focus–Review and of rounds, stretching them, and counting them in epochs."""
+"""Phases: how they are built, stretched to the length of a run, and counted in epochs."""
 
 import math
 import operator
@@ -11,16 +11,16 @@ from lfr_jax.schedule.types import Phase, Schedule
 def learn_focus_review(
     *, learn: int, focus: int, review: int, focus2: int, drop: float, drop2: float, reps: int, score: bool
 ) -> tuple[tuple[Phase, ...], tuple[float, ...]]:
-    """Learn, then `reps` times Focus, Review, Focus 2; and the share of blocks that each phase drops.
+    """The phases of `lfr`, and the share of the blocks that each phase drops.
 
-    With several repetitions their number is part of the name: 'learn', 'focus.1', 'review.1',
-    'focus2.1', 'focus.2', ...
+    They are Learn, then `reps` times Focus, Review, Focus 2. If `reps` is more than 1, names have a
+    number: 'learn', 'focus.1', 'review.1', 'focus2.1', 'focus.2', ...
 
     Raises:
       ValueError: a length or `reps` is not a positive whole number, or a share is outside [0, 1).
     """
     for name, share in dict(drop=drop, drop2=drop2).items():
-        checked_drop(name, share)
+        check_drop(name, share)
     reps = positive_int("reps", reps)
     parts = [("learn", learn, 0.0)]
     for rep in range(1, reps + 1):
@@ -34,13 +34,31 @@ def learn_focus_review(
 def in_rounds(
     *, rounds: int, first: int, later: int, anneal: int = 0, last: int = 1, score: bool = False
 ) -> tuple[Phase, ...]:
-    """A first round of all blocks, later rounds of chosen ones, and at the end `anneal` rounds of all again.
+    """The phases of a policy that decides once a round.
 
-    `rounds` counts them all. They are 'round.1', 'round.2', ..., and then 'anneal', or
-    'anneal.1', 'anneal.2', ... if there are several. Only the later rounds score on entry.
+    The first round is for all blocks, as nothing is known yet. The later ones are for the blocks that
+    the policy chooses. The last ones, if any, are for all blocks again (annealing).
+
+    Args:
+      rounds: how many rounds there are in all.
+      first: length of the first round, in steps.
+      later: length of each later round.
+      anneal: how many of the rounds are last ones, less than `rounds`.
+      last: length of each last round.
+      score: whether a scoring pass comes before each later round.
+
+    Returns:
+      The phases 'round.1', 'round.2', ..., and at the end 'anneal', or 'anneal.1', 'anneal.2', ... if
+      there are several.
 
     Raises:
-      ValueError: a length or `rounds` is not a positive whole number, or `anneal` leaves no round before it.
+      ValueError: a length or `rounds` is not a positive whole number, or `anneal` is not less than `rounds`.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> phases = schedule.in_rounds(rounds=3, first=20, later=10, anneal=1, last=20, score=True)
+      >>> [(p.name, p.start, p.stop, p.score) for p in phases]
+      [('round.1', 0, 20, False), ('round.2', 20, 30, True), ('anneal', 30, 50, False)]
     """
     rounds = positive_int("rounds", rounds)
     if not 0 <= operator.index(anneal) < rounds:
@@ -52,10 +70,23 @@ def in_rounds(
 
 
 def consecutive(parts: Iterable[tuple[str, int] | tuple[str, int, bool]]) -> tuple[Phase, ...]:
-    """Phases one after another from step 0, of these names, lengths in steps, and with these scoring passes.
+    """Phases one after another, from step 0.
+
+    Args:
+      parts: for each phase its name, its length in steps and, if wanted, whether a scoring pass comes before it.
+
+    Returns:
+      The phases.
 
     Raises:
       ValueError: a length is not a positive whole number.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> for phase in schedule.consecutive([("learn", 20), ("focus", 10, True)]):
+      ...     print(phase)
+      Phase(name='learn', start=0, stop=20, score=False)
+      Phase(name='focus', start=20, stop=30, score=True)
     """
     phases, start = [], 0
     for name, length, *score in parts:
@@ -66,20 +97,20 @@ def consecutive(parts: Iterable[tuple[str, int] | tuple[str, int, bool]]) -> tup
 
 
 def fit(schedule: Schedule, steps: int) -> Schedule:
-    """Stretches or shrinks all phases alike, so that together they last `steps` steps.
+    """Stretches or shrinks all phases by the same factor, so that together they last `steps` steps.
 
-    Each boundary b moves to b · steps / total, rounded to the nearest step, halves up. A
-    policy depends on the number of the phase alone, so nothing else changes.
+    Each boundary b moves to b · steps / total, rounded to the nearest step (a half is rounded up).
+    Policies go by the number of the phase, not by steps, so nothing else changes.
 
     Args:
       schedule: any schedule whose phases follow one another from step 0.
       steps: the new total.
 
     Returns:
-      The schedule with other phases.
+      The same schedule with the new phases.
 
     Raises:
-      ValueError: a phase would last no step.
+      ValueError: `steps` is so small that a phase would have no step.
 
     Examples:
       >>> from lfr_jax import schedule
@@ -114,11 +145,11 @@ def in_epochs(
     drop: float = 0.5,
     drop2: float = 0.7,
 ) -> dict[str, int | float]:
-    """Phase lengths given in epochs, as keyword arguments of `lfr` and `random_drop` in steps.
+    """Converts phase lengths from epochs to steps, for `lfr` and `random_drop`.
 
-    An epoch is one pass over the blocks that the phase draws; in a Focus phase, over the
-    kept ones. Steps are rounded up, so that a pass is complete. The defaults are the
-    published ones of the first version of LFR.
+    An epoch is one pass over the blocks that the phase draws; in a Focus phase, these are the
+    kept blocks. Steps are rounded up, so that a pass is complete. The defaults are those
+    of the first version of the LFR paper.
 
     Args:
       num_blocks: N, blocks in the corpus.
@@ -127,7 +158,7 @@ def in_epochs(
       drop, drop2: share of the blocks that Focus and Focus 2 drop.
 
     Returns:
-      The four lengths in steps, and both shares.
+      Keyword arguments of these policies: the four lengths in steps, and both shares.
 
     Raises:
       ValueError: a number is not positive, or a share is outside [0, 1).
@@ -155,7 +186,23 @@ def in_epochs(
 
 
 def of_phase(per_phase: tuple, phase_index: int):
-    """The entry of phase `phase_index`."""
+    """The entry of a phase, in a tuple that has one for each phase. Unlike indexing, it refuses negative numbers.
+
+    Args:
+      per_phase: one entry for each phase.
+      phase_index: number of the phase, from 0.
+
+    Returns:
+      `per_phase[phase_index]`.
+
+    Raises:
+      IndexError: there is no such phase.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> schedule.of_phase((0.0, 0.5, 0.0, 0.7), 1)
+      0.5
+    """
     phase_index = operator.index(phase_index)
     if not 0 <= phase_index < len(per_phase):
         raise IndexError(f"phase_index is {phase_index}, expected 0 to {len(per_phase) - 1}, the last phase")
@@ -163,38 +210,68 @@ def of_phase(per_phase: tuple, phase_index: int):
 
 
 def num_kept(num_blocks: int, drop: float) -> int:
-    """N − floor(drop · N), the product being exact: dropping 0.29 of 100 keeps 71. At least 1 of N >= 1."""
+    """How many blocks are left when a share of them is dropped: N − ⌊drop · N⌋.
+
+    The product is exact, where floats would round it: 0.29 · 100 is 29, not 28.999...
+
+    Args:
+      num_blocks: N.
+      drop: share of the blocks, at least 0 and less than 1.
+
+    Returns:
+      1 to N, if N is at least 1.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> schedule.num_kept(100, drop=0.29)
+      71
+    """
     return num_blocks - math.floor(as_written(drop) * num_blocks)
 
 
 def num_chosen(num_blocks: int, keep: float) -> int:
-    """ceil(keep · N), the product being exact: 0.07 of 100 is 7. At least 1 of N >= 1."""
+    """How many blocks a share of them is, rounded up: ⌈keep · N⌉.
+
+    The product is exact, where floats would round it: 0.07 · 100 is 7, not 7.000...1.
+
+    Args:
+      num_blocks: N.
+      keep: share of the blocks, more than 0 and at most 1.
+
+    Returns:
+      1 to N, if N is at least 1.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> schedule.num_chosen(100, keep=0.07)
+      7
+    """
     return math.ceil(as_written(keep) * num_blocks)
 
 
-def checked_drop(name: str, share: float) -> None:
+def check_drop(name: str, share: float) -> None:
     """Raises a ValueError unless `share` of the blocks can be dropped."""
     if not 0 <= share < 1:
         raise ValueError(f"{name} is {share}, expected a share of the blocks: at least 0, less than 1")
 
 
-def checked_keep(name: str, share: float) -> None:
+def check_keep(name: str, share: float) -> None:
     """Raises a ValueError unless `share` of the blocks can be kept."""
     if not 0 < share <= 1:
         raise ValueError(f"{name} is {share}, expected a share of the blocks: more than 0, at most 1")
 
 
 def as_written(x: float) -> Fraction:
-    """0.29 as 29/100, where the float nearest to it is a little less."""
+    """The decimal number that a float is written as: 29/100 for 0.29, although the float is a little less."""
     return Fraction(repr(float(x)))
 
 
 def positive_int(name: str, value: int) -> int:
     """`value` as an int, if it is a positive whole number."""
     try:
-        whole = operator.index(value)
+        number = operator.index(value)
     except TypeError:
         raise ValueError(f"{name} is {value!r}, expected a whole number") from None
-    if whole <= 0:
-        raise ValueError(f"{name} is {whole}, expected at least 1")
-    return whole
+    if number <= 0:
+        raise ValueError(f"{name} is {number}, expected at least 1")
+    return number

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lfr_jax.schedule import mix32
+
 
 def leaves_by_name(tree: Any) -> dict[str, Any]:
     """The leaves of a pytree by name, in the tree's order.
@@ -94,6 +96,4 @@ def digest(x: jax.Array) -> jax.Array:
         along = jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis)
         position = position * jnp.uint32(size % 2**32) + along
     h = bits.astype(jnp.uint32) + position * jnp.uint32(0x9E3779B9)
-    h = (h ^ (h >> 16)) * jnp.uint32(0x85EBCA6B)
-    h = (h ^ (h >> 13)) * jnp.uint32(0xC2B2AE35)
-    return jnp.sum(h ^ (h >> 16), dtype=jnp.uint32)
+    return jnp.sum(mix32(h), dtype=jnp.uint32)

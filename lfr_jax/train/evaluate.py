@@ -15,7 +15,7 @@ class Loss(NamedTuple):
     """A token-weighted mean loss (never a mean of perplexities, nor of blocks' means)."""
 
     loss: float  # nats per token
-    tokens: int  # that it was measured on
+    tokens: int  # target tokens that it was measured on
 
 
 def chosen_blocks(blocks: Blocks, per_domain: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def held_out_loss(
     mesh: jax.sharding.Mesh,
     advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Loss]:
-    """The loss of each domain, and under `all` the loss of all the tokens measured."""
+    """The loss of each domain, and under `all` the loss over all tokens of all domains."""
     ids = chosen_blocks(blocks, per_domain)
     measured = score.losses(score_step, params, blocks, batch_size, mesh, ids=ids, advance=advance)
     nll_N, count_N = np.zeros(blocks.num_blocks), np.zeros(blocks.num_blocks)

@@ -7,7 +7,6 @@ Padding counts as tokens here: it is computed, though nothing is learned from it
 Held-out evaluation and probes are measurement, not training, and are not charged.
 """
 
-import math
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -15,7 +14,20 @@ import numpy as np
 
 from lfr_jax.config import Config, ModelConfig
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.schedule.phases import as_written
+from lfr_jax.schedule import Phase, num_chosen
+
+
+def forward_flops_per_token(config: ModelConfig, seq_len: int) -> int:
+    """FLOPs of a forward pass a token, in matrix products, 2 for a multiply-add; training costs 3 times this.
+
+    The output head counts and the embedding lookup does not. Attention counts in full, seq_len keys for every
+    query, as in PaLM (Chowdhery et al. 2022, appendix B), although the causal mask needs half of it.
+    """
+    D, head_dim = config.dim, config.dim // config.num_heads
+    projections = 2 * D * head_dim * (config.num_heads + config.num_kv_heads)
+    mlp = (3 if config.mlp == "swiglu" else 2) * D * config.mlp_dim
+    attention = 2 * seq_len * D
+    return 2 * (config.num_layers * (projections + mlp + attention) + D * config.vocab_size)
 
 
 class Spent(NamedTuple):
@@ -67,7 +79,21 @@ def expected(config: Config, blocks: Blocks) -> Expected:
 
 def num_scored(config: Config, num_blocks: int) -> int:
     """How many of N blocks a scoring pass reads: ⌈schedule.score_fraction · N⌉, the product being exact."""
-    return math.ceil(as_written(config.schedule.score_fraction) * num_blocks)
+    return num_chosen(num_blocks, config.schedule.score_fraction)
+
+
+def forecast(config: Config, phases: tuple[Phase, ...], blocks: Blocks) -> str:
+    """What a run is expected to train on and to score, in a line; and what to change if it mostly scores."""
+    cost, steps, passes = expected(config, blocks), phases[-1].stop, sum(phase.score for phase in phases)
+    trained = steps * config.train.batch_size * config.data.seq_len
+    line = f"{steps} steps train {trained / 1e6:.2f} M tokens ({trained / blocks.num_tokens:.2f} epochs)"
+    if not passes:
+        return line
+    scored = passes * blocks.num_tokens * num_scored(config, blocks.num_blocks) / blocks.num_blocks
+    share = float(passes * cost.scoring_pass / (passes * cost.scoring_pass + steps * cost.step))
+    line += f"; {passes} scoring passes read {scored / 1e6:.2f} M, {100 * share:.0f} % of all FLOPs"
+    hint = ". Most of the run is scoring: score a sample (--schedule.score-fraction 0.1) or train for more steps"
+    return line + (hint if share > 0.5 else "")
 
 
 # Peak dense (not sparse) bfloat16 FLOP/s of one device, by jax.Device.device_kind: the vendors' nominal
@@ -101,16 +127,3 @@ def mfu(flops: float, seconds: float, device_kind: str, num_devices: int) -> flo
     """
     peak = PEAK_FLOPS.get(device_kind)
     return flops / seconds / (num_devices * peak) if peak else None
-
-
-def forward_flops_per_token(config: ModelConfig, seq_len: int) -> int:
-    """FLOPs of a forward pass a token, in matrix products, 2 for a multiply-add; training costs 3 times this.
-
-    The output head counts and the embedding lookup does not. Attention counts in full, seq_len keys for every
-    query, as in PaLM (Chowdhery et al. 2022, appendix B), although the causal mask needs half of it.
-    """
-    D, head_dim = config.dim, config.dim // config.num_heads
-    projections = 2 * D * head_dim * (config.num_heads + config.num_kv_heads)
-    mlp = (3 if config.mlp == "swiglu" else 2) * D * config.mlp_dim
-    attention = 2 * seq_len * D
-    return 2 * (config.num_layers * (projections + mlp + attention) + D * config.vocab_size)

@@ -1,4 +1,4 @@
-"""A run directory, opened for use: its newest parameters measure, score, and write text."""
+"""A run loaded from its directory, to evaluate, to score data, or to generate text."""
 
 import csv
 import dataclasses
@@ -21,8 +21,8 @@ from lfr_jax.train import evaluate as held_out
 from lfr_jax.train import score, steps
 
 
-class Trained(NamedTuple):
-    """What a run has learned so far."""
+class LoadedRun(NamedTuple):
+    """A run's settings and newest parameters."""
 
     config: Config
     params: Any
@@ -31,7 +31,7 @@ class Trained(NamedTuple):
     step: int  # of the checkpoint
 
 
-def load(run_dir: str) -> Trained:
+def load(run_dir: str) -> LoadedRun:
     """The parameters of the newest sound checkpoint, on all devices of this machine.
 
     Raises:
@@ -40,11 +40,11 @@ def load(run_dir: str) -> Trained:
     run = RunDir(run_dir)
     config, mesh = run.load_config(), make_mesh()
     params, step = checkpoint.restore_params(run.path / "checkpoints", decoder.abstract(config.model, mesh))
-    return Trained(config, params, tokenizer.load_tokenizer(run.path / "tokenizer"), mesh, step)
+    return LoadedRun(config, params, tokenizer.load_tokenizer(run.path / "tokenizer"), mesh, step)
 
 
-def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:
-    """Held-out loss by domain, on `blocks` blocks of each (0: all) of the run's own corpus, or of another one."""
+def evaluate(run: LoadedRun, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:
+    """Held-out loss by domain, on `blocks` blocks of each domain (0: all), of the run's own corpus or of `store`."""
     corpus = corpus_for(run, store)
     with jax.set_mesh(run.mesh):
         return held_out.held_out_loss(
@@ -57,12 +57,12 @@ def evaluate(run: Trained, store: str = "", blocks: int = 0) -> dict[str, held_o
         )
 
 
-def write_scores(run: Trained, store: str, out: Path, **cut: int | str) -> str:
+def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str:
     """Writes block id, domain and loss (mean NLL, nats per token) of every training block as CSV.
 
-    Blocks are cut as in the run, but for what `cut` says of its `config.data`. The first line, a
-    comment, names the store's fingerprint, how its blocks were cut and the step, so that
-    `references.read_scores` can refuse scores of other blocks.
+    `cut` overrides fields of the run's `config.data` that say how blocks are cut. The first line of the file, a
+    comment, names the store's fingerprint, how its blocks were cut, and the step, so that
+    `score_files.read_scores` can reject scores of other blocks.
     """
     blocks = corpus_for(run, store, **cut).train
     with atomic_file_at(out) as file, jax.set_mesh(run.mesh):
@@ -79,12 +79,12 @@ def write_scores(run: Trained, store: str, out: Path, **cut: int | str) -> str:
 
 
 def generate(
-    run: Trained, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
+    run: LoadedRun, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
 ) -> str:
-    """The prompt and its continuation by at most `tokens` tokens, up to the end of the text or of `model.max_len`.
+    """The prompt and what the model adds to it: at most `tokens` tokens, up to end-of-text or `model.max_len`.
 
-    The model reads the prompt as the beginning of a document, as it saw them in training: behind the end-of-text of
-    another one or, with `model.mask_documents`, behind nothing.
+    The model reads the prompt as the beginning of a document. In training, documents follow an end-of-text token, so
+    one is put before the prompt; with `model.mask_documents` nothing is.
 
     Raises:
       ValueError: of `model.generate.generate`; or nothing to begin with: no prompt, under `model.mask_documents`.
@@ -112,12 +112,11 @@ def generate(
     return run.tokenizer.decode([*prompt_ids[len(before) :], *new_ids])
 
 
-def corpus_for(run: Trained, store: str, **cut: int | str) -> Corpus:
-    """The corpus `store`, or the run's own, in blocks cut as in the run, or as `cut` says; what is empty or 0 does not.
+def corpus_for(run: LoadedRun, store: str, **cut: int | str) -> Corpus:
+    """The corpus `store`, or the run's own if "". Blocks are cut as in the run, except for what `cut` says.
 
     Raises:
-      ValueError: it was made with another tokenizer than the run's, or the blocks are longer than
-        the model can read.
+      ValueError: another tokenizer made it than the run's, or its blocks are longer than `model.max_len`.
     """
     asked = {name: value for name, value in {"store": store, **cut}.items() if value}
     data = dataclasses.replace(run.config.data, **asked)
@@ -135,11 +134,11 @@ def corpus_for(run: Trained, store: str, **cut: int | str) -> Corpus:
     return corpus
 
 
-def score_step(run: Trained):
+def score_step(run: LoadedRun):
     return steps.make_score_step(run.config.model, run.tokenizer.eos_id)
 
 
-def score_batch_size(run: Trained) -> int:
-    """About the run's own scoring batch, divisible by this machine's devices."""
+def score_batch_size(run: LoadedRun) -> int:
+    """The run's own scoring batch, rounded up to a multiple of this machine's devices."""
     devices = run.mesh.size
     return -(-(run.config.train.score_batch_size or run.config.train.batch_size) // devices) * devices

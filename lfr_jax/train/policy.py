@@ -1,4 +1,4 @@
-"""From a run's settings to its schedule, by the name of a function: one of `lfr_jax.schedule`, or one's own."""
+"""From a run's settings to its schedule. A policy is named: one of `schedule.POLICIES`, or module:function."""
 
 import dataclasses
 import importlib
@@ -9,35 +9,15 @@ from typing import Any
 from lfr_jax import schedule
 from lfr_jax.config import ScheduleConfig, nearest
 
-POLICIES = (
-    "uniform",
-    "lfr",
-    "random_drop",
-    "lfr_clusters",
-    "softmax_rounds",
-    "infobatch",
-    "seta",
-    "reducible",
-    "linupper",
-    "frame",
-    "spaced_repetition",
-    "mixture",
-    "domain_upsampling",
-    "replay",
-    "odm",
-    "ado",
-)
-
 
 def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
-    """The schedule that `config` names, its phases stretched to fill `steps` (0: left as they are).
+    """The schedule that the settings name, its phases stretched to last `steps` steps (0: not stretched).
 
-    The groups of `config.stratify` keep their shares of what the policy draws, then every block
-    gets its `config.floor`, and last the noisiest are left out.
+    Wrappers are applied in this order: `stratify`, then `floor`, then `cap_noise`. So the groups keep their
+    natural shares of what the policy draws, every block gets its floor, and the noisiest blocks get nothing.
 
     Raises:
-      ValueError: no such policy or option, or a value that the policy refuses; or scores of a
-        sample, under a policy that takes whatever was not measured for hard.
+      ValueError: there is no such policy or option, the policy refuses a value, or `check_score_fraction` does.
     """
     accepted = options_of(config.policy)
     for name in config.options:
@@ -49,53 +29,61 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
     options = dict(config.options)
     if "steps" in accepted:
         options.setdefault("steps", steps)
-    built = maker(config.policy)(**options)
-    check_sample(config, accepted | options, any(phase.score for phase in built.phases))
-    for name, value in dict(stratified=config.stratify, floor=config.floor, cap_noise=config.cap_noise).items():
-        if value:
-            built = getattr(schedule, name)(built, value)
+    built = find_policy(config.policy)(**options)
+    check_score_fraction(config, accepted | options, any(phase.score for phase in built.phases))
+    if config.stratify:
+        built = schedule.stratified(built, config.stratify)
+    if config.floor:
+        built = schedule.floor(built, config.floor)
+    if config.cap_noise:
+        built = schedule.cap_noise(built, config.cap_noise)
     return schedule.fit(built, steps) if steps else built
 
 
-def check_sample(config: ScheduleConfig, options: dict[str, Any], scoring: bool) -> None:
-    """Refuses a share of blocks that no pass can score, or that would leave the rest counting as the hardest."""
+def check_score_fraction(config: ScheduleConfig, options: dict[str, Any], scoring: bool) -> None:
+    """Rejects a score_fraction outside (0, 1], or one whose unscored blocks would count as hardest.
+
+    Args:
+      options: of the policy, its defaults included.
+      scoring: whether any phase asks for a scoring pass.
+    """
     fraction = config.score_fraction
     if not 0 < fraction <= 1:
         raise ValueError(f"schedule.score_fraction is {fraction}, expected a share of the blocks: over 0, at most 1")
     by_pass_alone = options.get("scores", "pass") == "pass" and options.get("unmeasured") == "hardest"
     if scoring and fraction < 1 and by_pass_alone:
         raise ValueError(
-            f"schedule.score_fraction is {fraction}, and what it leaves out would count as hardest under "
-            f"{config.policy}: give blocks without a loss the mean of their group, with the option "
-            'unmeasured="domain" or "cluster", or mix in the losses of training, with scores="mixed"'
+            f"schedule.score_fraction is {fraction}, and the blocks without a score would count as hardest under "
+            f"{config.policy}: give them the mean loss of their group, by the option "
+            'unmeasured="domain" or "cluster", or use the losses of training for them, by scores="mixed"'
         )
 
 
 def switch(config: ScheduleConfig, policy: str) -> ScheduleConfig:
-    """The same settings under another policy: it gets those options that it takes."""
-    kept: dict[str, Any] = {name: v for name, v in config.options.items() if name in options_of(policy)}
-    return dataclasses.replace(config, policy=policy, options=kept)
+    """The same settings for another policy, with those options that it takes."""
+    options: dict[str, Any] = {name: value for name, value in config.options.items() if name in options_of(policy)}
+    return dataclasses.replace(config, policy=policy, options=options)
 
 
 def options_of(policy: str) -> dict[str, Any]:
-    """The keyword arguments of a policy, and their defaults."""
-    return {name: parameter.default for name, parameter in inspect.signature(maker(policy)).parameters.items()}
+    """The arguments of a policy, and their defaults."""
+    return {name: parameter.default for name, parameter in inspect.signature(find_policy(policy)).parameters.items()}
 
 
-def maker(policy: str) -> Callable[..., schedule.Schedule]:
-    """The function that `policy` names: one of `POLICIES`, or 'module:function' of any module that can be imported."""
-    module, colon, name = policy.partition(":")
+def find_policy(name: str) -> Callable[..., schedule.Schedule]:
+    """The function that `name` means: one of `schedule.POLICIES`, or "module:function" of a module on the path."""
+    module, colon, function = name.partition(":")
     if colon:
         try:
-            return getattr(importlib.import_module(module), name)
+            return getattr(importlib.import_module(module), function)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"policy {policy!r}: {error}; expected module:function, the module being importable from where the "
-                "command runs"
+                f"policy {name!r}: {error}; expected module:function, where Python can import the module from the "
+                "folder in which the command runs"
             ) from None
-    if policy not in POLICIES:
+    if name not in schedule.POLICIES:
         raise ValueError(
-            f"no policy is called {policy!r}; {nearest(policy, POLICIES)}there are {', '.join(POLICIES)}, "
-            "and module:function for one of your own"
+            f"no policy is called {name!r}; {nearest(name, schedule.POLICIES)}there are "
+            f"{', '.join(schedule.POLICIES)}, and module:function for one of your own"
         )
-    return getattr(schedule, policy)
+    return schedule.POLICIES[name]

@@ -1,7 +1,7 @@
-"""Probes: the same few training blocks, looked at again and again, to show what becomes of a block.
+"""Probes: a few training blocks whose losses and rates are written down throughout a run.
 
-`probes.csv` has their losses (mean NLL in nats per token, and of how many) whenever they are measured, `rates.csv` the
-rate of each on entry of each phase: 1 is the mean rate over all blocks, 0 is not drawn.
+`probes.csv` has their losses (mean NLL in nats per token, and the number of tokens) at each measurement. `rates.csv`
+has their rates on entry of each phase: 1 is the mean rate over all blocks, 0 is not drawn.
 """
 
 import pathlib
@@ -21,10 +21,10 @@ RATES = ("step", "phase", "stop", "block", "rate")
 
 
 class Probes:
-    """About `count` of the `blocks`, as many of each domain, evenly spaced: the same in all runs on one store.
+    """About `count` of the `blocks`, equally many of each domain, evenly spaced: the same in all runs on one store.
 
-    Call `rewind` first. What a run that goes on does again is not written twice. Of several processes
-    that train together all measure, and one `writes`.
+    Call `rewind` first. A run that goes on repeats steps; what their tables hold already is not written twice. All
+    processes of a run measure, and one of them `writes`.
     """
 
     def __init__(
@@ -36,14 +36,14 @@ class Probes:
         self.rates = Table(folder / "rates.csv", RATES, max(1, len(self.ids)), writes)
 
     def rewind(self, step: int) -> None:
-        """Drops what stands there of later steps; at step 0 everything."""
+        """Drops the rows of later steps; at step 0 all rows."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self.losses.rewind(step)
         self.rates.rewind(step)
 
     @property
     def last(self) -> tuple[int, int]:
-        """The last steps of losses and of rates that stand there: what they are is not measured again."""
+        """The last step in the table of losses, and in that of rates. Neither is measured again."""
         return self.losses.last, self.rates.last
 
     @last.setter
@@ -53,8 +53,8 @@ class Probes:
     def measure(self, step: int, measured: Iterator) -> None:
         """Writes the losses after `step` steps. `measured` is what `score.losses` yields for `ids`.
 
-        `phase` is the one that the last of these steps was taken in. Where the losses of this
-        step stand already, `measured` is left alone, and so nothing is computed.
+        The column `phase` names the phase of the last of these steps. If the table has the losses of this step already,
+        `measured` is not read, and so nothing is computed.
         """
         if self.losses.last == step:
             return
@@ -69,7 +69,7 @@ class Probes:
         self.losses.append([row(block) for block in self.ids])
 
     def enter(self, phase: Phase, rates_N: np.ndarray) -> None:
-        """Writes the rates of a phase, unless they stand there already."""
+        """Writes the rates of a phase, unless the table has them already."""
         if self.rates.last == phase.start:
             return
         relative = (rates_N[self.ids] / np.mean(rates_N, dtype=np.float64)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""A scoring pass: blocks through the model once, their mean NLL into the schedule's state."""
+"""A scoring pass: the model reads blocks once, and the schedule's state takes in their mean NLL."""
 
 from collections.abc import Callable, Iterator
 
@@ -12,7 +12,7 @@ from lfr_jax.train.steps import mean_nll
 
 
 def observe_all(sched: schedule.Schedule, schedule_state, step: int, measured: Iterator):
-    """Folds a scoring pass into the schedule's state; `measured` is what `losses` yields."""
+    """Folds a scoring pass into the schedule's state, batch by batch. `measured` is what `losses` yields."""
     observe = jax.jit(sched.observe, donate_argnums=0)
     for batch, (nll_B, count_B) in measured:
         replicated = jax.sharding.PartitionSpec()
@@ -24,19 +24,19 @@ def observe_all(sched: schedule.Schedule, schedule_state, step: int, measured: I
 def sample(group_N: np.ndarray, count: int, seed: int, phase: int) -> np.ndarray:
     """Ids of the `count` blocks that the scoring pass of a phase reads, without replacement, in rising order.
 
-    Each group has its share of them, to within one block: they are every (N / count)-th block in
-    an order by group that is random within.
+    Each group gets its share of the sample, to within one block: blocks are ordered by group, at random within a
+    group, and every (N / count)-th one is taken.
 
     Args:
       group_N: int[N], the number of each block's group, such as its domain.
       count: at most N.
-      seed, phase: the sample depends on them, and on nothing else besides.
+      seed, phase: the sample depends on these and on the groups alone.
     """
     n = len(group_N)
     if count == n:
         return np.arange(n)
-    # Not a number of a phase: the sample is not what the phase trains on first.
-    shuffled_N = schedule.plan(np.ones(n, bool), n, seed, -1 - phase)[:]
+    # A negative number is no phase's: else the sample would be what the phase trains on first.
+    shuffled_N = schedule.plan(np.ones(n, bool), n, seed, schedule.sample_phase(phase))[:]
     order_N = shuffled_N[np.argsort(group_N[shuffled_N], kind="stable")]
     return np.sort(order_N[(np.arange(count) * n + shuffled_N[0]) // count])
 
@@ -54,8 +54,8 @@ def losses(
     """Yields (batch, (nll_B, count_B)) for the blocks `ids` (default: all, in order), still on the devices.
 
     A batch has `batch_size` blocks of `blocks.seq_len` tokens, or as many tokens in shorter blocks. Blocks of
-    several lengths come length by length. At most two batches are under way at once. `advance` is told how
-    many blocks are done.
+    several lengths come length by length. At most two batches are on the devices at once. `advance` is called with
+    the number of blocks of each batch that is done.
     """
     ids = np.arange(blocks.num_blocks) if ids is None else ids
     kinds = [
@@ -81,5 +81,5 @@ def on_host(measured: Iterator) -> Iterator[tuple[np.ndarray, np.ndarray, np.nda
 
 
 def whole(x: jax.Array) -> jax.Array:
-    """The same array; where other processes hold a part of it, a copy that each holds in full."""
+    """The whole array on this process: where others hold a part of it, a copy that each process holds in full."""
     return x if x.is_fully_addressable else jax.reshard(x, jax.sharding.PartitionSpec())

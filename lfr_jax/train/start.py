@@ -1,4 +1,4 @@
-"""Before the first step: settings that do not fit are refused, and one process takes the run's folder for all."""
+"""What happens before the first step: settings are checked, and one process claims the run directory for all."""
 
 import contextlib
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from lfr_jax.train import block_info, optimizer
 
 
 def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: int) -> None:
-    """Refuses settings that do not fit together, before anything is compiled or written."""
+    """Raises ValueError if settings contradict each other, the data or the devices. Nothing is written yet."""
     decoder.abstract(config.model, mesh)
     optimizer.make_optimizer(config.optimizer, num_steps)
     train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
@@ -55,37 +55,37 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
             )
 
 
-def facts(config: Config, corpus: Corpus) -> dict[str, Any]:
-    """What the processes of a run must have in common."""
+def must_agree(config: Config, corpus: Corpus) -> dict[str, Any]:
+    """What must be equal in all processes of a run: settings, versions, source code, data."""
     settings = {name: value for name, value in flat(config).items() if not name.startswith("distributed.")}
     return settings | cluster.versions() | {"the fingerprint of data.store": corpus.fingerprint}
 
 
 @contextlib.contextmanager
-def taken(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, peers: Peers) -> Iterator[BlockInfo]:
-    """Holds the run's folder, ready to be trained in; gives what the schedule is told of the blocks.
+def claim_run_dir(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, peers: Peers) -> Iterator[BlockInfo]:
+    """Locks the run directory, saves the settings in it, and yields what the schedule is told of the blocks.
 
-    One process does this for all. The others wait, and read what it worked out.
+    One process does this for all. The others wait, then read what it saved.
     """
     with contextlib.ExitStack() as held:
         if peers.first:
-            info = block_info.known(run.path, config, corpus.train)
+            info = block_info.load_or_compute(run.path, config, corpus.train)
             block_info.check(sched, info)
             held.enter_context(run.lock())
             run.save_config(config)
-            block_info.keep(run.folder, info)
+            block_info.save(run.folder, info)
             corpus.tokenizer.save(run.folder / "tokenizer")
             run.upload()
-        # A network file system may go on not to see what a host has looked for too early.
+        # The others look only after this: a network file system may remember for a while that a file was not there.
         last, *_ = peers.gather(latest_step(run.path / "checkpoints") if peers.first else None)
         if not peers.first:
             check_shared(run, last)
-            info = block_info.kept(run.path, corpus.train)
+            info = block_info.load(run.path, corpus.train)
         yield info
 
 
 def check_shared(run: RunDir, last: int | None) -> None:
-    """Raises ValueError if process 0 has seen, as the last step in the run's folder, another one than `last`."""
+    """Raises ValueError if this process does not see the newest checkpoint that process 0 sees, of step `last`."""
     found = latest_step(run.path / "checkpoints")
     if found != last or not run.exists:
         raise ValueError(
@@ -96,7 +96,7 @@ def check_shared(run: RunDir, last: int | None) -> None:
 
 
 def check_meta(meta: dict[str, Any], of_store: str, config: Config) -> None:
-    """Raises ValueError unless the run of a checkpoint, which says this of itself, can go on with the store."""
+    """Raises ValueError unless a checkpoint with this metadata can go on with the store `of_store` (a fingerprint)."""
     of_run = meta["fingerprint"]
     if "spent" not in meta:
         raise ValueError(

@@ -34,7 +34,7 @@ PARAMS = 0  # purposes that the run's key is folded with
 
 
 def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh, seed: int) -> TrainState:
-    """A fresh state, each array born on the mesh in its own sharding."""
+    """The state before the first step. Each array is created on the mesh, in its own sharding."""
     _, params = decoder.init(config, mesh, jax.random.fold_in(jax.random.key(seed), PARAMS))
     # The schedule's arrays are not constants of a jitted function: they may hold 10**8 blocks.
     rest = (np.int32(0), schedule.init(block_info))
@@ -43,12 +43,12 @@ def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, m
 
 
 def on_every_device(mesh, x) -> jax.Array:
-    """A whole copy of `x`, which all processes hold alike, on each device."""
+    """Puts a whole copy of `x` on each device. All processes hold the same `x`."""
     sharding = NamedSharding(mesh, P())
     is_global = isinstance(x, jax.Array) and not x.is_fully_addressable
     if sharding.is_fully_addressable or is_global:
         return jax.device_put(x, sharding)
-    x = np.asarray(x)  # device_put would compare it with what the other processes have, and NaN is not equal to NaN
+    x = np.asarray(x)  # device_put would compare it across processes, and NaN is not equal to NaN
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
@@ -80,7 +80,9 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
         nll_B, count_B = block_nll(config, params, batch["tokens"], eos_id)
         weighted_B = nll_B
         if schedule.loss_weights is not None:
-            losses_B = jax.lax.stop_gradient(nll_B / count_B)  # NaN without a target: not to be compared with others
+            losses_B = jax.lax.stop_gradient(
+                nll_B / count_B
+            )  # NaN without a target, so that no policy compares it with others
             weights_B = schedule.loss_weights(schedule_state, *map(replicated, (batch["ids"], losses_B)))
             # The weight may then be NaN too.
             weighted_B = jnp.where(count_B > 0, nll_B * jax.reshard(weights_B, BATCH), 0.0)
@@ -96,9 +98,9 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
             grads, losses = grad(params, micro_batch, schedule_state, num_targets)
             return jax.tree.map(jnp.add, total, grads), losses
 
-        micro_batches = jax.tree.map(functools.partial(cut, pieces=grad_accum_steps), batch)
+        micro_batches = jax.tree.map(functools.partial(split_microbatches, pieces=grad_accum_steps), batch)
         grads, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), micro_batches)
-        return grads, jax.tree.map(uncut, losses)
+        return grads, jax.tree.map(merge_microbatches, losses)
 
     @functools.partial(jax.jit, donate_argnums=0)
     def train_step(state: TrainState, batch):
@@ -131,10 +133,10 @@ def make_score_step(config: ModelConfig, eos_id: int) -> Callable:
 
 
 def mean_nll(nll, count):
-    """Nats per token, f32[...]. Where there is no target it is 0, as nothing can be learned there.
+    """Nats per token, f32[...]; 0 where there is no target, as there is nothing to learn.
 
-    With document masks a block of nothing but end-of-text has none. NaN would mean that it was never measured, and
-    such blocks are what `lfr` takes first.
+    With document masks, a block of nothing but end-of-text has no target. Its loss must not be NaN: that means "never
+    measured", and `lfr` takes blocks that were never measured first.
     """
     return nll / (count + (count == 0))
 
@@ -146,10 +148,10 @@ def block_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
 
 
 def sequence_nll(network, config: ModelConfig, tokens_T1, eos_id: int):
-    """The same for one block: tokens i32[T+1] -> (f32[], f32[]).
+    """`block_nll` of one block: tokens i32[T+1] -> (f32[], f32[]).
 
-    Logits exist for `config.loss_chunk` positions at a time, in the backward pass too:
-    at V = 50304 they would otherwise outweigh everything else in memory.
+    Logits exist for `config.loss_chunk` positions at a time, in the backward pass too: at V = 50304 the logits of
+    all positions would take more memory than everything else.
     """
     inputs_T, targets_T = tokens_T1[:-1], tokens_T1[1:]
     valid_T = is_target(config, tokens_T1, eos_id)
@@ -205,15 +207,15 @@ def replicated(x):
     return jax.reshard(x, P())
 
 
-def cut(x_B, pieces: int):
-    """[B, ...] -> [pieces, B/pieces, ...], each piece spread over all devices as the whole was."""
+def split_microbatches(x_B, pieces: int):
+    """[B, ...] -> [pieces, B/pieces, ...]. Each piece is spread over all devices, as the batch was."""
     rest = (None,) * (x_B.ndim - 1)
     shape = (x_B.shape[0] // pieces, pieces, *x_B.shape[1:])
     return jnp.moveaxis(jnp.reshape(x_B, shape, out_sharding=P(*BATCH, None, *rest)), 1, 0)
 
 
-def uncut(x_AxB):
-    """The inverse of `cut`, for per-block results."""
+def merge_microbatches(x_AxB):
+    """The inverse of `split_microbatches`, for per-block results."""
     x = jnp.moveaxis(x_AxB, 0, 1)
     return jnp.reshape(x, (x.shape[0] * x.shape[1],), out_sharding=BATCH)
 
@@ -221,12 +223,12 @@ def uncut(x_AxB):
 def compiled_off_the_clock(
     jitted: Callable, paused: Callable[[], AbstractContextManager], together: Callable[[], Any] = lambda: None
 ) -> Callable:
-    """The same function, compiled while the clock is paused: once for each shape of its last argument.
+    """Compiles a jitted function at its first call, and again for each new shape of its last argument.
 
-    The shapes of the others must not change.
+    The clock is paused meanwhile. The shapes of the other arguments must not change.
 
     Args:
-      paused: a context within which no time is counted, `Clock.paused`.
+      paused: makes the context in which no time is counted: `Clock.paused`.
       together: returns once all processes of a run have called it.
     """
     executables: dict[Any, Callable] = {}
@@ -234,10 +236,10 @@ def compiled_off_the_clock(
     def call(*args):
         shapes = tuple(map(np.shape, jax.tree.leaves(args[-1])))
         if shapes not in executables:
-            jax.block_until_ready(args)  # steps under way are work
+            jax.block_until_ready(args)  # steps still running are work, and must be counted
             with paused():
                 executables[shapes] = jitted.lower(*args).compile()
-                together()  # on CPUs the first operation among devices fails if another is 30 s late
+                together()  # on CPUs, a collective fails if one process comes 30 s later than another
         return executables[shapes](*args)
 
     return call

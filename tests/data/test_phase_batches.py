@@ -203,7 +203,7 @@ def test_one_length_alone_is_a_plan_in_batches(tmp_path, name):
     blocks = LengthBlocks(write(tmp_path / "s", [("a", "x", [[0] * 40] * 30)]), 16, 16)
     rates_N = np.linspace(0, 1, blocks.num_blocks)
     found = list(of(blocks, rates_N, 25, curriculum=name, phase=3))
-    draws = schedule.plan(rates_N, 100, phase_batches.key(16, 0, 3), 3)
+    draws = schedule.plan(rates_N, 100, phase_batches.own_seed(16, 0, 3), 3)
     assert np.concatenate(found).tolist() == draws[:].tolist()
 
 

@@ -24,7 +24,7 @@ def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps, fraction
     config = changed(config, train__steps=steps, schedule__score_fraction=fraction)
     blocks = Blocks(open_store(corpus_dir / "train"), 32)
     cost, scored = flops.expected(config, blocks), np.arange(math.ceil(fraction * blocks.num_blocks))
-    of_first, passes = compare.asked(config, ["lfr", "uniform", "random_drop"])
+    of_first, passes = compare.count_steps_and_passes(config, ["lfr", "uniform", "random_drop"])
     assert of_first == (steps or 24) and passes == {"lfr": 2, "uniform": 0, "random_drop": 0}
 
     def spent(steps: int, scoring: int) -> int:
@@ -38,7 +38,7 @@ def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps, fraction
     budget = spent(of_first, 2)
     assert cost.steps_within(budget, 2) == of_first
     for name in ("uniform", "random_drop"):
-        run = compare.under(config, name, cost.steps_within(budget, passes[name]))
+        run = compare.config_for_policy(config, name, cost.steps_within(budget, passes[name]))
         assert run.schedule.policy == name and run.run_dir == f"runs/x/{name}"
         assert policy.build(run.schedule, run.train.steps).phases[-1].stop == run.train.steps > of_first
         assert 0 <= budget - spent(run.train.steps, 0) < spent(1, 0)
@@ -53,7 +53,7 @@ def test_compare_prints_a_table_and_writes_a_report(short_documents, tmp_path, c
         data__packing="by_length", data__shortest=16, train__batch_size=16,
         model=llama(8, 16, 2, 2, 16, vocab_size=264, max_len=32, tied_head=True),
     )  # fmt: skip
-    path = compare.compare(config, ["lfr", "uniform"])
+    path = compare.compare_policies(config, ["lfr", "uniform"])
     table = capsys.readouterr().out
     cost = flops.expected(config, open_corpus(config.data).train)
     first, second = (json.loads((tmp_path / "runs" / name / "summary.json").read_text()) for name in ("lfr", "uniform"))

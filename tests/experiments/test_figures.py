@@ -4,12 +4,13 @@ import io
 
 import numpy as np
 import pytest
-from made_runs import COST, DOMAINS, EACH, STEPS, blocks, domain_of, make_run, probe_loss, probes_of, train_loss
+from made_runs import COST, DOMAINS, EACH, STEPS, blocks, domain_of, make_run, probe_loss, probes_of
 from matplotlib.colors import to_hex, to_rgba
 
-from lfr_jax.experiments import figures
-from lfr_jax.experiments.results import read_results, split
-from lfr_jax.experiments.trajectories import CLASSES, census
+from lfr_jax.experiments import figures, palette
+from lfr_jax.experiments.loss_curves import draw_losses
+from lfr_jax.experiments.results import read_results, split_by_phase
+from lfr_jax.experiments.trajectories import CLASSES, count_classes
 
 
 @pytest.fixture(scope="module")
@@ -25,57 +26,48 @@ def runs(run_dirs):
 
 
 @pytest.fixture(scope="module")
-def censuses(runs):
-    return [census(run.loss_NxM, run.domain_N, threshold=0.375, draws=5) for run in runs]
+def counts(runs):
+    return [count_classes(run.loss_NxM, run.domain_N, threshold=0.375, draws=5) for run in runs]
 
 
 def spans(axes):
     """From where to where it is grey."""
-    grey = [patch for patch in axes.patches if patch.get_facecolor() == to_rgba("0.92")]
+    grey = [patch for patch in axes.patches if patch.get_facecolor() == to_rgba(palette.LEAVES_OUT)]
     return [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in grey]
+
+
+def key(drawing):
+    """The entries of the figure's legend: words -> handle."""
+    (legend,) = drawing.legends
+    return {text.get_text(): handle for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)}
+
+
+def test_every_panel_over_time_has_the_bands(runs, run_dirs, counts):
+    """Catches: a new panel, or the panels of a run that leaves nothing out, without the bands of Focus; bands that no
+    legend explains."""
+    divided = split_by_phase(runs)
+    drawn = [
+        draw_losses(run_dirs),
+        figures.draw_timeline(runs),
+        figures.draw_sampled_blocks(runs, counts),
+        figures.draw_forgotten_blocks(runs, counts),
+        figures.draw_chosen_blocks(runs, divided.run, divided.kept_N, ""),
+    ]
+    over_time = [axes for drawing in drawn for axes in drawing.axes if axes.get_label() != "<colorbar>"]
+    assert len(over_time) == 2 + 2 + 6 + 6 + 3
+    without = [axes for axes in over_time if len(spans(axes)) != 2]
+    # In the timeline, the phases of `uniform` are their own boxes.
+    assert [axes.get_ylabel() for axes in without] == ["uniform"]
+    assert all(any("leaves blocks out" in words for words in key(drawing)) for drawing in drawn)
 
 
 def names(axes):
     return [(text.get_position()[0], text.get_text().strip()) for text in axes.texts]
 
 
-def test_held_out_losses_are_drawn_against_flops(run_dirs):
-    """Catches: steps in place of FLOPs; one run's FLOPs for the other; domains exchanged; a curve left out."""
-    _, right = figures.losses(run_dirs).axes
-    curves = {line.get_label(): line for line in right.lines}
-    assert set(curves) == {f"{domain}, {name}" for domain in (*DOMAINS, "all") for name in run_dirs}
-    for name, cost in COST.items():
-        for domain in (*DOMAINS, "all"):
-            x, y = curves[f"{domain}, {name}"].get_data()
-            assert list(x) == [4 * cost, 10 * cost]
-            assert list(y) == [train_loss(name, 4, domain), train_loss(name, 10, domain)]
-    for domain in (*DOMAINS, "all"):  # one color a domain, one line style a run
-        pair = [curves[f"{domain}, {name}"] for name in run_dirs]
-        assert pair[0].get_color() == pair[1].get_color() and pair[0].get_linestyle() != pair[1].get_linestyle()
-
-
-def test_training_loss_and_phases_are_drawn(run_dirs):
-    """Catches: loss that is not smoothed; the phases of another run; Review shaded; a phase merged with the next."""
-    left, _ = figures.losses(run_dirs).axes
-    for (name, cost), line in zip(COST.items(), left.lines):
-        x, y = line.get_data()
-        assert list(x) == [cost * step for step in range(1, 21)]
-        assert list(y) == figures.smoothed([train_loss(name, step) for step in range(1, 21)])
-        assert line.get_label() == name
-    assert spans(left) == [(900, 1200), (1700, 2000)]
-    assert names(left) == [(100, "learn"), (900, "focus"), (1300, "review"), (1700, "focus2")]
-
-
-def test_smoothing_starts_at_the_first_value():
-    """Catches: a running mean that starts from zero; the two shares exchanged."""
-    assert figures.smoothed([]) == []
-    assert figures.smoothed([3.0, 3.0, 3.0]) == pytest.approx([3.0, 3.0, 3.0])
-    assert figures.smoothed([1.0, 0.0], share=0.75) == pytest.approx([1.0, 0.75 / 1.75])
-
-
 def test_the_timeline_tells_what_each_phase_draws(runs):
     """Catches: domains or phases exchanged; rates written for shares; phases as long as each other; a run left out."""
-    first, second, _ = figures.timeline(runs).axes
+    first, second, _ = figures.draw_timeline(runs).axes
     assert [text.get_text() for text in first.get_yticklabels()] == list(DOMAINS)
     texts = {text.get_position(): text.get_text() for text in first.texts}
     assert [(name, x) for (x, y), name in texts.items() if y < 0] == [
@@ -99,74 +91,86 @@ def test_the_timeline_tells_what_each_phase_draws(runs):
     assert [text.get_text() for text in second.texts][0] == "uniform" and len(second.texts) == 4
 
 
-def test_sampled_blocks_are_of_every_domain(runs, censuses):
+def test_sampled_blocks_are_of_every_domain(runs, counts):
     """Catches: losses on an axis of perplexities; the first blocks in place of a sample; a mean of perplexities, or of
-    blocks in place of tokens; the colour of another class; the phases of the other run."""
-    drawing = figures.sampled(runs, censuses, count=6)
+    blocks in place of tokens; the colour of another class or domain; a panel without bands; bands at the steps of the
+    other run, in place of its FLOPs; a title that does not say of what it counts."""
+    drawing = figures.draw_sampled_blocks(runs, counts, count=6)
     assert len(drawing.axes) == 6 and all(axes.get_yscale() == "log" for axes in drawing.axes)
     for axes, (run, found, domain) in zip(
-        drawing.axes, [(run, found, d) for run, found in zip(runs, censuses) for d in DOMAINS], strict=True
+        drawing.axes, [(run, found, d) for run, found in zip(runs, counts) for d in DOMAINS], strict=True
     ):
         *lines, mean = axes.lines
-        assert axes.get_title() == f"{run.name}: {domain}\n{len(lines)} of {EACH}"
+        assert axes.get_title() == f"{run.name}: {domain}\n{len(lines)} of {EACH} probes"
         own = [block for block in blocks() if domain_of(block) == domain]
         of_block = {tuple(np.exp([probe_loss(run.name, b, s) for s in STEPS if s]).round(9)): b for b in own}
         for line in lines:
             block = of_block[tuple(line.get_ydata().round(9))]
             kind = CLASSES[found.class_N[run.block_N.tolist().index(block)]]
-            assert line.get_color() == figures.CLASS_COLORS[kind] and list(line.get_xdata()) == list(STEPS)[1:]
+            assert line.get_color() == palette.CLASS_COLORS[kind] and list(line.get_xdata()) == list(STEPS)[1:]
             del of_block[tuple(line.get_ydata().round(9))]
         np.testing.assert_allclose(
             mean.get_ydata(), np.exp(probes_of(run.name, lambda block: domain_of(block) == domain))
         )
-        assert spans(axes) == ([(8, 12), (16, 20)] if run.name == "lfr" else [])
-    counts = [len(axes.lines) - 1 for axes in drawing.axes]
-    assert counts == [2, 2, 2, 2, 2, 2]
+        assert mean.get_color() == palette.domain_colors(DOMAINS)[domain]
+        # `uniform` spends twice as much a step: its bands are where it has spent what `lfr` had in Focus.
+        assert spans(axes) == ([(8, 12), (16, 20)] if run.name == "lfr" else [(4, 6), (8, 10)])
+    assert [len(axes.lines) - 1 for axes in drawing.axes] == [2, 2, 2, 2, 2, 2]
 
 
-def test_forgotten_blocks(runs, censuses):
+def test_forgotten_blocks(runs, counts):
     """Catches: blocks that learned among them; more of them than asked for; those of one class left out."""
-    tables = [axes for axes in figures.forgotten(runs, censuses).axes if "tables" in axes.get_title()]
-    assert [axes.get_title() for axes in tables] == ["lfr: tables\n4 of 4", "uniform: tables\n0 of 0"]
-    assert {to_hex(line.get_color()) for line in tables[0].lines[:-1]} == {to_hex(figures.CLASS_COLORS["relearned"])}
+    tables = [axes for axes in figures.draw_forgotten_blocks(runs, counts).axes if "tables" in axes.get_title()]
+    assert [axes.get_title() for axes in tables] == [
+        f"{name}\n{count} such probes" for name, count in (("lfr: tables", "4 of 4"), ("uniform: tables", "0 of 0"))
+    ]
+    assert {to_hex(line.get_color()) for line in tables[0].lines[:-1]} == {to_hex(palette.CLASS_COLORS["relearned"])}
     assert [len(axes.lines) for axes in tables] == [5, 1]
-    fewer = figures.forgotten(runs, censuses, count=3).axes
-    assert [axes.get_title() for axes in fewer] == [
+    fewer = figures.draw_forgotten_blocks(runs, counts, count=3).axes
+    assert [axes.get_title().removesuffix(" such probes") for axes in fewer] == [
         "lfr: code\n0 of 0", "lfr: prose\n0 of 0", "lfr: tables\n3 of 4", *(f"uniform: {d}\n0 of 0" for d in DOMAINS)
     ]  # fmt: skip
-    other = censuses[0]._replace(class_N=np.array([CLASSES.index(name) for name in CLASSES] * 3)[:12])
-    shown = sum(len(axes.lines) - 1 for axes in figures.forgotten(runs[:1], [other]).axes)
+    other = counts[0]._replace(class_N=np.array([CLASSES.index(name) for name in CLASSES] * 3)[:12])
+    shown = sum(len(axes.lines) - 1 for axes in figures.draw_forgotten_blocks(runs[:1], [other]).axes)
     assert shown == sum(CLASSES[kind] not in ("learned", "unlearned") for kind in other.class_N) == 6
 
 
 def test_means_of_the_blocks_kept(runs):
     """Catches: a mean of perplexities, or of blocks in place of tokens; the blocks that were dropped; steps in place of
-    FLOPs; one run's FLOPs for the other; the phases of the run that has no Focus; a panel without blocks."""
-    divided = split(runs)
-    drawing = figures.means(runs, divided.run, divided.kept_N)
+    FLOPs; one run's FLOPs for the other; the phases of the run that has no Focus; a panel without blocks; panels with
+    y axes of their own; a policy that changes its line style where it is alone."""
+    divided = split_by_phase(runs)
+    drawing = figures.draw_chosen_blocks(runs, divided.run, divided.kept_N, "Kept in Focus")
     assert [axes.get_title() for axes in drawing.axes] == [
-        "all domains\n7 of 12", "code\n4 of 4", "prose\n3 of 4"
+        "all domains\n7 of 12 probes", "code\n4 of 4 probes", "prose\n3 of 4 probes"
     ]  # fmt: skip
+    assert drawing.get_suptitle() == "Kept in Focus"
+    assert len({axes.get_ylim() for axes in drawing.axes}) == 1
+    colors, lines = palette.domain_colors(DOMAINS), palette.policy_lines(COST)
     for axes, domains in zip(drawing.axes, [("code", "prose"), ("code",), ("prose",)], strict=True):
         assert [line.get_label() for line in axes.lines] == ["lfr", "uniform"]
+        of_panel = colors["all" if len(domains) > 1 else domains[0]]
+        assert [line.get_color() for line in axes.lines] == [of_panel, of_panel]
         for line, (policy, cost) in zip(axes.lines, COST.items()):
             x, y = line.get_data()
             assert list(x) == [cost * step for step in STEPS if step]
             expected = probes_of(policy, lambda block: domain_of(block) in domains and block != 10)
             np.testing.assert_allclose(y, np.exp(expected))
         assert spans(axes) == [(800, 1200), (1600, 2000)]
-    assert len(figures.means(runs[1:], runs[1], divided.kept_N).axes[0].lines) == 1
+    one = figures.draw_chosen_blocks(runs[1:], runs[1], divided.kept_N, "", lines)
+    assert len(one.axes[0].lines) == 1
+    assert key(one)["uniform"].get_linestyle() == key(drawing)["uniform"].get_linestyle() == "--"
 
 
-def test_many_domains_and_odd_names(runs, censuses):
+def test_many_domains_and_odd_names(runs, counts):
     """Catches: panels beyond the edge of the figure; names read as formulas; two runs in one row."""
     odd = ["$x^$", "a\x1bb", "_c", "d $", "e"]
     domain_N = np.array([odd[number % 5] for number in range(12)])
     strange = [run._replace(domain_N=domain_N, name=f"{run.name}$") for run in runs]
-    drawing = figures.sampled(strange, censuses)
+    drawing = figures.draw_sampled_blocks(strange, counts)
     assert len(drawing.axes) == 10
     rows = [axes.get_subplotspec().rowspan.start for axes in drawing.axes]
     assert rows == [0, 0, 0, 0, 1, 2, 2, 2, 2, 3]
-    figures.means(strange, strange[0], np.arange(12) < 5).savefig(io.BytesIO(), dpi=30)
-    figures.timeline(strange).savefig(io.BytesIO(), dpi=30)
+    figures.draw_chosen_blocks(strange, strange[0], np.arange(12) < 5, "$_").savefig(io.BytesIO(), dpi=30)
+    figures.draw_timeline(strange).savefig(io.BytesIO(), dpi=30)
     assert drawing.axes[0].get_title().startswith(r"lfr\$: \$x^\$")

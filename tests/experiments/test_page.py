@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lfr_jax.experiments import page
-from lfr_jax.experiments.trajectories import CLASSES, Census
+from lfr_jax.experiments.trajectories import CLASSES, ClassCounts
 
-FOUND = Census(
+FOUND = ClassCounts(
     groups=("all", "<i>code"),
     count_GxC=np.array([[5, 0, 2, 1, 2], [1, 0, 2, 1, 0]]),
     null_mean_GxC=np.array([[7.5, 0, 1, 1, 0.25], [1, 0, 2, 1, 0]]),
@@ -45,22 +45,23 @@ def test_counts_stand_beside_the_null():
     table = Cells(page.class_table("<i>lfr", FOUND))
     head, everything, code = [[" ".join(words) for _, words in row] for row in table.rows]
     assert head == ["", *CLASSES] and "i" not in table.tags
-    assert everything[:2] == ["all 10 probes", "50.0 %  (5) null 7.5 (6–9) fewer than the null"]
-    assert everything[3] == "20.0 %  (2) null 1.0 (1–2) as in the null"
-    assert everything[5] == "20.0 %  (2) null 0.2 (0–1) more than the null"
+    assert everything[:2] == ["all 10 probes", "50.0 %  (5) by noise alone 7.5 (6–9) fewer than noise gives"]
+    assert everything[3] == "20.0 %  (2) by noise alone 1.0 (1–2) as noise gives"
+    assert everything[5] == "20.0 %  (2) by noise alone 0.2 (0–1) more than noise gives"
     assert code[0] == "<i>code 4 probes" and code[3].startswith("50.0 %  (2)")
     marked = [[attributes.get("class") == "differs" for attributes, _ in row] for row in table.rows[1:]]
     assert marked == [[False, True, False, False, False, True], [False] * 6]
 
 
 def test_a_picture_is_saved_and_inlined(tmp_path):
-    """Catches: a link to the file; a caption that ends its attribute; a title read as HTML."""
-    drawing = page.picture(Figure((1, 1)), tmp_path / "one.png", 'a "caption" of <i>')
-    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
+    """Catches: a figure without its SVG; a link to the file; a caption that ends its attribute; a title read as
+    HTML."""
+    drawing = page.save_figure(Figure((1, 1)), tmp_path / "one.png", 'a "caption" of <i>')
+    assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (tmp_path / "one.svg").read_text()
     page.write_page(tmp_path / "page.html", "<i>title", [drawing, "<p>words"])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<title>&lt;i&gt;title</title>" in text and "<i>" not in text and drawing + "\n<p>words" in text
     assert (
         'alt="a &quot;caption&quot; of &lt;i&gt;" src="data:image/png;base64,iVBOR' in drawing and "one.png" not in text
     )
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["one.png", "page.html"]
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["one.png", "one.svg", "page.html"]

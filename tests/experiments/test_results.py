@@ -7,7 +7,7 @@ import pytest
 from made_runs import STEPS, blocks, domain_of, kept, make_run, probe_loss, tokens_of
 
 from lfr_jax.experiments import results
-from lfr_jax.experiments.results import read_results, same_probes, split
+from lfr_jax.experiments.results import check_same_probes, read_results, split_by_phase
 from lfr_jax.schedule import Phase
 
 
@@ -19,7 +19,7 @@ def test_a_run_is_read_back(tmp_path):
     """Catches: blocks and measurements exchanged; the untrained model's losses kept; rates of another phase; FLOPs of
     the step before or after; tokens of other blocks."""
     run = read_results(make_run(tmp_path / "run", store="abc"), "mine")
-    assert (run.name, run.of, run.domains) == ("mine", ("abc", 32, "concatenate"), ["code", "prose", "tables"])
+    assert (run.name, run.measured_on, run.domains) == ("mine", ("abc", 32, "concatenate"), ["code", "prose", "tables"])
     assert run.block_N.tolist() == blocks() and run.domain_N.tolist() == [domain_of(block) for block in blocks()]
     assert run.step_M.tolist() == list(STEPS)[1:]
     assert run.tokens_N.tolist() == [tokens_of(block) for block in blocks()]
@@ -40,7 +40,7 @@ def test_a_run_that_is_still_going(tmp_path):
     run = read_results(folder, "lfr")
     assert run.step_M.tolist() == [2, 4, 6, 8, 10, 12, 14] and run.loss_NxM.shape == (12, 7)
     assert [phase.name for phase in run.phases] == ["learn", "focus", "review"]
-    assert run.of == ("", 32, "concatenate")
+    assert run.measured_on == ("", 32, "concatenate")
 
 
 def test_probes_without_losses_are_left_out(tmp_path):
@@ -64,7 +64,7 @@ def test_probes_count_by_their_tokens(tmp_path):
     wrote down no tokens: there blocks count alike."""
     run = read_results(make_run(tmp_path / "run"), "lfr")
     run = run._replace(loss_NxM=np.arange(12.0)[:, None] * [1, 2], tokens_N=np.array([1.0, 3, 0, 4] * 3))
-    assert run.loss_of(np.isin(np.arange(12), [1, 3])).tolist() == [(3 * 1 + 4 * 3) / 7, 2 * (3 * 1 + 4 * 3) / 7]
+    assert run.mean_loss(np.isin(np.arange(12), [1, 3])).tolist() == [(3 * 1 + 4 * 3) / 7, 2 * (3 * 1 + 4 * 3) / 7]
     path = tmp_path / "run" / "scores" / "probes.csv"
     path.write_text("".join(line.rsplit(",", 1)[0] + "\n" for line in path.read_text().splitlines()))
     assert read_results(tmp_path / "run", "lfr").tokens_N.tolist() == [1] * 12
@@ -85,17 +85,17 @@ def test_runs_without_trajectories_say_what_to_set(tmp_path):
 def test_runs_on_other_blocks_are_refused(tmp_path):
     """Catches: stores, lengths, packings or blocks not looked at; runs refused of which one has no checkpoint yet."""
     run = read_results(make_run(tmp_path / "run", store="abc"), "lfr")
-    same_probes([run])
-    same_probes([run, run._replace(of=("", 32, "concatenate"), name="early"), run])
+    check_same_probes([run])
+    check_same_probes([run, run._replace(measured_on=("", 32, "concatenate"), name="early"), run])
     for change in (
-        dict(of=("abd", 32, "concatenate")),
-        dict(of=("abc", 64, "concatenate")),
-        dict(of=("abc", 32, "best_fit")),
+        dict(measured_on=("abd", 32, "concatenate")),
+        dict(measured_on=("abc", 64, "concatenate")),
+        dict(measured_on=("abc", 32, "best_fit")),
         dict(block_N=run.block_N + 1),
         dict(block_N=run.block_N[1:]),
     ):
         with pytest.raises(ValueError, match=r"lfr 12 blocks of 32 tokens \(concatenate\) from the store abc; other "):
-            same_probes([run, run._replace(name="other", **change)])
+            check_same_probes([run, run._replace(name="other", **change)])
 
 
 def test_blocks_are_divided_by_a_phase(tmp_path):
@@ -103,11 +103,11 @@ def test_blocks_are_divided_by_a_phase(tmp_path):
     run = read_results(make_run(tmp_path / "lfr"), "lfr")
     uniform = read_results(make_run(tmp_path / "uniform", "uniform"), "uniform")
     tables = run.domain_N == "tables"
-    focus = split([uniform, run])
+    focus = split_by_phase([uniform, run])
     assert (focus.run.name, focus.phase.name) == ("lfr", "focus")
     assert focus.restored_N.tolist() == (tables | (run.block_N == 10)).tolist() == (~focus.kept_N).tolist()
-    last = split([run, uniform], "focus2")
+    last = split_by_phase([run, uniform], "focus2")
     assert last.kept_N.tolist() == (~tables).tolist() and not last.restored_N.any()
-    assert split([run], "review") is None and split([uniform]) is None
+    assert split_by_phase([run], "review") is None and split_by_phase([uniform]) is None
     with pytest.raises(ValueError, match="'focu'; did you mean 'focus'.*learn, focus, review, focus2, uniform"):
-        split([run, uniform], "focu")
+        split_by_phase([run, uniform], "focu")

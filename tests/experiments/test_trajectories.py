@@ -1,4 +1,4 @@
-"""Classes of trajectories, and the null that they stand beside."""
+"""Classes of trajectories, and the null that they are compared with."""
 
 import doctest
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lfr_jax.experiments import trajectories
-from lfr_jax.experiments.trajectories import CLASSES, census, classify, noise_threshold, take_apart
+from lfr_jax.experiments.trajectories import CLASSES, classify, count_classes, decompose, noise_threshold
 
 
 def test_doctests():
@@ -59,17 +59,17 @@ def falling(blocks, measurements, seed=0, noise=0.05):
     return loss_NxM + own_N * random.normal(size=(blocks, measurements)), own_N[:, 0]
 
 
-def test_losses_are_taken_apart():
+def test_losses_are_split_into_trend_and_residual():
     """Catches: a trend that is not stretched or moved to each block; parts that do not add up; noise of the wrong size,
     or into which slow rises go."""
     loss_NxM, own_N = falling(400, 60)
-    parts = take_apart(loss_NxM)
+    parts = decompose(loss_NxM)
     np.testing.assert_allclose(parts.trend_NxM + parts.residual_NxM, loss_NxM, atol=1e-12)
     size_N = np.sqrt(np.mean(parts.residual_NxM**2, axis=1))
     np.testing.assert_allclose(np.median(size_N / own_N), 1, atol=0.05)
     np.testing.assert_allclose(np.median(parts.noise_N / own_N), 1, atol=0.05)
     slow_M = np.maximum(0, np.sin(np.arange(60) / 6))
-    slow = take_apart(loss_NxM + slow_M * (np.arange(400) < 200)[:, None])
+    slow = decompose(loss_NxM + slow_M * (np.arange(400) < 200)[:, None])
     np.testing.assert_allclose(np.median(slow.noise_N / own_N), 1, atol=0.1)
     assert np.median(np.sqrt(np.mean(slow.residual_NxM**2, axis=1)) / own_N) > 2
 
@@ -85,7 +85,7 @@ def test_the_threshold_follows_the_noise():
 
 def test_blocks_without_any_trend_or_noise():
     """Catches: a division by the size of the trend, or of the residuals, where that is zero."""
-    found = census(
+    found = count_classes(
         np.full((3, 5), 2.0), np.array(["a", "a", "b"]), threshold=noise_threshold(np.full((3, 5), 2.0)), draws=3
     )
     assert found.count_GxC.tolist() == [[0, 3, 0, 0, 0], [0, 2, 0, 0, 0], [0, 1, 0, 0, 0]]
@@ -97,11 +97,11 @@ def test_noise_alone_is_as_in_the_null(measurements):
     """Catches: residuals that lose or gain size on their way into the null; a null that keeps the order of the
     residuals, or gives all blocks one order; an interval of one side."""
     loss_NxM, _ = falling(300, measurements, seed=1)
-    found = census(loss_NxM, np.full(300, "a"), threshold=0.15, draws=100)
+    found = count_classes(loss_NxM, np.full(300, "a"), threshold=0.15, draws=100)
     turning = found.count_GxC[0, 2:].sum()
     assert turning > 0 and found.null_mean_GxC[0, 2:].sum() == pytest.approx(turning, rel=0.2)
     for kind in range(len(CLASSES)):
-        assert found.verdict(0, kind) == "as in the null"
+        assert found.verdict(0, kind) == "as noise gives"
         low, high = found.null_low_GxC[0, kind], found.null_high_GxC[0, kind]
         assert low <= found.null_mean_GxC[0, kind] <= high
     assert np.all(found.null_high_GxC - found.null_low_GxC < 0.25 * 300)
@@ -121,25 +121,25 @@ def test_planted_forgetting_is_more_than_the_null(name):
     loss_NxM, _ = falling(300, 25)
     loss_NxM[:45] += PLANTED[name](np.arange(25))
     domain_N = np.where(np.arange(300) < 100, "planted", "clean")
-    found = census(loss_NxM, domain_N, threshold=0.35, draws=50)
+    found = count_classes(loss_NxM, domain_N, threshold=0.35, draws=50)
     assert found.groups == ("all", "clean", "planted")
     kind = CLASSES.index(name)
     assert 35 <= found.count_GxC[0, kind] <= 60 and found.count_GxC[2, kind] >= 35
     assert (found.class_N[:45] == kind).sum() >= 35
     assert [found.verdict(group, kind) for group in range(3)] == [
-        "more than the null",
-        "as in the null",
-        "more than the null",
+        "more than noise gives",
+        "as noise gives",
+        "more than noise gives",
     ]
-    assert found.verdict(2, 0) == "fewer than the null"
+    assert found.verdict(2, 0) == "fewer than noise gives"
 
 
 def test_the_null_is_of_its_seed_and_not_of_the_memory(monkeypatch):
     """Catches: random numbers that are not seeded; draws lost or repeated where they do not fit into memory at once."""
     loss_NxM, _ = falling(60, 10)
-    whole = census(loss_NxM, np.full(60, "a"), 0.1, draws=25)
-    again = census(loss_NxM, np.full(60, "a"), 0.1, draws=25, seed=1)
+    whole = count_classes(loss_NxM, np.full(60, "a"), 0.1, draws=25)
+    again = count_classes(loss_NxM, np.full(60, "a"), 0.1, draws=25, seed=1)
     assert not np.array_equal(whole.null_mean_GxC, again.null_mean_GxC)
     monkeypatch.setattr(trajectories, "AT_ONCE", 60 * 10 * 4)
-    for left, right in zip(whole, census(loss_NxM, np.full(60, "a"), 0.1, draws=25)):
+    for left, right in zip(whole, count_classes(loss_NxM, np.full(60, "a"), 0.1, draws=25)):
         np.testing.assert_array_equal(left, right)

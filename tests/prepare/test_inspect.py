@@ -6,19 +6,19 @@ import shutil
 
 import numpy as np
 import pytest
-import tyro
 
+from lfr_jax import cli
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes
-from lfr_jax.prepare import inspect as data
+from lfr_jax.prepare.inspect import decode_documents
 
 
 @pytest.fixture
 def lfr_data(capsys):
     def run(*arguments) -> str:
-        tyro.extras.subcommand_cli_from_dict(data.DATA_COMMANDS, args=list(map(str, arguments)))
+        cli.data(list(map(str, arguments)))
         return capsys.readouterr().out
 
     return run
@@ -109,4 +109,4 @@ def test_samples_are_blocks_of_their_domain(lfr_data, corpus_dir):
 
 def test_ends_of_documents_are_shown():
     """Catches: two documents printed as one."""
-    assert data.decode_documents(Bytes(), np.array([*b"end", 256, *b"next"])) == "end\n⏎\nnext"
+    assert decode_documents(Bytes(), np.array([*b"end", 256, *b"next"])) == "end\n⏎\nnext"

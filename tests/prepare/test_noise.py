@@ -4,15 +4,14 @@ import json
 
 import numpy as np
 import pytest
-import tyro
 from helpers import changed, files, tiny
 
+from lfr_jax import cli
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes, Ids
 from lfr_jax.experiments.results import read_results
-from lfr_jax.prepare import inspect as data
 from lfr_jax.prepare import noise
 from lfr_jax.prepare.link import link_files
 from lfr_jax.train.loop import train
@@ -21,7 +20,7 @@ T = 32
 
 
 def lfr_data(*arguments) -> None:
-    tyro.extras.subcommand_cli_from_dict(data.DATA_COMMANDS, args=list(map(str, arguments)))
+    cli.data(list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")

@@ -154,10 +154,10 @@ def test_bad_input_leaves_nothing(tmp_path):
 
 def test_what_gives_no_token_is_blank(tmp_path):
     """Catches: an only document of no token but its end, cut into one of a token and one of none; a source of none."""
-    words = tokenizer.train_sentencepiece(["some words " * 50], 270)
-    words.encode_batch = lambda texts, threads=None: [list(map(ord, text.replace("\u200b", ""))) for text in texts]
+    pieces = tokenizer.train_sentencepiece(["some words " * 50], 270)
+    pieces.encode_batch = lambda texts, threads=None: [list(map(ord, text.replace("\u200b", ""))) for text in texts]
     made = [Document("empty", "\u200b", "x", "s"), Document("d", "words", "y", "s"), Document("e", "\u200b", "y", "t")]
-    summary = prepare.prepare_documents(tmp_path / "out", made, words)
+    summary = prepare.prepare_documents(tmp_path / "out", made, pieces)
     assert summary.blank == 2 and list(summary.train) == ["y"]
     for store in opened(tmp_path / "out"):
         assert [source.name for source in store.sources] == ["s"] and all(source.count for source in store.sources)

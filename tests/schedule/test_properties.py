@@ -1,4 +1,4 @@
-"""What every policy and every combinator must do, whatever the data and whatever was measured."""
+"""What every policy and every wrapper must do, whatever the data and whatever was measured."""
 
 import hypothesis
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policies import POLICIES, SCHEDULES, N, block_info, gamma, parts, run, same
+from policies import SCHEDULES, N, block_info, gamma, parts, run, same
 
 from lfr_jax import schedule
 
@@ -148,7 +148,7 @@ def test_what_is_not_needed_is_not_used(name):
             state = s.init(full._replace(**{field: None}))
         except ValueError as error:
             assert f" needs BlockInfo.{field}, one number for each block; found None" in str(error)
-            if name in POLICIES:
+            if name in schedule.POLICIES:
                 assert str(error).startswith(name)
         else:
             same(state, s.init(full), f"without {field}: ")

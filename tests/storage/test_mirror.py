@@ -30,7 +30,8 @@ from lfr_jax.storage.mirror import local_folder_for
 from lfr_jax.storage.paths import as_path
 from lfr_jax.storage.run_dir import RunDir, RunInUse
 from lfr_jax.train import block_info
-from lfr_jax.train.loop import Trainer, train
+from lfr_jax.train.loop import train
+from lfr_jax.train.track.metrics import MetricsWriter
 
 TABLES = ("metrics.csv", "eval.csv", "scores/probes.csv", "scores/rates.csv")
 
@@ -132,7 +133,7 @@ def test_scored_here_and_trained_there(bucket, corpus_dir, finished, tmp_path, u
     train(config, quiet=True)
     blocks = open_corpus(config.data).train
     np.testing.assert_array_equal(
-        block_info.kept(tmp_path / "run", blocks).ref_loss, score_files.read_scores(here, blocks)
+        block_info.load(tmp_path / "run", blocks).ref_loss, score_files.read_scores(here, blocks)
     )
     with pytest.raises(FileNotFoundError, match=rf"no file of scores '{url}/none.csv'; .* --out {url}/none.csv`"):
         score_files.read_scores(f"{url}/none.csv", blocks)
@@ -172,15 +173,15 @@ def test_killed_and_resumed_equals_uninterrupted(bucket, corpus_dir, finished, t
 
 def test_sigterm_and_resumed_equals_uninterrupted(bucket, corpus_dir, finished, url, monkeypatch):
     """Catches: tables that are not copied when a run is preempted; a lock that its successor must wait for."""
-    config, real = changed(tiny(url, corpus_dir), train__checkpoint_every=8), Trainer.record
+    config, real = changed(tiny(url, corpus_dir), train__checkpoint_every=8), MetricsWriter.train
 
-    def record(self, measured):
-        real(self, measured)
-        if measured and measured[-1][0].step >= 9:
+    def write(self, rows):
+        real(self, rows)
+        if rows[-1]["step"] >= 9:
             os.kill(os.getpid(), signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "record", record)
+        patch.setattr(MetricsWriter, "train", write)
         with pytest.raises(SystemExit) as stopped:
             train(config, quiet=True)
     assert stopped.value.code == 75 and not bucket.files.exists(f"{url}/lock")
@@ -223,11 +224,11 @@ def test_block_info_is_kept(bucket, corpus_dir, url, tmp_path):
     """Catches: what a run was told of its blocks, forgotten in a bucket."""
     config = changed(tiny(url, corpus_dir), schedule__clusters=3)
     blocks = open_corpus(DataConfig(str(corpus_dir), 32)).train
-    info = block_info.known(RunDir(url).path, config, blocks)
+    info = block_info.load_or_compute(RunDir(url).path, config, blocks)
     run = RunDir(url)
     with run.lock():
-        block_info.keep(run.folder, info)
-    np.testing.assert_array_equal(block_info.kept(run.path, blocks).cluster, info.cluster)
+        block_info.save(run.folder, info)
+    np.testing.assert_array_equal(block_info.load(run.path, blocks).cluster, info.cluster)
 
 
 def test_rows_of_the_last_checkpoint_of_an_older_trainer_are_kept(bucket, remote, corpus_dir, finished, url):
@@ -266,7 +267,7 @@ def test_an_error_is_not_hidden_by_the_copying_after_it(bucket, url, monkeypatch
 
 def test_a_trainer_lets_go_of_what_it_holds_alone(bucket, url, monkeypatch):
     """Catches: the lock of the newer trainer, that came while the older one copied its last files, taken away."""
-    real = mirror.copy
+    real = mirror.upload_files
 
     def copy(*args):
         real(*args)

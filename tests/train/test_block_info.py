@@ -33,7 +33,7 @@ def asking(tmp_path, corpus_dir, blocks):
 
 
 def known(config, blocks, tmp_path):
-    return block_info.known(tmp_path / "run", config, blocks)
+    return block_info.load_or_compute(tmp_path / "run", config, blocks)
 
 
 def test_the_settings_fill_it_in(tmp_path, asking, blocks):
@@ -51,7 +51,7 @@ def test_a_run_goes_on_as_it_began(tmp_path, asking, blocks):
     """Catches: reading changed files, or clustering anew, once a checkpoint depends on what was known before it."""
     run = tmp_path / "run"
     run.mkdir()
-    block_info.keep(run, known(asking, blocks, tmp_path)._replace(cluster=np.zeros(blocks.num_blocks, np.int32)))
+    block_info.save(run, known(asking, blocks, tmp_path)._replace(cluster=np.zeros(blocks.num_blocks, np.int32)))
     (tmp_path / "weak_scores.csv").unlink()
     with pytest.raises(FileNotFoundError):  # no checkpoint yet: the settings count
         known(asking, blocks, tmp_path)
@@ -66,11 +66,11 @@ def test_only_a_run_without_a_checkpoint_is_told_anew(tmp_path, asking, blocks):
     """Catches: what an earlier try left behind taken for the run's own; a checkpoint's own replaced."""
     run, plain = tmp_path / "run", tiny(tmp_path / "run", asking.data.store)
     run.mkdir()
-    block_info.keep(run, known(asking, blocks, tmp_path))
-    block_info.keep(run, known(plain, blocks, tmp_path))
+    block_info.save(run, known(asking, blocks, tmp_path))
+    block_info.save(run, known(plain, blocks, tmp_path))
     (run / "checkpoints" / "4").mkdir(parents=True)
     assert known(asking, blocks, tmp_path)[2:] == (None,) * 5
-    block_info.keep(run, known(asking, blocks, tmp_path)._replace(cluster=blocks.domain_N))
+    block_info.save(run, known(asking, blocks, tmp_path)._replace(cluster=blocks.domain_N))
     assert known(asking, blocks, tmp_path).cluster is None
 
 

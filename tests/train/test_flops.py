@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from helpers import write_side as write
 
+from lfr_jax import schedule
 from lfr_jax.config import Config, DataConfig, ScheduleConfig, TrainConfig, llama
 from lfr_jax.data import phase_batches
 from lfr_jax.data.blocks import Blocks
@@ -117,3 +118,19 @@ def test_steps_within_pays_for_as_many_steps_as_it_can(steps, passes, step, scor
     assert cost.steps_within(flops - Fraction(1, 10**9), passes) == steps - 1
     assert cost.steps_within(flops + step - Fraction(1, 10**9), passes) == steps
     assert isinstance(cost.steps_within(flops, passes), int)
+
+
+def test_a_forecast_says_what_the_run_will_train_on_and_score(blocks):
+    """Catches: the share of scoring in tokens in place of FLOPs; passes of a sample counted as whole ones; a hint to
+    a run that hardly scores; scoring passes of a policy that has none."""
+    phases = schedule.lfr(learn=20, focus=10, review=10, focus2=10, reps=1).phases
+    plain = Blocks(blocks.store, 32)
+    trained, scored = 50 * 8 * 32, 2 * plain.num_blocks * 32
+    share = 100 * scored / (3 * trained + scored)
+    expected = f"50 steps train 0.01 M tokens ({trained / plain.num_tokens:.2f} epochs); 2 scoring passes read "
+    assert flops.forecast(config(), phases, plain) == f"{expected}{scored / 1e6:.2f} M, {share:.0f} % of all FLOPs"
+    short = flops.forecast(config(), schedule.fit(schedule.lfr(reps=1), 9).phases, plain)
+    assert short.endswith("score a sample (--schedule.score-fraction 0.1) or train for more steps")
+    sampled = flops.forecast(config(score_fraction=0.1), schedule.fit(schedule.lfr(reps=1), 9).phases, plain)
+    assert f"2 scoring passes read {2 * -(-plain.num_blocks // 10) * 32 / 1e6:.2f} M" in sampled
+    assert "scoring" not in flops.forecast(config(), schedule.uniform(5).phases, plain)

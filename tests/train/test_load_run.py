@@ -91,7 +91,7 @@ def test_evaluation_of_all_blocks(run, directly, corpus_dir):
     measured = load_run.evaluate(run)
     assert measured["all"].tokens == blocks.num_blocks * 32
     assert measured["all"].loss == pytest.approx(nll_N.sum() / count_N.sum(), rel=1e-6)
-    odd = run._replace(config=changed(run.config, train__score_batch=0, train__batch_size=10))
+    odd = run._replace(config=changed(run.config, train__score_batch_size=0, train__batch_size=10))
     assert load_run.score_batch_size(odd) == 16
     assert load_run.evaluate(odd)["all"].loss == pytest.approx(measured["all"].loss, rel=1e-6)
 

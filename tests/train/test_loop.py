@@ -15,8 +15,9 @@ from lfr_jax.data import score_files
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import open_store
-from lfr_jax.train import load_run, score, start
-from lfr_jax.train.loop import Trainer, train
+from lfr_jax.storage.checkpoint import Checkpointer
+from lfr_jax.train import load_run, score, start, steps
+from lfr_jax.train.loop import train
 
 
 def test_a_run_writes_every_step_and_its_cost(finished, corpus_dir):
@@ -150,7 +151,7 @@ def test_packed_and_rearranged_documents_train_and_go_on(short_documents, tmp_pa
 def test_what_is_measured_is_plain_text(finished, corpus_dir, tmp_path):
     """Catches: probes, scores or held-out text rearranged, or training text that is not."""
     config = tiny(tmp_path / "run", corpus_dir, learn=1, focus=1, review=1, focus2=1)
-    train(changed(config, train__steps=4, optimizer__warmup=1, data__fim_rate=1.0), quiet=True)
+    train(changed(config, train__steps=4, optimizer__warmup_steps=1, data__fim_rate=1.0), quiet=True)
     first = [row for row in rows(finished[1] / "scores", "probes.csv") if row["step"] == "0"]
     assert [row for row in rows(tmp_path / "run/scores", "probes.csv") if row["step"] == "0"] == first
     assert rows(tmp_path / "run")[0]["blocks"] == rows(finished[1])[0]["blocks"]
@@ -189,25 +190,24 @@ class Watched:
 
 def test_between_two_readings_no_host_looks_at_a_device(corpus_dir, tmp_path, monkeypatch):
     """With the losses of training observed. Catches: a metric, or the schedule's state, that is read at every step."""
-    run, now, looks = Trainer.run, [0], {"state": set(), "metrics": set()}
+    compiled, now, looks = steps.compiled_off_the_clock, [0], {"state": set(), "metrics": set()}
 
-    def watched_run(self, terminated):
-        train_step = self.train_step
+    def watched(jitted, **options):
+        step = compiled(jitted, **options)
 
         def watched_step(state, batch):
-            new, metrics = train_step(state.value if isinstance(state, Watched) else state, batch)
+            new, metrics = step(state.value if isinstance(state, Watched) else state, batch)
             now[0] += 1
             return Watched(new, lambda: looks["state"].add(now[0])), Watched(
                 metrics, lambda: looks["metrics"].add(now[0])
             )
 
-        self.train_step = watched_step
-        return run(self, terminated)
+        return watched_step if jitted.__name__ == "train_step" else step
 
-    monkeypatch.setattr(Trainer, "run", watched_run)
-    monkeypatch.setattr(Trainer, "save", lambda self, state: None)
+    monkeypatch.setattr(steps, "compiled_off_the_clock", watched)
+    monkeypatch.setattr(Checkpointer, "save", lambda self, state, meta: None)
     config = tiny(tmp_path / "run", corpus_dir, scores="train")
-    train(changed(config, train__log_every=4, train__eval_every=0), quiet=True)
+    train(changed(config, train__log_every=4, train__eval_every=0, train__checkpoint_every=0), quiet=True)
     assert looks["state"] == {10, 15, 20, 24}  # the edges, and the end
     assert looks["metrics"] == {5, 9, 10, 15, 20, 24}  # and whenever four wait besides the newest
 

@@ -18,7 +18,8 @@ LENGTHS = dict(learn=10, focus=5, review=5, focus2=4)
 
 def test_every_policy_can_be_named():
     """Catches: a policy of `lfr_jax.schedule` that no configuration can name, or a name without a policy."""
-    not_policies = {"chain", "floor", "stratified", "cap_noise", "fit", "scored"}  # they take schedules, or phases
+    not_policies = {*schedule.WRAPPERS, "fit", "scored"}  # they take schedules, or phases
+    assert set(schedule.WRAPPERS) == {"chain", "floor", "stratified", "cap_noise"}
     functions = {name: getattr(schedule, name) for name in schedule.__all__ if name.islower()}
     makers = {
         name
@@ -27,8 +28,8 @@ def test_every_policy_can_be_named():
         and inspect.signature(function).return_annotation is schedule.Schedule
         and name not in not_policies
     }
-    assert set(policy.POLICIES) == makers
-    for name in policy.POLICIES:
+    assert set(schedule.POLICIES) == makers
+    for name in schedule.POLICIES:
         assert policy.build(ScheduleConfig(name), steps=100).phases[-1].stop == 100
 
 
@@ -54,7 +55,11 @@ def test_uniform_lasts_as_long_as_asked():
 @pytest.mark.parametrize(
     "name, options, error",
     [
-        ("unifrom", {}, "no policy is called 'unifrom'; did you mean 'uniform'.* there are uniform, lfr"),
+        (
+            "unifrom",
+            {},
+            "no policy is called 'unifrom'; did you mean 'uniform'.* there are ado, .*, lfr, .*, uniform, and mod",
+        ),
         ("fit", {}, "no policy is called 'fit'"),  # another function of the package
         ("lfr", dict(dropp=0.5), "schedule.options has 'dropp', which lfr does not take; did you mean 'drop'"),
         ("uniform", dict(learn=5), "'learn', which uniform does not take; it takes steps"),

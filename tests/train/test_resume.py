@@ -38,7 +38,7 @@ def moments():
     yield from FIXED
     rng = random.Random(0)
     while True:
-        kind = rng.choice(["step", "save", "time", "score", "probe", "begin", "begun"])
+        kind = rng.choice(["step", "save", "time", "score", "probe", "done", "begun"])
         longest = {"step": 5, "save": 150, "time": 9000, "score": 3, "probe": 4}.get(kind, 1)
         yield kind, rng.randint(2500 if kind == "time" else 1, longest)
 

@@ -23,7 +23,7 @@ from lfr_jax.train.track.recorder import NonFiniteLoss
         (dict(data__fim_rate=0.5, model__vocab_size=259), r"no room for the three sentinels .*: raise it to 260"),
         (dict(model__max_len=16), r"data\.seq_len=32 is longer than model\.max_len=16"),
         (dict(train__batch_size=9), r"train\.batch_size=9 is not divisible by 2"),
-        (dict(train__accumulate=3), r"train\.batch_size=8 is not divisible by 6"),
+        (dict(train__grad_accum_steps=3), r"train\.batch_size=8 is not divisible by 6"),
         (dict(mesh__data=16), r"needs 16 devices and 8 were found"),
         (dict(data__seq_len=10**6, model__max_len=10**6), r"seq_len=1000000"),
         (dict(schedule=ScheduleConfig("reducible")), r"needs BlockInfo\.ref_loss, .*: --schedule\.ref-scores FILE"),

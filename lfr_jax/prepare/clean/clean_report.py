@@ -106,8 +106,8 @@ def domain_of(kept: Kept) -> np.ndarray:
 
 
 def mostly_in(overlap: Overlap, number: int) -> int:
-    """The training document in which most of the n-grams that a held-out document shares come first."""
-    gram = np.unique(overlap.grams.gram_P[overlap.grams.run_P == number])
+    """The training document in which most of a held-out document's shared n-grams occur first."""
+    gram = np.unique(overlap.grams.gram_P[overlap.grams.span_P == number])
     return int(np.argmax(np.bincount(overlap.first_G[gram[overlap.in_train_G[gram]]])))
 
 

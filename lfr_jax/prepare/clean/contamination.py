@@ -17,7 +17,7 @@ class Grams(NamedTuple):
     n: int
     hash_G: np.ndarray  # uint64, sorted
     gram_P: np.ndarray  # int32 or int64: index into hash_G
-    run_P: np.ndarray  # int32 or int64: the held-out document
+    span_P: np.ndarray  # int32 or int64: the held-out document
     near: np.ndarray  # bool[2^k]: whether any hash begins with these k bits; rules out most others at once
 
     def find(self, hash_P: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,31 +59,31 @@ def measure_overlap(sides: Sides, n: int = 13, common: int = 10) -> Overlap:
     for chunk in sides.train.chunks(overlap=n - 1, doing="n-grams of train"):
         begin_P, hash_P = ngrams.of_spans(chunk.tokens, chunk.lengths, n)
         found, gram = grams.find(hash_P)
-        run = chunk.first + np.searchsorted(np.cumsum(chunk.lengths), begin_P[found], side="right")
-        run, gram = np.divmod(np.unique(run * len(grams.hash_G) + gram), len(grams.hash_G))  # once a document, sorted
-        new = last_G[gram] != run  # unless it was counted in an earlier part of the document
+        span = chunk.first + np.searchsorted(np.cumsum(chunk.lengths), begin_P[found], side="right")
+        span, gram = np.divmod(np.unique(span * len(grams.hash_G) + gram), len(grams.hash_G))  # once a document, sorted
+        new = last_G[gram] != span  # unless it was counted in an earlier part of the document
         np.add.at(documents_G, gram[new], 1)
-        last_G[gram] = run
+        last_G[gram] = span
         unseen, at = np.unique(gram[first_G[gram] < 0], return_index=True)
-        first_G[unseen] = run[first_G[gram] < 0][at]
+        first_G[unseen] = span[first_G[gram] < 0][at]
     in_train_G = (documents_G > 0) & (documents_G <= common)
-    total_D = np.bincount(grams.run_P, minlength=len(sides.valid.start_D))
-    found_D = np.bincount(grams.run_P, in_train_G[grams.gram_P], minlength=len(sides.valid.start_D))
+    total_D = np.bincount(grams.span_P, minlength=len(sides.valid.start_D))
+    found_D = np.bincount(grams.span_P, in_train_G[grams.gram_P], minlength=len(sides.valid.start_D))
     return Overlap(grams, in_train_G, first_G, found_D / np.maximum(total_D, 1))
 
 
 def held_out_grams(valid: Kept, n: int) -> Grams:
     """All n-grams of the held-out documents."""
-    hashes, runs = [], []
+    hashes, spans = [], []
     for chunk in valid.chunks(overlap=n - 1, doing="n-grams of valid"):
         begin_P, hash_P = ngrams.of_spans(chunk.tokens, chunk.lengths, n)
         hashes.append(hash_P)
-        runs.append(chunk.first + np.searchsorted(np.cumsum(chunk.lengths), begin_P, side="right"))
+        spans.append(chunk.first + np.searchsorted(np.cumsum(chunk.lengths), begin_P, side="right"))
     hash_G, gram_P = np.unique(np.concatenate(hashes), return_inverse=True)
     bits = max(10, (8 * len(hash_G)).bit_length())
     near = np.zeros(1 << bits, bool)
     near[hash_G >> np.uint64(64 - bits)] = True
-    return Grams(n, hash_G, gram_P, np.concatenate(runs), near)
+    return Grams(n, hash_G, gram_P, np.concatenate(spans), near)
 
 
 def without_held_out(sides: Sides, overlap: Overlap, least: float) -> Sides:
@@ -102,7 +102,7 @@ def without_shared(sides: Sides, overlap: Overlap, least: float) -> Sides:
     grams, n = overlap.grams, overlap.grams.n
     is_contaminated_D = (overlap.share_D >= least) & (overlap.share_D > 0)
     to_cut_G = np.zeros(len(grams.hash_G), bool)
-    to_cut_G[grams.gram_P[is_contaminated_D[grams.run_P]]] = True
+    to_cut_G[grams.gram_P[is_contaminated_D[grams.span_P]]] = True
     to_cut_G &= overlap.in_train_G
     starts, stops = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     train = sides.train
@@ -111,15 +111,15 @@ def without_shared(sides: Sides, overlap: Overlap, least: float) -> Sides:
         begin_P, hash_P = ngrams.of_spans(chunk.tokens, chunk.lengths, n)
         found, gram = grams.find(hash_P)
         at = chunk.at + begin_P[found[to_cut_G[gram]]]
-        run = np.searchsorted(at_D, at, side="right") - 1
-        start, stop = merged(np.maximum(at - WINDOW, at_D[run]), np.minimum(at + n + WINDOW, at_D[run + 1]))
+        span = np.searchsorted(at_D, at, side="right") - 1
+        start, stop = merged(np.maximum(at - WINDOW, at_D[span]), np.minimum(at + n + WINDOW, at_D[span + 1]))
         starts.append(start)
         stops.append(stop)
     left = train.without_ranges(*merged(np.concatenate(starts), np.concatenate(stops)))
-    run_L = np.searchsorted(train.start_D, left.start_D, side="right") - 1
-    was_cut_L = left.length_D < train.length_D[run_L]
-    parts_D = np.bincount(run_L, minlength=len(train.start_D))
-    return sides._replace(train=left.take(~was_cut_L | ((left.length_D >= WINDOW) & (parts_D[run_L] <= MAX_PARTS))))
+    span_L = np.searchsorted(train.start_D, left.start_D, side="right") - 1
+    was_cut_L = left.length_D < train.length_D[span_L]
+    parts_D = np.bincount(span_L, minlength=len(train.start_D))
+    return sides._replace(train=left.take(~was_cut_L | ((left.length_D >= WINDOW) & (parts_D[span_L] <= MAX_PARTS))))
 
 
 def merged(start_R: np.ndarray, stop_R: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

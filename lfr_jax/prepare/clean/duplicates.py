@@ -76,10 +76,10 @@ def without_blocks(sides: Sides, seq_len: int, examples: int = 0) -> tuple[Sides
     first_N = first_equal(digest_Nx2)
     (copies,) = np.nonzero(first_N != np.arange(len(first_N)))
 
-    def place(block: int) -> dict:
+    def describe(block: int) -> dict:
         return sides.describe(int(np.searchsorted(sides.at_D, start_N[block], side="right")) - 1)
 
-    described = [place(copy) | {"copy_of": place(first_N[copy])} for copy in copies[:examples].tolist()]
+    described = [describe(copy) | {"copy_of": describe(first_N[copy])} for copy in copies[:examples].tolist()]
     return sides.without_ranges(start_N[copies], start_N[copies] + seq_len), described
 
 

@@ -9,6 +9,7 @@ import tqdm
 from lfr_jax.prepare.clean import ngrams
 from lfr_jax.prepare.clean.kept import Kept, Sides
 from lfr_jax.prepare.workers import process_pool
+from lfr_jax.schedule import mix64
 
 PERMUTATIONS = 128  # numbers in a signature, of 4 bytes each
 WEIGHTS = 0.02, 0.98  # costs of a false candidate, which is checked again, and of a missed one, which is lost
@@ -166,7 +167,7 @@ def buckets(signature_DxP: np.ndarray, bands: int, rows: int, has_grams_D: np.nd
     """Yields documents whose signatures agree in all rows of a band: sorted, two or more each time."""
     for band in range(bands):
         columns = signature_DxP[:, band * rows : (band + 1) * rows].T
-        key_D = ngrams.folded(map(ngrams.mixed, columns))
+        key_D = ngrams.folded(map(mix64, columns))
         order = np.argsort(key_D, kind="stable")
         order = order[has_grams_D[order]]
         (begin,) = np.nonzero(np.append(True, np.diff(key_D[order]) != 0)[: len(order)])

@@ -4,17 +4,9 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from lfr_jax.schedule import mix64
+
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # odd, so multiplying by it modulo 2^64 is a bijection
-
-
-def mixed(x: np.ndarray) -> np.ndarray:
-    """uint64: the finalizer of MurmurHash3, a bijection. Each bit of the result depends on all bits of `x`."""
-    x = x.astype(np.uint64)
-    for shift, factor in ((33, 0xFF51AFD7ED558CCD), (33, 0xC4CEB9FE1A85EC53)):
-        x ^= x >> np.uint64(shift)
-        x *= np.uint64(factor)
-    x ^= x >> np.uint64(33)
-    return x
 
 
 def folded(columns: Iterable[np.ndarray]) -> np.ndarray:
@@ -22,7 +14,7 @@ def folded(columns: Iterable[np.ndarray]) -> np.ndarray:
     total = np.uint64(0)
     for column in columns:
         total = total * MULTIPLIER + column
-    return mixed(total)
+    return mix64(total)
 
 
 def hashes(tokens: np.ndarray, n: int) -> np.ndarray:
@@ -30,7 +22,7 @@ def hashes(tokens: np.ndarray, n: int) -> np.ndarray:
     count = len(tokens) - n + 1
     if count < 1:
         return np.empty(0, np.uint64)
-    number = mixed(tokens)
+    number = mix64(tokens)
     return folded(number[k : k + count] for k in range(n))
 
 

@@ -1,4 +1,4 @@
-"""Folding measured losses into per-block arrays."""
+"""Recording measured losses: each block keeps its last one."""
 
 from typing import NamedTuple
 
@@ -10,15 +10,27 @@ from lfr_jax.schedule.arrays.shards import on_shards
 
 
 class Measured(NamedTuple):
-    """The last loss that was measured of each block."""
+    """The last measured loss of each of N blocks."""
 
     loss: jax.Array  # f32[N]: mean NLL, nats per token; NaN = never measured, otherwise finite
     step: jax.Array  # i32[N]: the step of that measurement; −1 = never measured
     num_invalid: jax.Array  # i32[]: measurements so far that were NaN or infinite
 
 
-def unmeasured(num_blocks: int) -> Measured:
-    """N blocks of which nothing is known."""
+def init_measured(num_blocks: int) -> Measured:
+    """The state before any measurement.
+
+    Args:
+      num_blocks: N.
+
+    Returns:
+      `Measured` of N blocks, all losses NaN.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> schedule.init_measured(2).loss.tolist()
+      [nan, nan]
+    """
     return Measured(
         loss=jnp.full(num_blocks, jnp.nan, jnp.float32),
         step=jnp.full(num_blocks, -1, jnp.int32),
@@ -27,22 +39,22 @@ def unmeasured(num_blocks: int) -> Measured:
 
 
 def observe(measured: Measured, ids_B: jax.Array, losses_B: jax.Array, step: int | jax.Array) -> Measured:
-    r"""Replaces the last loss of the blocks `ids_B`.
+    r"""Records measured losses: a block's new loss replaces its last one.
 
-    A block that stands several times in the call gets the mean of its finite losses,
-    whatever the order in which they stand:
+    A block that occurs several times in one call gets the mean of its finite losses,
+    in whatever order they come:
 
     $$ \ell_i \leftarrow \operatorname{mean} \{ x_b : i_b = i,\ |x_b| < \infty \} $$
 
-    The cost is that of a sort of B pairs, or where ids rise, as in a scoring pass, of a scatter
-    alone; whatever N: inside a jitted train step that donates its state, the two arrays are
-    updated in place. They may be sharded, over axes of either type, to the same bits; `ids_B` and
-    `losses_B` may not (`jax.reshard(x, P())`, where the mesh has explicit axes).
+    The cost is a sort of B pairs and a scatter; if the ids rise, as in a scoring pass, the scatter alone.
+    It does not grow with N: a jitted train step that donates its state updates the arrays in place.
+    The arrays of `measured` may be sharded, over axes of either type, with the same bits as a result.
+    `ids_B` and `losses_B` must not be sharded (on a mesh with explicit axes: `jax.reshard(x, P())`).
 
     Args:
-      measured: what is known so far, of N blocks.
-      ids_B: i32[B] or u32[B] block ids. Those outside 0..N−1 are ignored: −1 is a row of padding.
-        Numbers from 2**31 on are u32, padding then being 2**32 − 1.
+      measured: the losses so far, of N blocks.
+      ids_B: i32[B] or u32[B] block ids. Ids outside 0..N−1 are ignored; use −1 for rows of padding.
+        With more than 2**31 blocks, use u32 ids and 2**32 − 1 for padding.
       losses_B: float[B] mean NLL, nats per token. NaN and infinity leave the block as it
         was, and are counted in `num_invalid`.
       step: i32[], the step at which the losses were measured.
@@ -57,7 +69,7 @@ def observe(measured: Measured, ids_B: jax.Array, losses_B: jax.Array, step: int
     Examples:
       >>> import jax.numpy as jnp
       >>> from lfr_jax import schedule
-      >>> known = schedule.unmeasured(3)
+      >>> known = schedule.init_measured(3)
       >>> known = schedule.observe(known, jnp.array([2, 0, 2, -1]), jnp.array([4.0, jnp.inf, 2.0, 9.0]), 7)
       >>> known.loss.tolist(), known.step.tolist(), int(known.num_invalid)
       ([nan, nan, 3.0], [-1, -1, 7], 1)
@@ -74,17 +86,17 @@ def observe(measured: Measured, ids_B: jax.Array, losses_B: jax.Array, step: int
 
 @jax.jit  # one compilation where `observe` is called outside of a jit
 def fold(measured: Measured, ids_B: jax.Array, losses_B: jax.Array, step: jax.Array) -> Measured:
-    """The arithmetic of `observe`; ids are u32[B], so that −1 lies beyond every block."""
+    """The arithmetic of `observe`. Ids are u32[B]: −1 becomes a number that is larger than every id."""
     n = np.uint32(measured.loss.shape[0])
     known_B, finite_B = ids_B < n, jnp.isfinite(losses_B)
-    # Blocks in rising order are those of a scoring pass: none of them stands there twice.
+    # Ids that rise, as in a scoring pass, occur once each: no mean is needed.
     rising = jnp.all((ids_B[1:] > ids_B[:-1]) | ~known_B[1:])
     targets_B = jnp.where(known_B & finite_B, ids_B, n)
     targets_B, losses_B = jax.lax.cond(rising, lambda *once: once, averaged, targets_B, losses_B)
 
     def updated(shard, blocks, others):
         (loss_N, step_N), (targets_B, losses_B, step) = blocks, others
-        targets_B -= shard.first  # those before the shard wrap round, and are dropped as those after it
+        targets_B -= shard.first  # ids before the shard become huge, and are dropped like those after it
         return loss_N.at[targets_B].set(losses_B, mode="drop"), step_N.at[targets_B].set(step, mode="drop")
 
     loss_N, step_N = on_shards(updated, (measured.loss, measured.step), (targets_B, losses_B, step))
@@ -92,8 +104,8 @@ def fold(measured: Measured, ids_B: jax.Array, losses_B: jax.Array, step: jax.Ar
 
 
 def averaged(targets_B: jax.Array, losses_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Every target once, with its mean loss; elsewhere the last number there is, which no block bears."""
-    # Sorted by id, then loss: the runs of equal ids, each in an order that is not the caller's.
+    """Keeps each target once, with its mean loss. The repeats become 2**32 − 1, which is no block's id."""
+    # Sorted by loss within an id, so that the mean does not depend on the caller's order.
     targets_B, losses_B = jax.lax.sort((targets_B, losses_B), num_keys=2)
     means_B = running_means(targets_B, losses_B)
     is_last_B = jnp.append(targets_B[1:] != targets_B[:-1], True)
@@ -101,15 +113,15 @@ def averaged(targets_B: jax.Array, losses_B: jax.Array) -> tuple[jax.Array, jax.
 
 
 def running_means(groups_B: jax.Array, x_B: jax.Array) -> jax.Array:
-    """f32[B]: the mean of each run of equal `groups_B` up to and including each place.
+    """f32[B]: at each position, the mean of `x_B` over the run of equal `groups_B`, up to this position.
 
-    A segmented scan, as scatter-add would round differently from run to run on a GPU.
+    It is a segmented scan. A scatter-add would round differently from one execution to the next on a GPU.
     """
 
     def merge(a, b):
         (mean_a, n_a, group_a), (mean_b, n_b, group_b) = a, b
         n = n_a + n_b
-        # This form of the mean cannot overflow, and of equal values it is exactly their value.
+        # In this form the mean cannot overflow, and the mean of equal values is exactly that value.
         mean = mean_a + (mean_b - mean_a) * (n_b / n)
         same = group_a == group_b
         return jnp.where(same, mean, mean_b), jnp.where(same, n, n_b), group_b

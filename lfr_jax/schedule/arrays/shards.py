@@ -1,4 +1,4 @@
-"""Per-block arrays that are spread over devices: work on each part, and sums over all."""
+"""Per-block arrays that are sharded over devices: work on each part, and sums over all parts."""
 
 import math
 from collections.abc import Callable
@@ -14,28 +14,28 @@ class Shard(NamedTuple):
     """One device's part of the blocks."""
 
     first: jax.Array | np.uint32  # u32[]: the number of its first block
-    axes: tuple[str, ...]  # of the mesh, over which the blocks are split
+    axes: tuple[str, ...]  # the axes of the mesh that split the blocks
 
     def total(self, x: Any) -> Any:
-        """The sum over all parts, of integers: of floats it would depend on the mesh."""
+        """The sum over all parts. For integers only: a sum of floats would depend on the mesh."""
         return jax.lax.psum(x, self.axes) if self.axes else x
 
 
 def on_shards(f: Callable, blocks: Any, others: Any = (), *, summed: bool = False) -> Any:
-    """f(shard, blocks, others), on every part of the blocks where they lie.
+    """Calls f(shard, blocks, others) for each device's part of the blocks, on that device.
 
-    Scatter and gather raise on an axis that is sharded explicitly, as there is no telling which
-    device they touch. Part by part they are local. Where axes are Auto the compiler splits
-    the whole, and `f` sees one part that has all blocks.
+    On axes of the type Explicit, jax refuses to scatter or gather along a sharded axis. Within
+    one part both are allowed. On axes of the type Auto the compiler splits the work, and `f`
+    sees one part that has all blocks.
 
     Args:
-      f: what to do with a part: arrays as given, cut to the blocks of the part.
-      blocks: arrays with a leading axis of N blocks, all sharded alike.
-      others: arrays that every part needs whole; not sharded.
-      summed: the result is the same for all parts (by `Shard.total`), not per block.
+      f: gets `blocks` cut to its part, and `others` complete.
+      blocks: arrays with a leading axis of N blocks, all with the same sharding.
+      others: arrays that are not sharded.
+      summed: `f` returns the same on all parts (by `Shard.total`), not numbers per block.
 
     Returns:
-      What `f` returns: arrays with a leading axis of blocks, sharded as `blocks` are, or whole.
+      What `f` returns: arrays with a leading axis of blocks, sharded as `blocks`; or, if `summed`, not sharded.
 
     Raises:
       ValueError: a part has 2**31 blocks or more, which jax cannot index.
@@ -57,6 +57,6 @@ def on_shards(f: Callable, blocks: Any, others: Any = (), *, summed: bool = Fals
     def part(blocks, others):
         return f(Shard(jax.lax.axis_index(axes).astype(jnp.uint32) * np.uint32(size), axes), blocks, others)
 
-    split, whole = P(axes), P()
-    out_specs = whole if summed else split
-    return jax.shard_map(part, mesh=sharding.mesh, in_specs=(split, whole), out_specs=out_specs)(blocks, others)
+    sharded, replicated = P(axes), P()
+    specs = dict(in_specs=(sharded, replicated), out_specs=replicated if summed else sharded)
+    return jax.shard_map(part, mesh=sharding.mesh, **specs)(blocks, others)

@@ -1,4 +1,4 @@
-"""Removing from losses the trend over the steps at which they were measured."""
+"""Removing the trend of training losses over steps."""
 
 import functools
 
@@ -11,22 +11,22 @@ from lfr_jax.schedule.arrays.shards import on_shards
 
 
 def detrend(measured: Measured, num_bins: int) -> jax.Array:
-    r"""The losses less what blocks measured at about the same step had on average.
+    r"""The losses minus the mean loss of the blocks that were measured at about the same step.
 
-    The losses of training steps fall as the model learns, so the blocks met first look
-    hardest. Let $s_0$ and $s_1$ be the first and last step of any measurement. They are cut
-    into `num_bins` bins of equal width, block i falling into bin
+    Training losses fall as the model learns, so the blocks that were drawn first look
+    hardest. Let $s_0$ and $s_1$ be the first and last step of any measurement. The steps between are cut
+    into `num_bins` bins of equal width, and block i falls into bin
 
     $$ b_i = \lfloor (s_i - s_0)\, \text{num\_bins} / (s_1 - s_0 + 1) \rfloor $$
 
-    With $c_b$ the mean step and $m_b$ the mean loss in bin b, and T the piecewise linear
+    Let $c_b$ be the mean step and $m_b$ the mean loss in bin b, and T the piecewise linear
     function through the points $(c_b, m_b)$ of bins that are not empty, constant before the
-    first and after the last, the result is $\ell_i - T(s_i)$. It depends on which block was
-    measured when, not on the order of the blocks.
+    first point and after the last. The result is $\ell_i - T(s_i)$. The order of the blocks does not
+    matter.
 
     Args:
       measured: losses and steps of N blocks.
-      num_bins: static. Blocks should far outnumber the bins, since each counts in its own mean.
+      num_bins: static. Far fewer than the blocks, since each block is part of its own bin's mean.
 
     Returns:
       f32[N], nats per token; NaN where never measured.
@@ -34,7 +34,7 @@ def detrend(measured: Measured, num_bins: int) -> jax.Array:
     Examples:
       >>> import jax.numpy as jnp
       >>> from lfr_jax import schedule
-      >>> known = schedule.unmeasured(4)
+      >>> known = schedule.init_measured(4)
       >>> known = schedule.observe(known, jnp.array([0, 1]), jnp.array([7.0, 9.0]), 0)
       >>> known = schedule.observe(known, jnp.array([2, 3]), jnp.array([5.0, 3.0]), 9)
       >>> schedule.detrend(known, num_bins=2).tolist()
@@ -43,7 +43,7 @@ def detrend(measured: Measured, num_bins: int) -> jax.Array:
     return residuals(measured, num_bins)
 
 
-@functools.partial(jax.jit, static_argnames="num_bins")  # or every call outside of a jit would compile anew
+@functools.partial(jax.jit, static_argnames="num_bins")  # or every call outside a jit would compile again
 def residuals(measured: Measured, num_bins: int) -> jax.Array:
     """f32[N]: the arithmetic of `detrend`."""
     loss_N, step_N = measured.loss, measured.step
@@ -55,7 +55,7 @@ def residuals(measured: Measured, num_bins: int) -> jax.Array:
     bin_N = jnp.where(known_N, jnp.minimum(bin_N, num_bins - 1), num_bins)
     age_M, count_M = means_of(age_N, bin_N, num_bins)
     loss_M, _ = means_of(loss_N, bin_N, num_bins)
-    # An empty bin repeats the point before it. The first bin is never empty.
+    # An empty bin repeats the point before it; the first bin is never empty.
     filled_M = jax.lax.cummax(jnp.where(count_M > 0, jnp.arange(num_bins), 0))
 
     def residual(_, blocks, points):

@@ -1,59 +1,43 @@
-"""Keyed permutations of 0, 1, ..., n−1 with random access, in numpy."""
+"""Permutations of 0, 1, ..., n−1 that follow from a key, with random access, in numpy."""
 
 import functools
-import hashlib
 import math
-import struct
 
 import numpy as np
 
-ROUNDS = 8
+from lfr_jax.schedule.hashing import FACTORS
+from lfr_jax.schedule.randomness import WORDS
 
-
-@functools.lru_cache(maxsize=64)  # a batch of draws needs the keys of the batch before
-def round_keys(purpose: bytes, seed: int, phase: int, number: int) -> np.ndarray:
-    """uint32[ROUNDS], read-only: a permutation's key, unlike that of any other arguments.
-
-    Hashing fixed-width fields is what keeps seed 0, phase 1 apart from seed 1, phase 0.
-
-    Args:
-      purpose: up to 16 bytes.
-      seed, phase, number: signed 64-bit integers.
-    """
-    packed = struct.pack("<qqq", seed, phase, number)
-    digest = hashlib.blake2b(packed, digest_size=4 * ROUNDS, person=purpose).digest()
-    keys = np.frombuffer(digest, "<u4").astype(np.uint32)
-    keys.flags.writeable = False
-    return keys
+ROUNDS = WORDS  # each round takes a word of the key
 
 
 @functools.lru_cache(maxsize=64)
 def sides_for(size: int) -> tuple[int, int]:
-    """(a, b) about equal, a·b the least found from n = `size` on: `permute` works on a grid of a × b.
+    """The sides (a, b) of the grid that `permute` works on: about equal, and a·b just above `size`.
 
-    The grid has at least 64 places. On fewer, eight rounds leave some permutations visibly
+    The grid has at least 64 cells. On a smaller one, eight rounds make some permutations visibly
     likelier than others.
     """
     size = max(size, 64)
     root = math.isqrt(size)
-    # Of 64 widths the best leaves about root/64 places over. 2**16 is among them for the
-    # largest sizes, so that a·b never exceeds 2**32.
+    # The best of 64 widths leaves about root/64 cells unused. For the largest sizes one of them is
+    # 2**16, so that a·b never exceeds 2**32.
     b = min(range(root + 1, max(7, root // 2, root - 63), -1), key=lambda b: -size % b)
     return -(-size // b), b
 
 
 def permute(x: np.ndarray, size: int | np.ndarray, keys: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
-    """Maps each x in [0, size) to its place in a permutation of [0, size).
+    """Maps each x in [0, size) to its image under a permutation of [0, size).
 
-    A Feistel network permutes [0, a·b). Where its value falls outside [0, size), it is
-    applied again until it does not, which leaves a permutation of [0, size). That is rare,
-    as a·b is just above the size.
+    A Feistel network permutes [0, a·b). If an image falls outside [0, size), the network is
+    applied to it again, until it falls inside: so the whole is a permutation of [0, size). This is
+    rarely needed, as a·b is just above the size.
 
     Args:
       x: uint32[E], each below `size`.
-      size: n < 2**32, or uint32[E] where the elements belong to permutations of several sizes.
-      keys: uint32[ROUNDS], or uint32[ROUNDS, E] where they belong to several keys.
-      sides: `sides_for` the largest size that shares this key schedule.
+      size: n < 2**32; or uint32[E], if the elements belong to permutations of several sizes.
+      keys: uint32[ROUNDS], of `numpy_key`; or uint32[ROUNDS, E], if each element has its own key.
+      sides: `sides_for` the largest size in the call.
 
     Returns:
       uint32[E].
@@ -64,8 +48,9 @@ def permute(x: np.ndarray, size: int | np.ndarray, keys: np.ndarray, sides: tupl
 
     Examples:
       >>> import numpy as np
+      >>> from lfr_jax.schedule import numpy_key
       >>> x = np.arange(6, dtype=np.uint32)
-      >>> sorted(permute(x, 6, round_keys(b"example", 0, 0, 0), sides_for(6)).tolist())
+      >>> sorted(permute(x, 6, numpy_key(b"example", 0, 0, 0), sides_for(6)).tolist())
       [0, 1, 2, 3, 4, 5]
     """
     y = feistel(x, keys, sides)
@@ -78,7 +63,7 @@ def permute(x: np.ndarray, size: int | np.ndarray, keys: np.ndarray, sides: tupl
 
 
 def feistel(x: np.ndarray, keys: np.ndarray, sides: tuple[int, int]) -> np.ndarray:
-    """A permutation of [0, a·b): to each of two digits in turn, a hash of the other is added, modulo its side."""
+    """A permutation of [0, a·b). Each x is two digits; in turn, the hash of one digit is added to the other."""
     a, b = sides
     high = x // np.uint32(b)
     low = x - high * np.uint32(b)
@@ -93,21 +78,21 @@ def feistel(x: np.ndarray, keys: np.ndarray, sides: tuple[int, int]) -> np.ndarr
 
 
 def add(digit: np.ndarray, x: np.ndarray, side: int) -> None:
-    """digit += x modulo `side`, both below it."""
+    """digit += x modulo `side`. Both are below `side`."""
     digit += x
-    np.subtract(digit, np.uint32(side), out=x)  # where this wraps round, it is the larger
+    np.subtract(digit, np.uint32(side), out=x)  # where this is negative, it wraps round and is the larger
     np.minimum(digit, x, out=digit)
 
 
 def round_hash(x: np.ndarray, key: np.ndarray, side: int) -> np.ndarray:
-    """A hash of x and key in [0, side): two multiplications, with MurmurHash3's constants.
+    """A hash of x and the key, in [0, side): half the work of `mix32`, which eight rounds make up for.
 
-    Dividing by ⌈2**32 / side⌉ takes the top digit to the base `side`. One value may come up
-    more rarely than the others; the sum of the rounds evens that out.
+    The division by ⌈2**32 / side⌉ gives the top digit to the base `side`. The largest value may be
+    rarer than the others; the sum of the rounds evens that out.
     """
     h = x + key
-    h *= np.uint32(0x85EBCA6B)
+    h *= FACTORS[0]
     h ^= h >> np.uint32(16)
-    h *= np.uint32(0xC2B2AE35)
+    h *= FACTORS[1]
     h //= np.uint32(-(-(1 << 32) // side))
     return h

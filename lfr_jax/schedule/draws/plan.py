@@ -1,4 +1,4 @@
-"""From rates to draws: which block stands at each position of a phase."""
+"""From rates to draws: which block a phase draws at each position."""
 
 import abc
 import dataclasses
@@ -6,29 +6,31 @@ import operator
 
 import numpy as np
 
-from lfr_jax.schedule.draws.permutation import permute, round_keys, sides_for
-from lfr_jax.schedule.draws.systematic import CHUNK, chunks, systematic
+from lfr_jax.schedule.draws.permutation import permute, sides_for
+from lfr_jax.schedule.draws.systematic import CHUNK, chunks, systematic_sample
+from lfr_jax.schedule.randomness import Purpose, numpy_key
 
 
 def plan(rates: np.ndarray, num_draws: int, seed: int, phase: int) -> "Plan":
-    r"""Lays out the draws of one phase, without replacement within a pass.
+    r"""Turns rates into the draws of one phase, without replacement within a pass.
 
     Block i is expected to be drawn
 
     $$ e_i = M r_i / \textstyle\sum_j r_j $$
 
-    times, M being `num_draws`. Its count is $\lfloor e_i \rfloor$ or $\lceil e_i \rceil$, and the
+    times, where M is `num_draws`. Its count is $\lfloor e_i \rfloor$ or $\lceil e_i \rceil$, and the
     counts sum to M exactly.
 
-    - *Equal rates* (0 apart): shuffled epochs. Passes over the K blocks with a rate follow one
-      another, each in a fresh order; the last one is partial.
-    - *Any other rates*: P = ⌈max e⌉ passes, whose sizes differ by at most one. The counts come
-      from systematic sampling in a shuffled order of the blocks; the copies, laid out in that
-      order, are dealt to the passes in turn. No count exceeds P, so no block stands twice in a
-      pass. Each pass is then shuffled.
+    - *Equal rates*, except for zeros: shuffled epochs. Each pass reads all K blocks with a positive rate,
+      in an order of its own; the last pass may be partial.
+    - *Other rates*: P = ⌈max e⌉ passes, whose sizes differ by at most one. The counts come
+      from systematic sampling (see `systematic_sample`). Copy 0 goes to pass 0, copy 1 to pass 1, and so
+      on, round and round. No block has more than P copies, so no pass has a block twice. Each
+      pass is then shuffled.
 
-    A plan is a pure function of these arguments and holds no position: any process can read
-    any part of it, and to resume is to read on. No two pairs of seed and phase share an order.
+    A plan is a pure function of its arguments and has no position: any process can read
+    any part of it, and a run that is resumed reads on where it stopped. Orders of different
+    seeds or phases differ.
 
     Args:
       rates: float[N], relative draw rate of each block; 0 = not drawn.
@@ -38,11 +40,11 @@ def plan(rates: np.ndarray, num_draws: int, seed: int, phase: int) -> "Plan":
 
     Returns:
       A `Plan`: `plan[positions]` gives block ids, `len(plan)` is M. It can be pickled. It
-      holds 4 bytes for each block drawn if rates are equal (nothing, if no rate is 0), or
-      4 bytes for each draw if not.
+      takes 4 bytes for each drawn block if rates are equal (nothing, if no rate is 0), else
+      4 bytes for each draw.
 
     Raises:
-      ValueError: a rate is negative, NaN or infinite, or all are 0 or missing; or `num_draws`
+      ValueError: a rate is negative, NaN or infinite, or no rate is positive; or `num_draws`
         is not positive.
 
     Examples:
@@ -63,7 +65,7 @@ def plan(rates: np.ndarray, num_draws: int, seed: int, phase: int) -> "Plan":
         raise ValueError(f"num_draws is {num_draws}, expected at least 1")
     if is_equal(rates_N):
         return Epochs(num_draws, seed, phase, int(np.count_nonzero(rates_N)), 0, drawn(rates_N))
-    copies_M, num_passes = systematic(rates_N, num_draws, seed, phase)
+    copies_M, num_passes = systematic_sample(rates_N, num_draws, seed, phase)
     return Spread(num_draws, seed, phase, *divmod(num_draws, num_passes), num_passes, copies_M)
 
 
@@ -71,8 +73,8 @@ def plan(rates: np.ndarray, num_draws: int, seed: int, phase: int) -> "Plan":
 class Plan(abc.ABC):
     """The draws of one phase: `plan[positions]` gives int64 block ids in the shape of `positions`.
 
-    Positions are an integer, a slice, or an integer array of any shape; they run from 0 to
-    `len(plan)` − 1, and except in slices do not count from the end.
+    Positions are an integer, a slice, or an integer array of any shape. They run from 0 to
+    `len(plan)` − 1. Only in slices may they be negative.
 
     Raises:
       IndexError: a position is out of range.
@@ -82,8 +84,8 @@ class Plan(abc.ABC):
     num_draws: int
     seed: int
     phase: int
-    pass_size: int  # of each pass; the last one may be partial
-    num_longer: int  # so many passes, the first ones, are one draw longer
+    pass_size: int  # draws in each pass; the last pass may be partial
+    num_longer: int  # how many passes, the first ones, have one draw more
 
     def __len__(self) -> int:
         return self.num_draws
@@ -108,12 +110,12 @@ class Plan(abc.ABC):
     def _ids(self, positions: np.ndarray) -> np.ndarray:
         """int64[E] -> int64[E]."""
         size, longer = self.pass_size, self.num_longer
-        # The larger is the one that counts passes of the right size.
+        # Two ways to count: by the longer passes, and by the others. The larger one is right.
         passes = np.maximum(positions // (size + 1), (positions - longer) // size) if longer else positions // size
         offsets = positions - passes * size
         offsets -= np.minimum(passes, longer)
         first = int(passes[0])
-        if first == passes[-1] and (passes == first).all():  # as almost always
+        if first == passes[-1] and (passes == first).all():  # the usual case
             sizes, keys = size + (first < longer), self._keys(first)
         else:
             numbers, which = np.unique(passes, return_inverse=True)
@@ -123,11 +125,11 @@ class Plan(abc.ABC):
         return self._blocks(passes, slots.astype(np.int64)).astype(np.int64, copy=False)
 
     def _keys(self, number: int) -> np.ndarray:
-        return round_keys(b"pass", self.seed, self.phase, number)
+        return numpy_key(Purpose.PASS, self.seed, self.phase, number)
 
     @abc.abstractmethod
     def _blocks(self, passes: np.ndarray, slots: np.ndarray) -> np.ndarray:
-        """int64[E]: which block stands in each slot of a pass that has not been shuffled."""
+        """int64[E]: the block in each slot of a pass, before the pass is shuffled."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -142,10 +144,10 @@ class Epochs(Plan):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Spread(Plan):
-    """Passes of equal size, up to one: copy j is in pass j mod P."""
+    """Passes whose sizes differ by at most one: copy j is in pass j mod P."""
 
     num_passes: int  # P
-    copies: np.ndarray  # uint32[M]: the block of each copy, equal ones together
+    copies: np.ndarray  # uint32[M]: the block of each copy, equal ones side by side
 
     def _blocks(self, passes, slots):
         slots *= self.num_passes
@@ -154,7 +156,22 @@ class Spread(Plan):
 
 
 def checked_rates(rates: np.ndarray) -> np.ndarray:
-    """`rates` as an array, if a phase can be drawn by them."""
+    """Checks that a phase can be drawn by these rates.
+
+    Args:
+      rates: float[N], one for each block.
+
+    Returns:
+      The same as an array.
+
+    Raises:
+      ValueError: there is none, one is negative, NaN or infinite, or all are 0. The message names one.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> schedule.checked_rates([1.0, 0.0]).tolist()
+      [1.0, 0.0]
+    """
     rates_N = np.asarray(rates)
     if rates_N.ndim != 1 or rates_N.size == 0:
         raise ValueError(f"rates have shape {rates_N.shape}, expected [N], one for each of at least one block")
@@ -168,18 +185,18 @@ def checked_rates(rates: np.ndarray) -> np.ndarray:
 
 
 def is_equal(rates_N: np.ndarray) -> bool:
-    """Whether all rates but those of 0 are the same."""
+    """Whether all rates that are not 0 are the same."""
     most = rates_N.max()
     return all(((rates_N[part] == 0) | (rates_N[part] == most)).all() for part in chunks(len(rates_N)))
 
 
 def drawn(rates_N: np.ndarray) -> np.ndarray | None:
-    """uint32[K]: the blocks with a rate, in order; None if that is all."""
+    """uint32[K]: the blocks with a positive rate, in order; None if all have one."""
     num_drawn = int(np.count_nonzero(rates_N))
     if num_drawn == len(rates_N):
         return None
     blocks_K, end = np.empty(num_drawn, np.uint32), 0
-    for part in chunks(len(rates_N)):  # flatnonzero of the whole would take 8 bytes a block
+    for part in chunks(len(rates_N)):  # flatnonzero of all of them would take 8 bytes a block
         (found,) = np.nonzero(rates_N[part])
         blocks_K[end : end + len(found)] = found + part.start
         end += len(found)
@@ -187,7 +204,7 @@ def drawn(rates_N: np.ndarray) -> np.ndarray | None:
 
 
 def int64(name: str, value: int) -> int:
-    """`value` as an int that fits into the key of a permutation."""
+    """`value` as an int that fits into a `numpy_key`."""
     value = operator.index(value)
     if not -(2**63) <= value < 2**63:
         raise ValueError(f"{name} is {value}, expected a signed 64-bit integer")

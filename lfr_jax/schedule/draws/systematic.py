@@ -1,62 +1,75 @@
-"""Systematic sampling: how many copies of each block a phase draws, laid out in a shuffled order."""
+"""Systematic sampling: how often a phase draws each block."""
 
 import itertools
 
 import numpy as np
 
-from lfr_jax.schedule.draws.permutation import feistel, round_keys, sides_for
+from lfr_jax.schedule.draws.permutation import feistel, sides_for
+from lfr_jax.schedule.randomness import Purpose, numpy_key
 
-CHUNK = 1 << 16  # blocks or draws worked on at once: they stay in the processor's cache
+CHUNK = 1 << 16  # blocks or draws that are worked on at once: they fit into the processor's cache
 
 
 def chunks(size: int) -> list[slice]:
-    """0, 1, ..., size − 1 in parts of at most `CHUNK`, equal up to one."""
+    """Slices of at most `CHUNK` that cover 0, 1, ..., size − 1. Their sizes differ by at most one."""
     number = -(-size // CHUNK)
     edges = [size * i // number for i in range(number + 1)]
     return [slice(*edge) for edge in itertools.pairwise(edges)]
 
 
-def systematic(rates_N: np.ndarray, num_draws: int, seed: int, phase: int) -> tuple[np.ndarray, int]:
-    """The blocks to draw, as often as each is to be, equal ones together.
+def systematic_sample(rates_N: np.ndarray, num_draws: int, seed: int, phase: int) -> tuple[np.ndarray, int]:
+    """Draws blocks with counts as near to the expected ones as whole numbers can be.
 
-    Expected counts are rounded to integer units of at most 2**-30. From there on the arithmetic
-    is exact: marks stand a random offset and every whole from there, and a block gets as many
-    copies as it spans marks. Over the offset, the mean of each count is the expected count.
+    The expected count of a block is M times its share of the rates. The blocks are laid on a line, in
+    a shuffled order, each as long as its expected count. Marks stand on the line at distance 1, from a
+    random offset on. A block is drawn as often as there are marks on it: its expected count, rounded up
+    or down, and on average over the offset exactly that count.
 
-    The order of the blocks is shuffled on two levels: the chunks, and the blocks of each. Any
-    order gives such counts, and keeps the copies of a block together. Of this one, the work
-    stays in cache and needs no memory of the size of the corpus. And it is a better sample:
-    the draws from every chunk are the expected ones too, to less than one.
+    Lengths are rounded to integer multiples of a unit of at most 2**-30, and from there on the arithmetic is exact.
+    The order is shuffled on two levels, the chunks and the blocks within each, so the work stays in
+    the processor's cache and needs no memory of the size of the corpus. The counts of the
+    chunks are then the expected ones too, rounded up or down.
 
     Args:
-      rates_N: float[N], not negative, finite, not all 0.
+      rates_N: float[N], not negative, finite, not all 0; see `checked_rates`.
       num_draws: M.
-      seed, phase: decide on the order and the offset.
+      seed, phase: decide the order and the offset.
 
     Returns:
-      uint32[M], and a bound of the counts: the largest expected one, rounded up.
+      uint32[M], the drawn blocks, equal ones side by side; and the largest expected count, rounded up.
+
+    Examples:
+      >>> import numpy as np
+      >>> from lfr_jax import schedule
+      >>> blocks, most = schedule.systematic_sample(np.array([1.0, 0.0, 3.0]), num_draws=8, seed=0, phase=0)
+      >>> np.bincount(blocks).tolist(), most
+      ([2, 0, 6], 6)
+
+    References:
+      Madow 1949, "On the Theory of Systematic Sampling, II".
     """
-    unit_bits = min(40, 62 - num_draws.bit_length())  # so that M wholes fit into int64
+    unit_bits = min(40, 62 - num_draws.bit_length())  # so that the length of the line fits into int64
     unit = 1 << unit_bits
     most = float(rates_N.max())
     parts = chunks(len(rates_N))
 
-    def shares(part: slice) -> np.ndarray:
+    def relative(part: slice) -> np.ndarray:
         return rates_N[part].astype(np.float64) / most  # at most 1, whatever the scale of the rates
 
-    per_share = num_draws * unit / sum(shares(part).sum() for part in parts)
+    longest = num_draws * unit / sum(relative(part).sum() for part in parts)  # of a block, in units
 
     def units(part: slice) -> np.ndarray:
-        return np.rint(shares(part) * per_share).astype(np.int64)
+        return np.rint(relative(part) * longest).astype(np.int64)
 
     rest = num_draws * unit - sum(int(units(part).sum()) for part in parts)
-    bound = -(-int(np.rint(per_share)) // unit)
+    bound = -(-int(np.rint(longest)) // unit)
 
     blocks_M = np.empty(num_draws, np.uint32)
-    end, position = 0, int.from_bytes(round_keys(b"offset", seed, phase, 0).tobytes(), "little") % unit
-    for number in shuffled(len(parts), round_keys(b"chunk order", seed, phase, 0)):
+    offset = int.from_bytes(numpy_key(Purpose.OFFSET, seed, phase, 0).tobytes(), "little") % unit
+    end, position = 0, offset
+    for number in shuffled(len(parts), numpy_key(Purpose.CHUNKS, seed, phase, 0)):
         part = parts[number]
-        order = shuffled(part.stop - part.start, round_keys(b"block order", seed, phase, int(number)))
+        order = shuffled(part.stop - part.start, numpy_key(Purpose.BLOCKS, seed, phase, int(number)))
         units_C = units(part)[order]
         rest = settle(units_C, rest, unit)
         positions_C = np.cumsum(units_C)
@@ -70,9 +83,10 @@ def systematic(rates_N: np.ndarray, num_draws: int, seed: int, phase: int) -> tu
 
 
 def settle(units_C: np.ndarray, rest: int, unit: int) -> int:
-    """Moves `rest` units onto blocks (off them, if negative), none across a whole; what could not be moved.
+    """Adds `rest` units to the lengths (takes them away, if negative), and returns what could not be moved.
 
-    Rounding leaves expected counts a few units away from M. A whole one must stay as it is.
+    Rounding leaves the sum of the lengths a few units away from M. No length crosses a whole number of
+    marks, so a count that is expected to be whole stays exact.
     """
     if rest == 0:
         return 0
@@ -85,7 +99,7 @@ def settle(units_C: np.ndarray, rest: int, unit: int) -> int:
 
 
 def shuffled(size: int, keys: np.ndarray) -> np.ndarray:
-    """uint32[size]: 0, 1, ..., size − 1 in the order in which they come up on the grid of a Feistel network."""
+    """uint32[size]: 0, 1, ..., size − 1 in a random order: that in which a Feistel network gives them."""
     a, b = sides_for(size)
     order = feistel(np.arange(a * b, dtype=np.uint32), keys, (a, b))
     return order[order < size]

@@ -7,17 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.arrays.estimate import at, checked
-from lfr_jax.schedule.arrays.groups import Groups, groups_of
-from lfr_jax.schedule.arrays.observe import Measured, observe
-from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
-from lfr_jax.schedule.domains import By, losses_since, rounded
+from lfr_jax.schedule.arrays.estimate import one_of
+from lfr_jax.schedule.arrays.groups import Groups, groups_of, per_block
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
+from lfr_jax.schedule.by_domain import By, losses_since, rounded
 from lfr_jax.schedule.phases import in_rounds, of_phase
 from lfr_jax.schedule.types import Schedule, num_blocks
 
-EXPONENTS = (0.05, 0.8)  # of a power law, least and largest; the authors' code
-FLOORS = 1 - np.geomspace(1, 0.01, 24, dtype=np.float32)  # what is tried for ε, as shares of the least loss
-LOSSES = (1e-6, 1e30)  # nats per token: losses are kept within, and so their logarithms finite
+EXPONENTS = (0.05, 0.8)  # the smallest and the largest exponent of a power law; the authors' code
+FLOORS = 1 - np.geomspace(1, 0.01, 24, dtype=np.float32)  # the values of ε that are tried, divided by the lowest loss
+LOSSES = (1e-6, 1e30)  # nats per token: losses are clipped to this range, so that their logarithms are finite
 
 
 class AdoState(NamedTuple):
@@ -25,7 +24,7 @@ class AdoState(NamedTuple):
 
     groups: Groups  # i32[N], i32[G]: the domain of each block, and their sizes
     measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
-    newest: jax.Array  # i32[]: the last step of any measurement when this round began; −1 = none
+    newest: jax.Array  # i32[]: the newest step of all measurements before this round; −1 = none
     loss: jax.Array  # f32[R, G]: mean loss of each domain in each round; NaN = not measured
     credit: jax.Array  # f32[G]: moving average of the shares
     average: jax.Array  # f32[G]: mean of the preferences so far
@@ -42,15 +41,15 @@ def ado(
     least: float = 0.01,
     by: By = "domain",
 ) -> Schedule:
-    r"""Draws more from domains whose loss falls fast, by power laws fitted while training.
+    r"""Draws more from domains whose loss falls fast, by power laws that are fitted during training.
 
-    After t rounds the mean training losses of each domain d are fitted by
+    After t rounds, the mean training losses of each domain d are fitted by
 
     $$ \hat L_d(t) = \varepsilon_d + \beta_d\, t^{-\alpha_d}, \qquad
        -\frac{d \hat L_d}{dt} = \frac{\alpha_d}{t} (\hat L_d(t) - \varepsilon_d) $$
 
-    With $\mu_d = n_d / N$ the domain's share of the blocks, and shares $\pi$ of the draws, preference $\rho$,
-    credit h and the next shares are
+    Let $\mu_d = n_d / N$ be the domain's share of the blocks, $\pi$ the shares of the draws, and h the credit. The
+    preference $\rho$, the next shares and the next credit are
 
     $$ \rho_d \propto \max\Big\{ \text{least},\
        \frac{g_d}{\sum_j g_j} \Big\}, \qquad g_d = \mu_d\, h_d^{\text{power}}\, (-d \hat L_d / dt),
@@ -58,30 +57,30 @@ def ado(
     $$ \pi^{t+1} = \text{smoothing}\, \rho^t + (1 - \text{smoothing})\, \bar\pi^{t-1},
        \qquad h \leftarrow \text{credit}\, \pi^{t+1} + (1 - \text{credit})\, h $$
 
-    from $\pi = h = \bar\pi = \mu$. Each block is drawn at the rate $\pi_d / n_d$. Until every domain has been
-    measured in three rounds, all blocks are drawn alike.
+    They start from $\pi = h = \bar\pi = \mu$. Each block is drawn at the rate $\pi_d / n_d$. Until every domain has
+    been measured in three rounds, all blocks are drawn equally often.
 
-    Published is a decision at every step and a fit every 1,000; the rounds are ours, as is time in rounds, which
-    leaves the preference as it is. So is the fit: for 24 values of ε, from which the least loss of the domain is
-    100 % to 1 % of itself away in geometric steps, least squares of ln(L − ε) over ln t, α being kept in 0.05
-    to 0.8; and of these the one whose ln L is nearest to the measured. Of each block, its last loss in a
-    round counts.
+    The paper decides at every step and fits every 1,000 steps. Rounds are ours. Time counts in rounds, which
+    does not change the preference. The fit is ours too. It tries 24 values of ε: 0 to 99 % of the domain's lowest
+    loss, so that the distance to that loss shrinks from 100 % to 1 % of it in geometric steps. For each it takes the
+    least squares of ln(L − ε) over ln t, with α clipped to 0.05 to 0.8. It keeps the one whose ln L is nearest to
+    the measurements. For each block, its last loss in a round counts.
 
     Args:
       rounds: how often the shares are decided; ours.
       round_steps: length of a round in steps; ours.
       credit, power, smoothing, least: as above. The defaults are those of the authors' code, there for each step.
-      by: what is a domain here, "domain" or "cluster".
+      by: the array of `BlockInfo` that numbers the domains: "domain" or "cluster".
 
     Returns:
-      The schedule; its state is an `AdoState`. It observes the losses of training. Its phases are 'round.1', ...
+      The schedule; its state is an `AdoState`. It needs the losses of training. Its phases are 'round.1', ...
 
     Raises:
-      ValueError: a number is not positive and whole, a share is outside [0, 1], or `by` is neither. From `init`:
-        `BlockInfo` lacks the domains.
+      ValueError: a number is not positive and whole, a share is outside [0, 1], or `by` has another value. From
+        `init`: `BlockInfo` lacks the domains.
 
     Examples:
-      Domain 1 falls as 4 / √t, domain 0 hardly:
+      The loss of domain 1 falls as 4 / √t, that of domain 0 not at all:
 
       >>> import jax.numpy as jnp
       >>> from lfr_jax import schedule
@@ -98,7 +97,7 @@ def ado(
       Jiang, Zhou, Feng, Malladi, Kolter 2024, "Adaptive Data Optimization: Dynamic Sample Selection with Scaling
       Laws", arXiv 2410.11820; the authors' code for the numbers.
     """
-    checked("by", by, By)
+    one_of("by", by, By)
     for name, value in dict(credit=credit, power=power, smoothing=smoothing, least=least).items():
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is {value}, expected 0 to 1")
@@ -109,7 +108,7 @@ def ado(
         groups = groups_of(info, by, "ado")
         loss_RxG = jnp.full((len(phases), groups.size.shape[0]), jnp.nan, jnp.float32)
         copies = [natural(groups) for _ in range(3)]
-        return AdoState(groups, nothing_measured(n), jnp.int32(-1), loss_RxG, *copies)
+        return AdoState(groups, init_measured(n), jnp.int32(-1), loss_RxG, *copies)
 
     def fold(state, ids_B, losses_B, step):
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
@@ -132,7 +131,7 @@ def ado(
     def rates(state):
         prior_G = natural(state.groups)
         rate_G = jnp.where(prior_G > 0, state.share / prior_G, 0.0)  # exactly 1 while all blocks are drawn alike
-        return at(rate_G, state.groups)
+        return per_block(rate_G, state.groups)
 
     return Schedule(phases, init, fold, begin, rates, observe_train=True)
 
@@ -144,7 +143,7 @@ def natural(groups: Groups) -> jax.Array:
 
 @jax.jit
 def preference(loss_RxG, prior_G, credit_G, log_time: float, power: float, least: float) -> jax.Array:
-    """f32[G]: by how fast the loss of each domain falls, credit and prior considered."""
+    """f32[G]: the preference ρ, from how fast each domain's loss falls, its credit and its share of the blocks."""
     falling_G = prior_G * credit_G**power * slope(loss_RxG, log_time)
     falling_G = jnp.where(prior_G > 0, falling_G, 0.0)
     least = jnp.minimum(least, 1 / jnp.sum(prior_G > 0))
@@ -153,7 +152,7 @@ def preference(loss_RxG, prior_G, credit_G, log_time: float, power: float, least
 
 
 def slope(loss_RxG: jax.Array, log_time: float) -> jax.Array:
-    """f32[G]: t times the fall of the fitted power laws at time t, of which the logarithm is given."""
+    """f32[G]: t times the slope of the fitted power laws at time t, where `log_time` is ln t."""
     known_RxG = ~jnp.isnan(loss_RxG)
     loss_RxG = jnp.where(known_RxG, loss_RxG, 1.0)
     x_Rx1 = np.log(np.arange(1, len(loss_RxG) + 1, dtype=np.float32))[:, None]
@@ -179,7 +178,7 @@ def slope(loss_RxG: jax.Array, log_time: float) -> jax.Array:
 
 @jax.jit
 def updated(preferred_G, credit_G, average_G, finished: int, credit: float, smoothing: float):
-    """Credit, mean preference and shares after so many finished rounds; f32[G] each."""
+    """Credit, mean preference and shares after `finished` rounds; f32[G] each."""
     preferred_G = rounded(preferred_G)
     share_G = rounded(smoothing * preferred_G + (1 - smoothing) * average_G)
     average_G = rounded(average_G + (preferred_G - average_G) / (finished + 1))

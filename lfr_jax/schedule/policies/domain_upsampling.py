@@ -1,6 +1,6 @@
-"""The small, dense domains more often towards the end."""
+"""Small domains more often at the end of training."""
 
-from lfr_jax.schedule.domains import By
+from lfr_jax.schedule.by_domain import By
 from lfr_jax.schedule.phases import as_written, positive_int
 from lfr_jax.schedule.policies.mixture import Weights, of_stages
 from lfr_jax.schedule.policies.uniform import uniform
@@ -11,25 +11,25 @@ from lfr_jax.schedule.wrappers.chain import chain
 def domain_upsampling(
     *, steps: int = 1000, last: float = 0.2, weights: Weights = "equal", by: By = "domain"
 ) -> Schedule:
-    """Draws all blocks equally often, and in the last steps from the domains in given proportions.
+    """Draws all blocks equally often, and at the end draws from the domains in given proportions.
 
-    It is `chain(uniform(...), mixture(...))`: first the natural proportions of the corpus, in which
-    a web scrape outweighs the rest; then, for the share `last` of the steps, proportions in
-    which the smaller domains are raised.
+    It is `chain(uniform(...), mixture(...))`. First come the natural proportions of the corpus, in which
+    a web scrape has most of the draws. For the last part of the steps, `last`, the weights give
+    smaller domains more.
 
     Args:
-      steps: length of the whole; the default is an arbitrary one, for `fit` to change.
+      steps: length of the whole. The default is arbitrary; `fit` changes it.
       last: share of the steps that go by the weights. Published: 10 to 20 % is best for 7B
         parameters and 10**12 tokens, out of 5 to 30 % tried.
-      weights: of the domains in these last steps, as in `mixture`. The published proportions are those of one
-        corpus; the default, the same share for every domain, is ours.
-      by: what is a domain here, "domain" or "cluster".
+      weights: of the domains in the last steps, as in `mixture`. The paper's weights are for its own
+        corpus. The default, the same share for every domain, is ours.
+      by: the array of `BlockInfo` that numbers the domains: "domain" or "cluster".
 
     Returns:
       The schedule; its state is a `ChainState`. Its phases are 'natural' and 'upsampled'.
 
     Raises:
-      ValueError: `last` is so small or large that one of the phases would last no step; or as `mixture`.
+      ValueError: `last` leaves no step for one of the phases; or as `mixture`.
 
     Examples:
       >>> from lfr_jax import schedule

@@ -1,4 +1,4 @@
-"""Four quadrants of perplexity and perplexity difference, one after another."""
+"""Four quadrants of perplexity and perplexity difference, one after another, each block once."""
 
 import functools
 from typing import NamedTuple
@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.arrays.select import hardest, phase_key
+from lfr_jax.schedule.arrays.select import hardest
 from lfr_jax.schedule.phases import in_rounds, of_phase
+from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule, num_blocks, required
-from lfr_jax.schedule.unscored import ignore
-
-PURPOSE = 0x6672616D  # 'fram': keys of the same seed for other purposes differ
+from lfr_jax.schedule.unscored import ignore_losses
 
 
 class FrameState(NamedTuple):
@@ -23,39 +22,39 @@ class FrameState(NamedTuple):
 
 
 def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed: int = 0) -> Schedule:
-    r"""Draws hard before easy blocks, and those that a strong model learns better last among each.
+    r"""Draws hard blocks before easy ones; in each half, first those on which two models differ little.
 
     From the losses w and s of a weak and a strong reference model, each block has
 
     $$ \text{PPL} = e^s, \qquad \text{PD} = \frac{\text{PPL}_w - \text{PPL}_s}{\text{PPL}_w} = 1 - e^{s - w} $$
 
-    Each is split at its median, ⌊N/2⌋ blocks being high (ties fall as in `hardest`). The quadrants
+    Each is split at its median: ⌊N/2⌋ blocks are high (ties as in `hardest`). The quadrants follow one
+    another in the order
 
     Q3 (low PD, high PPL), Q4 (high PD, high PPL), Q1 (low PD, low PPL), Q2 (high PD, low PPL)
 
-    follow one another in this order. At time τ, the share of the training data seen, the quadrant
-    that stands from a to b has the share
+    Let τ be the share of the training data that was seen. The quadrant that lasts from a to b has the share
 
     $$ \sigma\!\left(\frac{\tau - a}{\text{width}}\right) - \sigma\!\left(\frac{\tau - b}{\text{width}}\right) $$
 
-    of the draws, σ being the logistic function. To this end a block gets the time
-    $a + (b - a) u + \text{width} \ln \frac{v}{1 - v}$ with u and v uniform in (0, 1), the density of which, over
-    the quadrant, is that share. In the order of these times the blocks are cut into as many equal parts as
-    there are rounds, each block in one. A round draws its part at equal rates: once, as published, where the
-    steps and the batch size make it one pass.
+    of the draws, where σ is the logistic function. To get it, each block draws the time
+    $a + (b - a) u + \text{width} \ln \frac{v}{1 - v}$, with u and v uniform in (0, 1): these times have that
+    density. In the order of their times the blocks are cut into as many equal parts as
+    there are rounds, each block in one part. A round draws its part at equal rates. As in the paper, each block is
+    drawn once, if the steps and the batch size make a round one pass.
 
-    Losses are mean nats per token, so PPL and PD are rising functions of s and w − s, and only those are
-    compared. A loss that is NaN counts as high.
+    Losses are mean nats per token. PPL rises with s and PD with w − s, so only s and w − s are
+    compared. NaN counts as high.
 
     Args:
-      rounds: number of parts, at most 127; ours. With fewer blocks, several rounds draw the same one.
+      rounds: number of parts, at most 127; ours. If there are fewer blocks, several rounds draw the same block.
       round_steps: length of a round in steps; ours.
-      width: how soft a transition is, as a share of the training data; 0 makes it hard. That transitions follow a
-        sigmoid is published; its width is not known to us, and the default ours.
+      width: how long a transition takes, as a share of the training data; 0 makes it abrupt. The paper says that
+        transitions follow a sigmoid. We do not know its width; the default is ours.
       seed: of u and v.
 
     Returns:
-      The schedule; its state is a `FrameState`. It observes nothing. Its phases are 'round.1', 'round.2', ...
+      The schedule; its state is a `FrameState`. It needs no losses of this run. Its phases are 'round.1', ...
 
     Raises:
       ValueError: a number is not positive and whole, there are too many rounds, or `width` is negative or not
@@ -71,7 +70,7 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
 
     References:
       Zhang et al. 2025, "FRAME: Boosting LLMs with A Four-Quadrant Multi-Stage Pretraining Strategy", arXiv
-      2502.05551. That PPL is the strong model's is our reading.
+      2502.05551. We read PPL as the strong model's.
     """
     phases = in_rounds(rounds=rounds, first=round_steps, later=round_steps)
     if len(phases) > 127:
@@ -84,7 +83,7 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
         weak_N, strong_N = (
             jnp.asarray(required(info, name, "frame"), jnp.float32) for name in ("weak_loss", "strong_loss")
         )
-        keys = [phase_key(seed, PURPOSE, number) for number in range(2)]
+        keys = [jax_key(Purpose.FRAME, seed, number) for number in range(2)]
         return FrameState(parts(times(weak_N, strong_N, keys, width), min(n, len(phases))), jnp.int8(0))
 
     def begin(state, phase_index):
@@ -92,28 +91,28 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
         num_parts = min(state.part.shape[0], len(phases))
         return state._replace(current=jnp.int8(phase_index * num_parts // len(phases)))
 
-    return Schedule(phases, init, ignore, begin, lambda state: (state.part == state.current).astype(jnp.float32))
+    return Schedule(phases, init, ignore_losses, begin, lambda state: (state.part == state.current).astype(jnp.float32))
 
 
 @jax.jit
 def times(weak_N: jax.Array, strong_N: jax.Array, keys: list[jax.Array], width: float) -> jax.Array:
-    """f32[N]: when each block is due, from 0 to 1 and a little beyond."""
+    """f32[N]: the time of each block, about 0 to 1."""
     n = strong_N.shape[0]
     high_ppl_N, high_pd_N = hardest(strong_N, n // 2), hardest(weak_N - strong_N, n // 2)
-    place_N = jnp.where(high_ppl_N, 0, 2) + high_pd_N  # Q3, Q4, Q1, Q2
+    quadrant_N = jnp.where(high_ppl_N, 0, 2) + high_pd_N  # Q3, Q4, Q1, Q2
     time_N, start = jnp.zeros(n, jnp.float32), jnp.float32(0)
     sharding = jax.typeof(strong_N).sharding
     u_N, v_N = (jax.random.uniform(key, (n,), minval=2**-24, out_sharding=sharding) for key in keys)
-    for place in range(4):
-        size = jnp.sum(place_N == place, dtype=jnp.int32) / np.float32(n)
-        time_N = jnp.where(place_N == place, start + size * u_N, time_N)
+    for quadrant in range(4):
+        size = jnp.sum(quadrant_N == quadrant, dtype=jnp.int32) / np.float32(n)
+        time_N = jnp.where(quadrant_N == quadrant, start + size * u_N, time_N)
         start += size
     return time_N + width * jnp.log(v_N / (1 - v_N))
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def parts(time_N: jax.Array, num_parts: int) -> jax.Array:
-    """i8[N]: the blocks in order of time, cut into parts of which the sizes differ by one at most."""
+    """i8[N]: the part of each block, in the order of time. The sizes of the parts differ by at most one."""
     n = time_N.shape[0]
     later = np.array([n - part * n // num_parts for part in range(1, num_parts)], np.uint32)  # blocks in later parts
 

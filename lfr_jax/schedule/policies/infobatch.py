@@ -1,4 +1,4 @@
-"""Fewer of the easy blocks, each counting for more."""
+"""Fewer of the easy blocks, each with a larger weight."""
 
 import functools
 
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.groups import Groups, group_means
 from lfr_jax.schedule.arrays.shards import on_shards
-from lfr_jax.schedule.phases import checked_drop, in_rounds
-from lfr_jax.schedule.scored import ScoredState, scored
+from lfr_jax.schedule.by_loss import ScoredState, scored
+from lfr_jax.schedule.phases import check_drop, in_rounds
 from lfr_jax.schedule.types import Schedule
 
 
@@ -24,30 +24,32 @@ def infobatch(
     scores: Scores = "train",
     unmeasured: Unmeasured = "hardest",
 ) -> Schedule:
-    r"""Rounds that drop a part of the blocks with a loss below the mean, and weigh the rest of them up.
+    r"""Drops some of the easy blocks in each round, and gives the remaining easy blocks a larger weight.
 
-    With $\bar\ell$ the mean loss of the blocks whose loss is known, and ρ = `drop`, a round has
+    Let $\bar\ell$ be the mean of the known losses, and ρ = `drop`. A round has
 
     $$ r_i = \begin{cases} 1 - \rho & \ell_i < \bar\ell \\ 1 & \text{otherwise} \end{cases},
        \qquad w_i = 1 / r_i $$
 
-    where $r_i$ is the draw rate and $w_i$ the factor on the block's loss. So every block has the
-    same weight in expectation, and the weighted gradient is, up to a constant, an unbiased
-    estimate of the one over all blocks. The first round, when nothing is known, and the last
+    where $r_i$ is the draw rate and $w_i$ the factor on the block's loss. So the expected
+    weight of all blocks is the same, and the weighted gradient is, up to a constant, an unbiased
+    estimate of the gradient over all blocks. The first round, when nothing is known, and the last
     ones (annealing) draw all blocks.
 
-    The paper draws in each epoch which of the easy samples are dropped. Here that is left to
-    `plan`, and needs no seed: in a round of $\sum_j r_j$ draws, a block with $r_i = 1$ is drawn once,
-    and one with $r_i = 1 - \rho$ once with that probability, or not at all. In a round of any other
-    length the expected counts stand in the same proportion.
+    In each epoch the paper chooses at random which of the easy samples are dropped. Here `plan` does
+    that, and the policy needs no seed: in a round of $\sum_j r_j$ draws, a block with $r_i = 1$ is drawn once,
+    and a block with $r_i = 1 - \rho$ is drawn once with that probability, or not at all. In a round of another
+    length, the expected counts have the same proportions.
+
+    The trainer must multiply losses by `loss_weights`, or easy blocks count for less than others.
 
     Args:
-      first, later, last: lengths in steps of the first round, of those that drop, and of the last
-        ones. The defaults suit a loss of which half the blocks are below the mean. Ours.
+      first, later, last: lengths in steps of the first round, of the rounds that drop, and of the last
+        ones. The defaults fit a corpus with half of the blocks below the mean. Ours.
       rounds: how many there are in all. Ours.
-      anneal: how many of them are last ones: 1 of 8, as the authors' code has 0.875 of the epochs drop.
-      drop: ρ, the probability to drop, as in the authors' code by default.
-      scores: as of `lfr`; those of training are the paper's.
+      anneal: how many of them are last ones. 1 of 8, as the authors' code drops in 0.875 of the epochs.
+      drop: ρ, the probability to drop; the default of the authors' code.
+      scores: as of `lfr`; the paper uses those of training.
       unmeasured: as of `lfr`; under "hardest", blocks without a loss count as above the mean.
 
     Returns:
@@ -56,7 +58,7 @@ def infobatch(
 
     Raises:
       ValueError: a length or `rounds` is not a positive whole number, `anneal` leaves no round
-        before it, `drop` is outside [0, 1), or `scores` or `unmeasured` is none of those.
+        before it, `drop` is outside [0, 1), or `scores` or `unmeasured` has another value.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -72,7 +74,7 @@ def infobatch(
       Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", arXiv
       2303.04947, and the authors' code (github.com/NUS-HPC-AI-Lab/InfoBatch).
     """
-    checked_drop("drop", drop)
+    check_drop("drop", drop)
     phases = in_rounds(
         rounds=rounds, first=first, later=later, anneal=anneal, last=last, score=scores in ("pass", "mixed")
     )
@@ -90,11 +92,13 @@ def fewer_easy(loss_N: jax.Array, info, drop: float) -> jax.Array:
 
 
 def loss_weights(state: ScoredState, ids_B: jax.Array, losses_B: jax.Array) -> jax.Array:
-    """f32[B]: 1 over the rate; 1 for ids outside 0..N−1."""
+    """f32[B]: 1 divided by the rate; 1 for ids outside 0..N−1."""
 
     def found(shard, rate_N, ids_B):
         ids_B = ids_B.astype(jnp.uint32) - shard.first
-        return shard.total(rate_N.at[ids_B].get(mode="fill", fill_value=0.0))  # not 0 in one part at most
+        return shard.total(
+            rate_N.at[ids_B].get(mode="fill", fill_value=0.0)
+        )  # only the part that has the block adds more than 0
 
     rate_B = on_shards(found, state.rate, ids_B, summed=True)
     return 1.0 / jnp.where(rate_B > 0, rate_B, 1.0)

@@ -6,8 +6,8 @@ import jax
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.select import hardest
+from lfr_jax.schedule.by_loss import scored
 from lfr_jax.schedule.phases import learn_focus_review, num_kept
-from lfr_jax.schedule.scored import scored
 from lfr_jax.schedule.types import Schedule
 
 
@@ -25,48 +25,48 @@ def lfr(
 ) -> Schedule:
     r"""Learn from all blocks, focus on the hard ones, review all, focus again.
 
-    Learn once, then `reps` times the cycle Focus, Review, Focus 2. In Learn and Review every
-    block is drawn at the same rate. A Focus phase draws the blocks of the highest loss alone:
+    First comes Learn, then `reps` times the cycle Focus, Review, Focus 2. Learn and Review draw every
+    block equally often. A Focus phase draws only the blocks with the highest loss:
 
     $$ r_i = [\, i \in \text{the } k \text{ hardest} \,], \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
 
-    with `drop2` in Focus 2. Ties fall by a hash of the index (see `hardest`).
+    with `drop2` in place of `drop` in Focus 2. Ties are broken by a hash of the index (see `hardest`).
 
-    Which loss decides:
+    `scores` says which loss decides:
 
-    - `scores="pass"`: one of a scoring pass on entry of a Focus phase, under the same parameters
-      for all blocks. The pass may leave blocks out; see `unmeasured`.
-    - `scores="train"`: that of the training forward pass in which the block was last drawn, as
-      in the paper's first version. It costs nothing, but blocks met early look hard only
+    - `"pass"`: the loss in a scoring pass before each Focus phase. All blocks are measured under the same
+      parameters. The pass may leave blocks out; then see `unmeasured`.
+    - `"train"`: the loss of the training step that last drew the block, as in the first version of
+      the paper. It costs nothing. But blocks that were drawn early look hard only
       because the model was younger.
-    - `scores="detrended"`: the same, less its trend over steps (see `detrend`). The trend is that
-      of the blocks drawn: after a phase that drew hard ones alone (with `reps` > 1 Focus follows
-      Focus 2) they look no harder than the rest. `unmeasured` by groups mends much of this.
-    - `scores="mixed"`: a scoring pass over a sample of the blocks, and detrended losses of training for
-      the others. These are moved and shrunk to what the pass found in their domain or cluster,
-      as `unmeasured` says; under "hardest" they are not.
+    - `"detrended"`: as "train", minus the average fall during training (see `detrend`). It follows the
+      blocks that were drawn: after a phase of hard blocks (with `reps` > 1, Focus follows
+      Focus 2), hard blocks look like the rest. `unmeasured="domain"` or `"cluster"` mends much of this.
+    - `"mixed"`: a scoring pass over a sample of the blocks, and "detrended" for the others. If
+      `unmeasured` is "domain" or "cluster", the losses of the others are shifted and pulled towards the
+      sample's mean in their group.
 
     Args:
-      learn, focus, review, focus2: lengths of the phases in steps. The defaults stand to each
-        other as published (one epoch each, an epoch of a Focus phase being one pass over the
-        kept blocks); their scale is ours. See `in_epochs` and `fit`.
+      learn, focus, review, focus2: lengths of the phases in steps. The defaults have the published
+        proportions: one epoch each, where an epoch of a Focus phase is one pass over its
+        blocks. Their scale is ours. See `in_epochs` and `fit`.
       drop: share of the blocks that Focus drops; published.
       drop2: share of the blocks that Focus 2 drops; published.
-      reps: how often the cycle runs. What was published can be read as 2 or as 5, and as
+      reps: how often the cycle runs. The paper can be read as 2 or as 5, and as
         repeating Learn or not; we take 2, and Learn once.
       scores: "pass", "train", "detrended" or "mixed". The default is ours.
-      unmeasured: what a block without a loss counts as. "hardest" keeps it; "domain" and
-        "cluster" give it the mean loss of the others there, as is right where a sample is scored.
+      unmeasured: what a block without a loss counts as. "hardest" keeps it. "domain" and
+        "cluster" give it the mean loss of its group: choose one of these where a sample is scored.
 
     Returns:
       The schedule. Its phases are 'learn', 'focus', 'review', 'focus2'; with `reps` > 1 'learn',
       'focus.1', 'review.1', 'focus2.1', 'focus.2', ... Its state is a `ScoredState`: `measured`
-      (f32[N], i32[N], i32[]), `rate` bool[N], and `info` with the groups, if `unmeasured` names any.
+      (f32[N], i32[N], i32[]), `rate` bool[N], and `info` with the groups that `unmeasured` names.
 
     Raises:
       ValueError: a length or `reps` is not a positive whole number, a share is outside
-        [0, 1), or `scores` or `unmeasured` is none of those. From `init`: the corpus has no
-        blocks, so that a Focus phase would keep none; or `BlockInfo` lacks the groups.
+        [0, 1), or `scores` or `unmeasured` has another value. From `init`: there are no blocks,
+        or `BlockInfo` lacks the groups.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -92,5 +92,5 @@ def lfr(
 
 
 def keep_hardest(loss_N: jax.Array, info, drop: float) -> jax.Array:
-    """bool[N]: all blocks but the share `drop` of the lowest losses."""
+    """bool[N]: the blocks that are left without the share `drop` of the lowest losses."""
     return hardest(loss_N, num_kept(loss_N.shape[0], drop))

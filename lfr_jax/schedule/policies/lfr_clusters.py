@@ -4,11 +4,11 @@ import functools
 
 import jax
 
-from lfr_jax.schedule.arrays.estimate import Scores, at
-from lfr_jax.schedule.arrays.groups import group_means
+from lfr_jax.schedule.arrays.estimate import Scores
+from lfr_jax.schedule.arrays.groups import group_means, per_block
+from lfr_jax.schedule.by_loss import scored
 from lfr_jax.schedule.phases import learn_focus_review
 from lfr_jax.schedule.policies.lfr import keep_hardest
-from lfr_jax.schedule.scored import scored
 from lfr_jax.schedule.types import Schedule
 
 
@@ -23,24 +23,24 @@ def lfr_clusters(
     reps: int = 2,
     scores: Scores = "pass",
 ) -> Schedule:
-    r"""The phases of `lfr`, but blocks are dropped by cluster, from losses of a few in each.
+    r"""The phases of `lfr`, but a Focus phase keeps and drops whole clusters of blocks.
 
-    With $C_i$ the cluster of block i, and $\bar\ell_C$ the mean loss of those blocks of C whose
-    loss is known, a Focus phase draws
+    Let $C_i$ be the cluster of block i, and $\bar\ell_C$ the mean loss of the measured blocks
+    of C. A Focus phase draws
 
-    $$ r_i = [\, i \in \text{the } k \text{ blocks of the highest } \bar\ell_{C_i} \,],
+    $$ r_i = [\, i \in \text{the } k \text{ blocks with the highest } \bar\ell_{C_i} \,],
        \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
 
-    So clusters of the lowest mean are dropped whole, and of the one on the edge a part, by a
-    hash of the index. A scoring pass over a sample of the blocks is enough: the others go with
-    their cluster. A cluster of which no loss is known is kept.
+    So the clusters with the lowest mean are dropped whole. The cluster at the threshold is dropped in part, by a
+    hash of the index. A scoring pass over a sample of the blocks is enough, as the others follow
+    their cluster. A cluster without any loss is kept.
 
-    The second version of the paper tracks clusters of blocks, and counts its phases in steps.
-    How it makes clusters and what it ranks them by is not known to us: this is our reconstruction.
+    The second version of the paper follows clusters of blocks, and counts its phases in steps.
+    We do not know how it makes clusters and how it ranks them: this is our reconstruction.
 
     Args:
       learn, focus, review, focus2, drop, drop2, reps: as of `lfr`.
-      scores: as of `lfr`; with "mixed", older losses are shrunk to their cluster's mean.
+      scores: as of `lfr`; with "mixed", older losses are pulled towards their cluster's mean.
 
     Returns:
       The schedule, with the phase names of `lfr`. Its state is a `ScoredState`: `measured`
@@ -71,6 +71,6 @@ def lfr_clusters(
 
 
 def keep_hardest_clusters(loss_N: jax.Array, info, drop: float) -> jax.Array:
-    """bool[N]: all blocks but the share `drop`, those of the clusters of the lowest mean loss."""
+    """bool[N]: the blocks that are left without the share `drop`, taken from the clusters of the lowest mean."""
     means_G, _ = group_means(loss_N, info["cluster"])
-    return keep_hardest(at(means_G, info["cluster"]), info, drop)
+    return keep_hardest(per_block(means_G, info["cluster"]), info, drop)

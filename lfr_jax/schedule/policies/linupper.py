@@ -1,4 +1,4 @@
-"""Weights of the losses in a batch, from these losses."""
+"""Weights for the losses of a batch, computed from these losses."""
 
 from typing import NamedTuple
 
@@ -7,41 +7,42 @@ import jax.numpy as jnp
 
 from lfr_jax.schedule.phases import consecutive, of_phase
 from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
-from lfr_jax.schedule.unscored import ignore, rates
+from lfr_jax.schedule.unscored import drawn_rates, ignore_losses
 
 
 class LinUpperState(NamedTuple):
     """State of `linupper`."""
 
     drawn: jax.Array  # bool[N]: all blocks, always
-    weighted: jax.Array  # bool[]: whether this phase weighs losses
+    weighted: jax.Array  # bool[]: whether this phase has weights
 
 
 def linupper(*, warmup: int = 1000, weighted: int = 19000, temperature: float = 1.0) -> Schedule:
-    r"""Draws all blocks equally often, but lets those of a low loss in their batch count for less.
+    r"""Draws all blocks equally often, but gives blocks with a low loss a smaller weight in their batch.
 
-    With $\ell_1, \dots, \ell_B$ the losses of a batch, the factor on that of block b is
+    Let $\ell_1, \dots, \ell_B$ be the losses of a batch. The factor on the loss of block b is
 
     $$ w_b = B \frac{e^{f_b / \tau}}{\sum_c e^{f_c / \tau}}, \qquad f_b = \min(1 + h_b,\ 1), \qquad
        h_b = 2\, \frac{\ell_b - \ell_{\min}}{\ell_{\max} - \ell_{\min}} - 1 $$
 
-    So f rises linearly from the lowest loss to the middle of the range, and is capped from there:
-    an outlier counts for no more than a block of middling loss. The weights have mean 1; where
-    all losses are equal, each is 1. Losses that are NaN or infinite, such as those of rows of
-    padding, have weight 0 and are left out of the rest.
+    So f rises linearly from the lowest loss to the middle of the range, and is constant from there:
+    an outlier has the same weight as a block with a middle loss. The weights have mean 1; if
+    all losses are equal, each is 1. A loss that is NaN or infinite, such as that of a row of
+    padding, has weight 0 and does not change the other weights.
 
     The formula is that of the authors' code (strategy "linupper"), where a batch is that of a
-    step over all devices. A trainer that accumulates micro-batches weighs within each of them.
+    step over all devices. A trainer that accumulates gradients computes the weights within each micro-batch.
+    The trainer must multiply losses by `loss_weights`, or this is `uniform`.
 
     Args:
-      warmup: length in steps of the first phase, which does not weigh: losses tell little before
+      warmup: length in steps of the first phase, which has no weights: losses tell little before
         the model knows something. 1,000 of 20,000 steps, as the authors trained GPT-2.
-      weighted: length in steps of the phase that weighs.
+      weighted: length in steps of the phase with weights.
       temperature: τ; 1 as the authors trained their smallest GPT-2, 0.4 for larger models.
 
     Returns:
       The schedule, with phases 'warmup' and 'weighted', and with `loss_weights`. Its state is a
-      `LinUpperState`: bool[N], bool[]; its `observe` changes nothing.
+      `LinUpperState`: bool[N], bool[]. It needs no `observe`.
 
     Raises:
       ValueError: a length is not a positive whole number, or `temperature` is not positive.
@@ -73,10 +74,10 @@ def linupper(*, warmup: int = 1000, weighted: int = 19000, temperature: float = 
     def loss_weights(state, ids_B, losses_B):
         return jnp.where(state.weighted, weights(losses_B, temperature), 1.0)
 
-    return Schedule(phases, init, ignore, begin, rates, loss_weights)
+    return Schedule(phases, init, ignore_losses, begin, drawn_rates, loss_weights)
 
 
-@jax.jit  # the same bits, whether or not it is called inside of a jit
+@jax.jit  # the same bits inside and outside a jit
 def weights(losses_B: jax.Array, temperature: float) -> jax.Array:
     """f32[B]: the factors; 0 where the loss is not finite."""
     finite_B = jnp.isfinite(losses_B)

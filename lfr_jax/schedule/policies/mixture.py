@@ -1,4 +1,4 @@
-"""Fixed shares for the domains, changing from stage to stage."""
+"""Fixed shares of the draws for each domain, stage by stage."""
 
 import functools
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from lfr_jax.schedule.domains import By, staged
+from lfr_jax.schedule.by_domain import By, staged
 from lfr_jax.schedule.phases import consecutive
 from lfr_jax.schedule.types import Schedule
 
@@ -14,28 +14,28 @@ Weights = Literal["natural", "equal"] | Sequence[float]
 
 
 def mixture(stages: Sequence[tuple[int, Weights]] = ((1000, "natural"),), by: By = "domain") -> Schedule:
-    r"""Draws from the domains in given proportions, stage by stage.
+    r"""Draws from the domains in given proportions, which may change from stage to stage.
 
-    With weights $w_d$ and $n_d$ blocks in domain d, each block of d is drawn at the rate
+    With weights $w_d$, and $n_d$ blocks in domain d, each block of d is drawn at the rate
 
     $$ r_i = w_{d(i)} / n_{d(i)} $$
 
-    so that domain d gets the share $w_d / \sum w$ of the draws. The sum goes over the domains
+    so that domain d gets the share $w_d / \sum w$ of the draws. The sum is over the domains
     that have blocks.
 
     Args:
-      stages: for each stage its length in steps, and its weights: "natural" ($w_d = n_d$: every block
-        equally often), "equal" ($w_d = 1$: every domain equally often), or a number for each
-        domain, 0 or more.
-      by: what is a domain here, "domain" or "cluster".
+      stages: for each stage its length in steps and its weights. Weights are "natural" ($w_d = n_d$: every block
+        equally often), "equal" ($w_d = 1$: every domain equally often), or a list with a number, 0 or more, for
+        each domain.
+      by: the array of `BlockInfo` that numbers the domains: "domain" or "cluster".
 
     Returns:
       The schedule; its state is a `DomainState`. Its phases are 'stage.1', 'stage.2', ...
 
     Raises:
       ValueError: there is no stage; a length is not a positive whole number; a weight is negative
-        or not finite; or `by` is neither. From `init`: `BlockInfo` lacks the domains; there
-        are more or fewer weights than domains; or all domains with a weight are empty.
+        or not finite; or `by` has another value. From `init`: `BlockInfo` lacks the domains; the
+        number of weights is not that of the domains; or all domains with a positive weight are empty.
 
     Examples:
       >>> from lfr_jax import schedule
@@ -50,18 +50,19 @@ def mixture(stages: Sequence[tuple[int, Weights]] = ((1000, "natural"),), by: By
 
 
 def of_stages(stages: Sequence[tuple[int, Weights]], by: By, policy: str) -> Schedule:
-    """`mixture`, under the name of a policy that is made of it."""
+    """`mixture`; errors name `policy`, which may be another one that is built on it."""
     if not stages:
         raise ValueError(f"{policy} has no stages, expected at least one: its length and its weights")
     phases = consecutive((f"stage.{number}", length) for number, (length, _) in enumerate(stages, 1))
     shares = tuple(
-        functools.partial(share, phase.name, checked(phase.name, w)) for phase, (_, w) in zip(phases, stages)
+        functools.partial(domain_weights, phase.name, checked_weights(phase.name, w))
+        for phase, (_, w) in zip(phases, stages)
     )
     return staged(phases, shares, by=by, policy=policy)
 
 
-def checked(stage: str, weights: Weights) -> str | np.ndarray:
-    """The weights, if they are such; float64[G] where they are numbers."""
+def checked_weights(stage: str, weights: Weights) -> str | np.ndarray:
+    """The weights of a stage, after a check; numbers become float64[G]."""
     if isinstance(weights, str):
         if weights not in ("natural", "equal"):
             raise ValueError(f"the weights of {stage} are {weights!r}, expected 'natural', 'equal' or numbers")
@@ -72,12 +73,14 @@ def checked(stage: str, weights: Weights) -> str | np.ndarray:
     return weights_G
 
 
-def share(stage: str, weights: str | np.ndarray, size_G: np.ndarray) -> np.ndarray:
-    """float64[G]: what the weights mean for domains of these sizes."""
+def domain_weights(stage: str, weights: str | np.ndarray, size_G: np.ndarray) -> np.ndarray:
+    """float64[G]: the weights of a stage for domains of these sizes."""
     if isinstance(weights, str):
         return size_G.astype(np.float64) if weights == "natural" else np.ones(len(size_G))
     if len(weights) != len(size_G):
         raise ValueError(f"{stage} has {len(weights)} weights, expected {len(size_G)}: one for each domain")
     if not weights[size_G > 0].any():
-        raise ValueError(f"{stage} has weights {weights.tolist()}, but no blocks where they are not 0")
+        raise ValueError(
+            f"{stage} has weights {weights.tolist()}, but the domains with a positive weight have no blocks"
+        )
     return weights

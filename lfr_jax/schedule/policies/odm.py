@@ -5,15 +5,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lfr_jax.schedule.arrays.estimate import at, checked
-from lfr_jax.schedule.arrays.groups import Groups, groups_of
-from lfr_jax.schedule.arrays.observe import Measured, observe
-from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
-from lfr_jax.schedule.domains import By, losses_since, rounded
+from lfr_jax.schedule.arrays.estimate import one_of
+from lfr_jax.schedule.arrays.groups import Groups, groups_of, per_block
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
+from lfr_jax.schedule.by_domain import By, losses_since, rounded
 from lfr_jax.schedule.phases import in_rounds, of_phase
 from lfr_jax.schedule.types import Schedule, num_blocks
 
-HIGHEST = 1e30  # of a reward: sums of a few of them stay finite
+HIGHEST = 1e30  # a reward is at most this: sums of a few rewards stay finite
 
 
 class OdmState(NamedTuple):
@@ -21,7 +20,7 @@ class OdmState(NamedTuple):
 
     groups: Groups  # i32[N], i32[G]: the domain of each block, and their sizes
     measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
-    newest: jax.Array  # i32[]: the last step of any measurement when this round began; −1 = none
+    newest: jax.Array  # i32[]: the newest step of all measurements before this round; −1 = none
     reward: jax.Array  # f32[G]: moving average of each domain's reward
     share: jax.Array  # f32[G]: of the draws of this round
 
@@ -29,33 +28,33 @@ class OdmState(NamedTuple):
 def odm(*, rounds: int = 10, round_steps: int = 200, decay: float = 0.5, by: By = "domain") -> Schedule:
     r"""Draws more from domains whose loss is high, by the bandit algorithm EXP3.
 
-    With K domains that have blocks, their shares of the draws in round t + 1 follow from the
-    mean training losses $L_d$ of round t and its shares $\pi$:
+    With K domains that have blocks, mean training losses $L_d$ in round t, and shares $\pi$ of its draws,
+    the shares of round t + 1 are $\pi'$:
 
     $$ \hat R_d \leftarrow \text{decay}\, \hat R_d + (1 - \text{decay})\, L_d / \pi_d $$
     $$ \pi'_d = (1 - K \epsilon_t)\, \frac{e^{\epsilon_{t-1} \hat R_d}}{\sum_j e^{\epsilon_{t-1} \hat R_j}}
        + \epsilon_t,
        \qquad \epsilon_t = \min\left\{ \frac1K, \sqrt{\frac{\ln K}{K\, T_t}} \right\} $$
 
-    Each block is drawn at the rate $\pi'_d / n_d$, among the $n_d$ of its domain. Round 1 draws from all domains
-    equally often, as $\epsilon = 1/K$ says. A domain of which nothing was measured keeps its $\hat R$.
+    Each block is drawn at the rate $\pi'_d / n_d$, where its domain has $n_d$ blocks. Round 1 draws from all domains
+    equally often, as $\epsilon = 1/K$. A domain without a measurement in the round keeps its $\hat R$.
 
-    Published is one draw from one domain a step, with $T$ counting steps. The rounds are ours: a round rewards
-    all K domains at once, and counts as K such steps, $T_t = K t$. Of each block, its last loss in the round counts.
+    In the paper each step draws from one domain, and $T$ counts steps. Rounds are ours: a round rewards
+    all K domains at once, so it counts as K steps, $T_t = K t$. For each block, its last loss in the round counts.
 
     Args:
       rounds: how often the shares are decided; ours.
       round_steps: length of a round in steps; ours.
-      decay: of the moving average, 0 to 1. The authors' code has 0.9 for each step; the default is
+      decay: of the moving average, 0 to 1. The authors' code has 0.9 for each step. The default is
         ours, as a round is many steps.
-      by: what is a domain here, "domain" or "cluster".
+      by: the array of `BlockInfo` that numbers the domains: "domain" or "cluster".
 
     Returns:
-      The schedule; its state is an `OdmState`. It observes the losses of training. Its phases are 'round.1', ...
+      The schedule; its state is an `OdmState`. It needs the losses of training. Its phases are 'round.1', ...
 
     Raises:
-      ValueError: a number is not positive and whole, `decay` is outside [0, 1), or `by` is neither. From `init`:
-        `BlockInfo` lacks the domains.
+      ValueError: a number is not positive and whole, `decay` is outside [0, 1), or `by` has another value. From
+        `init`: `BlockInfo` lacks the domains.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -72,7 +71,7 @@ def odm(*, rounds: int = 10, round_steps: int = 200, decay: float = 0.5, by: By 
       Albalak, Pan, Raffel, Wang 2023, "Efficient Online Data Mixing For Language Model Pre-Training",
       arXiv 2312.02406; the authors' code for the exploration rate.
     """
-    checked("by", by, By)
+    one_of("by", by, By)
     if not 0 <= decay < 1:
         raise ValueError(f"decay is {decay}, expected at least 0, less than 1")
     phases = in_rounds(rounds=rounds, first=round_steps, later=round_steps)
@@ -82,7 +81,7 @@ def odm(*, rounds: int = 10, round_steps: int = 200, decay: float = 0.5, by: By 
         groups = groups_of(info, by, "odm")
         exists_G = groups.size > 0
         share_G = exists_G / jnp.sum(exists_G, dtype=jnp.float32)
-        return OdmState(groups, nothing_measured(n), jnp.int32(-1), jnp.zeros_like(share_G), share_G)
+        return OdmState(groups, init_measured(n), jnp.int32(-1), jnp.zeros_like(share_G), share_G)
 
     def fold(state, ids_B, losses_B, step):
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
@@ -94,14 +93,14 @@ def odm(*, rounds: int = 10, round_steps: int = 200, decay: float = 0.5, by: By 
         return state._replace(newest=jnp.max(state.measured.step), reward=reward_G, share=share_G)
 
     def rates(state):
-        return at(state.share / jnp.maximum(state.groups.size, 1), state.groups)
+        return per_block(state.share / jnp.maximum(state.groups.size, 1), state.groups)
 
     return Schedule(phases, init, fold, begin, rates, observe_train=True)
 
 
 @jax.jit
 def exp3(reward_G, share_G, loss_G, size_G, finished: int, decay: float) -> tuple[jax.Array, jax.Array]:
-    """f32[G], f32[G]: rewards and shares of the draws after so many finished rounds, given the last one's losses."""
+    """f32[G], f32[G]: rewards and shares of the draws after `finished` rounds; `loss_G` is of the last of them."""
     exists_G = size_G > 0
     num_domains = jnp.sum(exists_G, dtype=jnp.float32)
 

@@ -1,11 +1,10 @@
-"""The control of LFR: the same phases and shares, but blocks dropped at random."""
+"""The control of LFR: the same phases, which drop as many blocks, but random ones."""
 
-from lfr_jax.schedule.arrays.select import phase_key, random_blocks
+from lfr_jax.schedule.arrays.select import random_blocks
 from lfr_jax.schedule.phases import learn_focus_review, num_kept, of_phase
+from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule
-from lfr_jax.schedule.unscored import ignore, init, rates
-
-PURPOSE = 0x64726F70  # 'drop': keys of the same seed for other purposes differ
+from lfr_jax.schedule.unscored import drawn_rates, ignore_losses, init_drawn
 
 
 def random_drop(
@@ -19,19 +18,18 @@ def random_drop(
     reps: int = 2,
     seed: int = 0,
 ) -> Schedule:
-    r"""The phases of `lfr`, each Focus phase drawing as many blocks as there, but random ones.
+    r"""The phases of `lfr`, but each Focus phase draws random blocks, as many as that of `lfr`.
 
     $$ r_i = [\, i \in \text{a random subset of } k \,], \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
 
-    The difference between the two is what the scores are worth, apart from the timing.
+    The difference between `lfr` and this policy is what the losses are worth, without the effect of the phases.
 
     Args:
       learn, focus, review, focus2, drop, drop2, reps: as of `lfr`.
-      seed: decides on the subsets, together with the number of the phase.
+      seed: decides the subsets, together with the number of the phase.
 
     Returns:
-      The schedule, with the phase names of `lfr`. It asks for no scoring pass, and its
-      `observe` changes nothing.
+      The schedule, with the phase names of `lfr`. It needs no losses.
 
     Raises:
       ValueError: as `lfr`.
@@ -49,6 +47,6 @@ def random_drop(
 
     def begin(state, phase_index):
         k = num_kept(state.drawn.shape[0], of_phase(drops, phase_index))
-        return state._replace(drawn=random_blocks(phase_key(seed, PURPOSE, phase_index), state.drawn, k))
+        return state._replace(drawn=random_blocks(jax_key(Purpose.RANDOM_DROP, seed, phase_index), state.drawn, k))
 
-    return Schedule(phases, init, ignore, begin, rates)
+    return Schedule(phases, init_drawn, ignore_losses, begin, drawn_rates)

@@ -1,4 +1,4 @@
-"""Blocks from which there is still something to learn."""
+"""Blocks that the model can still learn from, by the loss of a reference model."""
 
 import functools
 
@@ -6,8 +6,8 @@ import jax
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.select import hardest
-from lfr_jax.schedule.phases import checked_keep, in_rounds, num_chosen
-from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.by_loss import scored
+from lfr_jax.schedule.phases import check_keep, in_rounds, num_chosen
 from lfr_jax.schedule.types import Schedule
 
 
@@ -20,26 +20,27 @@ def reducible(
     scores: Scores = "pass",
     unmeasured: Unmeasured = "hardest",
 ) -> Schedule:
-    r"""A round over all blocks, then rounds over those whose loss exceeds a reference model's most.
+    r"""A round over all blocks, then rounds over those whose loss is furthest above a reference model's.
 
-    $$ r_i = [\, i \in \text{the } k \text{ of the highest } \ell_i - \ell^{\text{ref}}_i \,],
+    $$ r_i = [\, i \in \text{the } k \text{ with the highest } \ell_i - \ell^{\text{ref}}_i \,],
        \quad k = \lceil \text{keep} \cdot N \rceil $$
 
-    With $\ell^{\text{ref}}_i$ the loss under a model trained on other, held-out text. Noise is
-    hard for both models, and what is learned is easy for both; what is left is worth its cost.
+    Here $\ell^{\text{ref}}_i$ is the loss under a model that was trained on other, held-out text. Noise is
+    hard for both models, and what is learned is easy for both. A large difference is left for blocks that can be
+    learned and are not yet.
 
-    The paper does this within each batch: of 320 examples it trains on the 32 of the highest
-    difference (so the authors' code). This is its counterpart for blocks, chosen anew in
-    each round; as all of a round is chosen at once, it takes a larger share.
+    The paper does this within each batch: out of 320 examples it trains on the 32 with the highest
+    difference (so the authors' code). This policy is its counterpart for blocks, and chooses anew in
+    each round. As it chooses for a whole round at once, it takes a larger share.
 
     Args:
-      first, later: length of the first round and of each later one, in steps. By default a later
-        one is one pass over what it draws, where the first is one over all. Ours.
+      first, later: length of the first round and of each later one, in steps. By default each round
+        is one pass over its blocks. Ours.
       rounds: how many there are, the first one included. Ours.
       keep: share of the blocks that a later round draws. Ours; the paper takes a tenth of each batch.
-      scores: as of `lfr`; here of the differences. Under "pass" the parameters are the same for all blocks.
-      unmeasured: as of `lfr`, but "domain" and "cluster" give a block the mean difference of the
-        others there. A block whose reference loss is NaN counts as unmeasured.
+      scores: as of `lfr`, but for the differences. Under "pass" the parameters are the same for all blocks.
+      unmeasured: as of `lfr`, but "domain" and "cluster" give a block the mean difference of its
+        group. A block whose reference loss is NaN counts as unmeasured.
 
     Returns:
       The schedule, with phases 'round.1', 'round.2', ... Its state is a `ScoredState`:
@@ -47,7 +48,7 @@ def reducible(
 
     Raises:
       ValueError: a length or `rounds` is not a positive whole number, `keep` is outside (0, 1],
-        or `scores` or `unmeasured` is none of those. From `init`: there is no `BlockInfo.ref_loss`.
+        or `scores` or `unmeasured` has another value. From `init`: there is no `BlockInfo.ref_loss`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -62,12 +63,12 @@ def reducible(
       Mindermann et al., "Prioritized Training on Points that are Learnable, Worth Learning, and
       Not Yet Learnt" (RHO-LOSS), arXiv 2206.07137.
     """
-    checked_keep("keep", keep)
+    check_keep("keep", keep)
     phases = in_rounds(rounds=rounds, first=first, later=later, score=scores in ("pass", "mixed"))
     choices = (None,) + (functools.partial(keep_highest, keep=keep),) * (len(phases) - 1)
     return scored(phases, choices, scores=scores, unmeasured=unmeasured, minus="ref_loss", policy="reducible")
 
 
 def keep_highest(difference_N: jax.Array, info, keep: float) -> jax.Array:
-    """bool[N]: the share `keep` of the highest differences."""
+    """bool[N]: the share `keep` of the blocks, those with the highest differences."""
     return hardest(difference_N, num_chosen(difference_N.shape[0], keep))

@@ -1,11 +1,11 @@
-"""New data in stages, with some of the old."""
+"""New domains stage by stage, with a share of old ones."""
 
 import functools
 from collections.abc import Sequence
 
 import numpy as np
 
-from lfr_jax.schedule.domains import By, staged
+from lfr_jax.schedule.by_domain import By, staged
 from lfr_jax.schedule.phases import consecutive
 from lfr_jax.schedule.types import Schedule
 
@@ -13,29 +13,29 @@ Stage = tuple[int, Sequence[int] | None]
 
 
 def replay(stages: Sequence[Stage] = ((1000, (0,)), (1000, None)), share: float = 0.05, by: By = "domain") -> Schedule:
-    r"""Draws from the domains stage by stage, and some from those of earlier stages.
+    r"""Draws from new domains in each stage, and a small share of the draws from those of earlier stages.
 
-    As in continual pre-training, where data arrive one corpus after another. Let stage s bring
-    $n$ new blocks, and the stages before it $m$ old ones. Then
+    This is for continual pre-training, where data arrive one corpus after another. If stage s brings
+    $n$ new blocks, and the stages before it brought $m$ blocks, then
 
     $$ r_i = \begin{cases} (1 - \text{share}) / n & \text{i is new} \\ \text{share} / m & \text{i is old} \\
        0 & \text{otherwise} \end{cases} $$
 
-    In the first stage nothing is old, and a stage that brings nothing new replays alone.
+    In the first stage nothing is old. A stage that brings nothing new only replays.
 
     Args:
-      stages: for each stage its length in steps and the domains that it brings; None stands for
-        all those that no stage names.
-      share: of the draws of each stage but the first that are old blocks. Published: 5 % for a weak shift between
-        two English corpora, 25 % for a strong one, from English to German.
-      by: what is a domain here, "domain" or "cluster".
+      stages: for each stage its length in steps and the numbers of the domains that it brings. None stands for
+        all domains that no stage names.
+      share: how much of each stage but the first is old, as a share of the draws. Published: 5 % for a weak shift
+        between two English corpora, 25 % for a strong one, from English to German.
+      by: the array of `BlockInfo` that numbers the domains: "domain" or "cluster".
 
     Returns:
       The schedule; its state is a `DomainState`. Its phases are 'stage.1', 'stage.2', ...
 
     Raises:
-      ValueError: there is no stage; a domain is brought twice; a length is not a positive whole number; `share` is
-        outside [0, 1); or `by` is neither. From `init`: `BlockInfo` lacks the domains; a domain
+      ValueError: there is no stage; a domain comes in two stages; a length is not a positive whole number; `share` is
+        outside [0, 1); or `by` has another value. From `init`: `BlockInfo` lacks the domains; a domain
         that a stage names does not exist; or the first stage brings no blocks.
 
     Examples:
@@ -65,7 +65,7 @@ def replay(stages: Sequence[Stage] = ((1000, (0,)), (1000, None)), share: float 
 
 
 def shares_of(brought: tuple[tuple[int, ...] | None, ...], stage: int, share: float, size_G: np.ndarray) -> np.ndarray:
-    """float64[G]: the domains' shares of the draws of a stage."""
+    """float64[G]: the share of a stage's draws that each domain gets."""
     stage_G = np.full(len(size_G), brought.index(None) if None in brought else len(brought))
     for number, domains in enumerate(brought):
         for domain in domains or ():

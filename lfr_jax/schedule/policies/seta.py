@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
-from lfr_jax.schedule.arrays.select import hardest, phase_key, random_blocks
-from lfr_jax.schedule.phases import checked_drop, in_rounds, num_kept, positive_int
-from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.arrays.select import hardest, random_blocks
+from lfr_jax.schedule.by_loss import scored
+from lfr_jax.schedule.phases import check_drop, in_rounds, num_kept, positive_int
+from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule
-
-PURPOSE = 0x73657461  # 'seta'
 
 
 def seta(
@@ -29,32 +28,32 @@ def seta(
     unmeasured: Unmeasured = "hardest",
     seed: int = 0,
 ) -> Schedule:
-    r"""Rounds over blocks of like difficulty: a random part is dropped, and a window slides over the rest.
+    r"""Rounds over blocks of similar loss: each drops some at random, and a window slides over the rest.
 
-    In each round a random share `drop` is left out, afresh. The other $K = N - \lfloor \text{drop}
-    \cdot N \rfloor$ blocks are put into G groups by rising loss, of which round $t = 2, 3, \dots$ draws W:
+    Each round leaves out a random share `drop` of the blocks, chosen anew. The other $K = N - \lfloor \text{drop}
+    \cdot N \rfloor$ blocks are put into G groups by rising loss. Round $t = 2, 3, \dots$ draws W groups:
 
     $$ r_i = \left[\, \frac{s_t K}{G} \le \text{rank}_i < \frac{(s_t + W) K}{G} \,\right],
        \quad s_t = (t - 1) \bmod (G - W + 1) $$
 
-    with ranks from 0, the lowest loss, and the edges rounded outwards. The window moves from easy to
-    hard, and when it has reached the end starts again. The first round, when nothing is known, and
+    Ranks count from 0, the lowest loss, and the edges are rounded outwards. The window moves from easy to
+    hard. After it has reached the end, it starts again. The first round, when nothing is known, and
     the last ones (the paper's partial annealing) draw all K blocks.
 
-    The paper groups by k-means of the losses, so that its groups differ in size; ours are of
-    equal size, to within a block. That is exact, and needs nothing but selection.
+    The paper makes groups by k-means of the losses, so they differ in size. Ours have
+    the same size, up to one block: that is exact, and needs nothing but selection.
 
     Args:
-      first, later, last: lengths in steps of the first round, of those under the window, and of
-        the last ones. The defaults are in proportion to how many blocks each draws. Ours.
+      first, later, last: lengths in steps of the first round, of the rounds with a window, and of
+        the last ones. The defaults are in proportion to the blocks that each draws. Ours.
       rounds: how many there are in all. Ours.
-      anneal: how many of them are last ones; 1 of 8, as the authors' code stops after 0.875 of the epochs.
+      anneal: how many of them are last ones. 1 of 8, as the authors' code stops after 0.875 of the epochs.
       drop: share of the blocks that is left out at random, as the authors ran CIFAR-100.
-      groups: G, as in the authors' code by default.
-      window: W, as in the authors' code by default, which takes W/G.
-      scores: as of `lfr`; those of training are the paper's.
-      unmeasured: as of `lfr`; "hardest" puts them into the last group.
-      seed: decides on what is left out, together with the number of the phase.
+      groups: G; the default of the authors' code.
+      window: W, in groups; the default of the authors' code, where it is W/G.
+      scores: as of `lfr`; the paper uses those of training.
+      unmeasured: as of `lfr`; "hardest" puts blocks without a loss into the last group.
+      seed: decides what is left out, together with the number of the phase.
 
     Returns:
       The schedule, with phases 'round.1', 'round.2', ..., 'anneal'. Its state is a
@@ -62,8 +61,8 @@ def seta(
 
     Raises:
       ValueError: a length, `rounds`, `groups` or `window` is not a positive whole number, `window`
-        exceeds `groups`, `anneal` leaves no round before it, `drop` is outside [0, 1), or `scores`
-        or `unmeasured` is none of those.
+        is larger than `groups`, `anneal` leaves no round before it, `drop` is outside [0, 1), or `scores`
+        or `unmeasured` has another value.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -78,7 +77,7 @@ def seta(
       Zhou et al., "Scale Efficient Training for Large Datasets" (SeTa), arXiv 2503.13385, and
       the authors' code (github.com/mrazhou/SeTa).
     """
-    checked_drop("drop", drop)
+    check_drop("drop", drop)
     groups, window = positive_int("groups", groups), positive_int("window", window)
     if window > groups:
         raise ValueError(f"window is {window} groups, expected at most {groups}, all there are")
@@ -90,16 +89,21 @@ def seta(
         everything = index == 0 or index >= len(phases) - operator.index(anneal)
         start = 0 if everything else index % (groups - window + 1)
         edges = (0, 1, 1) if everything else (start, start + window, groups)
-        return functools.partial(in_window, drop=drop, edges=edges, key=(seed, PURPOSE, index))
+        return functools.partial(in_window, drop=drop, edges=edges, key=(Purpose.SETA, seed, index))
 
     choices = tuple(choice(index) for index in range(len(phases)))
     return scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="seta")
 
 
-def in_window(loss_N: jax.Array, info, drop: float, edges: tuple[int, int, int], key: tuple[int, int, int]):
-    """bool[N]: of a random part, the blocks whose rank by loss lies between two edges, in parts of the third."""
+def in_window(loss_N: jax.Array, info, drop: float, edges: tuple[int, int, int], key: tuple[bytes, int, int]):
+    """bool[N]: of the blocks that are not dropped at random, those in groups `start` to `stop` − 1 of `groups`.
+
+    Args:
+      edges: (start, stop, groups).
+      key: the arguments of `jax_key`.
+    """
     kept = num_kept(loss_N.shape[0], drop)
     start, stop, groups = edges
-    low, high = start * kept // groups, -(-stop * kept // groups)  # rounded outwards, so that a block is left
-    loss_N = jnp.where(random_blocks(phase_key(*key), loss_N, kept), loss_N, -jnp.inf)
+    low, high = start * kept // groups, -(-stop * kept // groups)  # rounded outwards: at least one block
+    loss_N = jnp.where(random_blocks(jax_key(*key), loss_N, kept), loss_N, -jnp.inf)
     return hardest(loss_N, kept - low) & ~hardest(loss_N, kept - high)

@@ -1,16 +1,15 @@
-"""Rounds over blocks drawn by the softmax of their loss."""
+"""Rounds over blocks that the softmax of the losses chooses."""
 
 import functools
 
 import jax
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
-from lfr_jax.schedule.arrays.select import hardest, phase_key
-from lfr_jax.schedule.phases import checked_keep, in_rounds, num_chosen
-from lfr_jax.schedule.scored import scored
+from lfr_jax.schedule.arrays.select import hardest
+from lfr_jax.schedule.by_loss import scored
+from lfr_jax.schedule.phases import check_keep, in_rounds, num_chosen
+from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule
-
-PURPOSE = 0x736F6674  # 'soft'
 
 
 def softmax_rounds(
@@ -24,29 +23,29 @@ def softmax_rounds(
     unmeasured: Unmeasured = "hardest",
     seed: int = 0,
 ) -> Schedule:
-    r"""A round over all blocks, then rounds over a part of them, the likelier the higher the loss.
+    r"""A round over all blocks, then rounds over a random part of them, which favours high losses.
 
-    Each later round draws k = ⌈keep · N⌉ blocks one after another without replacement, the next
-    one being block i with probability
+    Each later round chooses k = ⌈keep · N⌉ blocks, one after another without replacement. The next
+    one is block i with probability
 
-    $$ p_i = \frac{e^{\ell_i / \tau}}{\sum_{j\ \text{not yet drawn}} e^{\ell_j / \tau}} $$
+    $$ p_i = \frac{e^{\ell_i / \tau}}{\sum_{j\ \text{not yet chosen}} e^{\ell_j / \tau}} $$
 
-    This is done exactly, and without drawing one after another: they are the k largest of
-    $\ell_i / \tau + g_i$, with $g_i$ independent standard Gumbel numbers.
+    This is exact, although all k are chosen at once: they are the k largest of
+    $\ell_i / \tau + g_i$, where $g_i$ are independent standard Gumbel numbers.
 
-    It is meant for small models, which forget: a block learned early may have a high loss again.
-    The paper cuts its data into parts and draws from each; we draw from all blocks at once.
+    The paper means it for small models, which forget: a block learned early may have a high loss again.
+    It cuts its data into parts and chooses within each; we choose among all blocks at once.
 
     Args:
-      first, later: length of the first round and of each later one, in steps. By default a later
-        one is one pass over what it draws, where the first is one over all.
-      rounds: how many there are, the first one included. Two, as third-party notes on the paper
-        have it: a third one gained nothing there.
+      first, later: length of the first round and of each later one, in steps. By default each round
+        is one pass over its blocks.
+      rounds: how many there are, the first one included. Two, as in notes of others on the
+        paper: a third round gained nothing there.
       keep: share of the blocks that a later round draws; one half, from the same notes.
-      temperature: τ, in nats; 1 is the paper's softmax, higher is closer to chance. Ours.
-      scores: as of `lfr`; those of training are the paper's.
+      temperature: τ, in nats. 1 is the paper's softmax; the higher, the closer to equal chances. Ours.
+      scores: as of `lfr`; the paper uses those of training.
       unmeasured: as of `lfr`.
-      seed: decides on the draws, together with the number of the phase.
+      seed: decides the choices, together with the number of the phase.
 
     Returns:
       The schedule, with phases 'round.1', 'round.2', ... Its state is a `ScoredState`:
@@ -54,7 +53,7 @@ def softmax_rounds(
 
     Raises:
       ValueError: a length or `rounds` is not a positive whole number, `keep` is outside (0, 1],
-        `temperature` is not positive, or `scores` or `unmeasured` is none of those.
+        `temperature` is not positive, or `scores` or `unmeasured` has another value.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -70,24 +69,24 @@ def softmax_rounds(
       (PanGu-π Pro), arXiv 2402.02791. Kool et al., "Stochastic Beams and Where to Find Them",
       arXiv 1903.06059 (the Gumbel-top-k trick).
     """
-    checked_keep("keep", keep)
+    check_keep("keep", keep)
     if not temperature > 0:
         raise ValueError(f"temperature is {temperature} nats, expected a positive number")
     phases = in_rounds(rounds=rounds, first=first, later=later, score=scores in ("pass", "mixed"))
     later_choices = (
-        functools.partial(draw, keep=keep, temperature=temperature, key=(seed, PURPOSE, index))
+        functools.partial(draw, keep=keep, temperature=temperature, key=(Purpose.SOFTMAX, seed, index))
         for index in range(1, len(phases))
     )
     return scored(phases, (None, *later_choices), scores=scores, unmeasured=unmeasured, policy="softmax_rounds")
 
 
-def draw(loss_N: jax.Array, info, keep: float, temperature: float, key: tuple[int, int, int]) -> jax.Array:
-    """bool[N]: the share `keep`, by the softmax of the losses."""
-    return hardest(perturbed(loss_N, temperature, phase_key(*key)), num_chosen(loss_N.shape[0], keep))
+def draw(loss_N: jax.Array, info, keep: float, temperature: float, key: tuple[bytes, int, int]) -> jax.Array:
+    """bool[N]: the share `keep` of the blocks, chosen by the softmax of the losses."""
+    return hardest(perturbed(loss_N, temperature, jax_key(*key)), num_chosen(loss_N.shape[0], keep))
 
 
-@jax.jit  # the same bits, whether or not it is called inside of a jit
+@jax.jit  # the same bits inside and outside a jit
 def perturbed(loss_N: jax.Array, temperature: float, key: jax.Array) -> jax.Array:
-    """f32[N]: the losses over the temperature, plus Gumbel's noise."""
+    """f32[N]: the losses divided by the temperature, plus Gumbel noise."""
     like = jax.typeof(loss_N)
     return loss_N / temperature + jax.random.gumbel(key, like.shape, like.dtype, out_sharding=like.sharding)

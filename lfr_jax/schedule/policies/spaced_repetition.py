@@ -1,4 +1,4 @@
-"""Blocks come back at growing intervals, until they are forgotten."""
+"""Blocks come back at growing intervals; a block that is forgotten starts again."""
 
 from typing import NamedTuple
 
@@ -6,19 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.arrays.observe import Measured, observe
-from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.phases import in_rounds, of_phase
 from lfr_jax.schedule.types import Schedule, num_blocks
-from lfr_jax.schedule.unscored import rates
+from lfr_jax.schedule.unscored import drawn_rates
 
 
 class SpacedState(NamedTuple):
     """State of spaced repetition."""
 
     measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
-    newest: jax.Array  # i32[]: the last step of any measurement when this round began; −1 = none
-    before: jax.Array  # f32[N]: the last loss when this round began; NaN = never measured
+    newest: jax.Array  # i32[]: the newest step of all measurements before this round; −1 = none
+    before: jax.Array  # f32[N]: the last loss before this round; NaN = never measured
     interval: jax.Array  # i16[N]: rounds from the last repetition to the next; 0 = never measured
     due: jax.Array  # i16[N]: number of the round, from 0, in which the block is to be drawn again
     drawn: jax.Array  # bool[N]: the blocks that this round draws
@@ -27,31 +26,31 @@ class SpacedState(NamedTuple):
 def spaced_repetition(
     *, rounds: int = 16, round_steps: int = 100, growth: float = 2.5, tolerance: float = 0.05
 ) -> Schedule:
-    r"""Draws the blocks that are due; each is due the later, the longer it has been remembered.
+    r"""Draws the blocks that are due. The longer a block has been remembered, the later it is due again.
 
-    A block that was drawn in round t with loss $\ell$, and in an earlier one with $\ell'$, is forgotten if
-    $\ell > \ell' + \text{tolerance}$. Its interval in rounds, and when it is due again, are
+    A block is drawn in round t with loss $\ell$, and was drawn before with loss $\ell'$. It is forgotten if
+    $\ell > \ell' + \text{tolerance}$. Its interval in rounds, and the round in which it is due again, are
 
     $$ I \leftarrow \begin{cases} 1 & \text{drawn for the first time, or forgotten} \\
        \lceil \text{growth} \cdot I \rceil & \text{otherwise} \end{cases} \qquad \text{due} = t + I $$
 
-    A round draws all that are due, at equal rates: those never measured too, and those overdue. If
-    none is due, it draws those that are due soonest. The losses are those of training, so
-    they cost nothing: the last of each block in its round.
+    A round draws all blocks that are due, at equal rates; also those that are overdue or were never measured. If
+    none is due, it draws those that are due next. The losses are those of training, which
+    cost nothing: for each block, its last loss in the round.
 
-    Intervals that restart when an item is forgotten and otherwise grow by a factor are those of
-    SuperMemo 2, in days; there the second interval is 6, and the factor, 2.5 at first, changes with the
-    grade of each answer. That a neural network forgets as people do, and can be trained so, is
-    from Amiri et al., who find the delays otherwise. The rest is ours.
+    SuperMemo 2 has such intervals, in days: they start again when an item is forgotten, and grow by a factor
+    otherwise. There the second interval is 6, and the factor, 2.5 at first, changes with the
+    grade of each answer. Amiri et al. found that a neural network forgets as people do, and can be trained so;
+    their delays are others. The rest is ours.
 
     Args:
-      rounds: how often it is decided who is due; ours.
+      rounds: how often the policy decides which blocks are due; ours.
       round_steps: length of a round in steps; ours.
       growth: factor of the interval, at least 1.
-      tolerance: by how many nats per token the loss may rise; ours.
+      tolerance: by how many nats per token the loss of a block may rise before it counts as forgotten; ours.
 
     Returns:
-      The schedule; its state is a `SpacedState`, of 17 bytes a block. It observes the losses of
+      The schedule; its state is a `SpacedState`, of 17 bytes a block. It needs the losses of
       training. Its phases are 'round.1', 'round.2', ...
 
     Raises:
@@ -84,7 +83,7 @@ def spaced_repetition(
         n = num_blocks(info)
         at_once = [jnp.zeros(n, jnp.int16) for _ in range(2)]
         return SpacedState(
-            nothing_measured(n), jnp.int32(-1), jnp.full(n, jnp.nan, jnp.float32), *at_once, jnp.ones(n, bool)
+            init_measured(n), jnp.int32(-1), jnp.full(n, jnp.nan, jnp.float32), *at_once, jnp.ones(n, bool)
         )
 
     def fold(state, ids_B, losses_B, step):
@@ -93,10 +92,10 @@ def spaced_repetition(
     def begin(state, phase_index):
         of_phase(phases, phase_index)
         met_N = state.measured.step > state.newest
-        # A loss before that is NaN compares as not forgotten, but its interval is 0.
+        # If `before` is NaN, the block does not count as forgotten, but its interval is 0, and becomes 1.
         forgotten_N = state.measured.loss > state.before + np.float32(tolerance)
         grown_N = jnp.ceil(state.interval * np.float32(growth))
-        # No interval need be longer than the run.
+        # No interval has to be longer than the run.
         grown_N = jnp.clip(jnp.where(forgotten_N, 1, grown_N), 1, len(phases)).astype(jnp.int16)
         interval_N = jnp.where(met_N, grown_N, state.interval)
         due_N = jnp.where(met_N, interval_N + jnp.int16(phase_index - 1), state.due)
@@ -105,4 +104,4 @@ def spaced_repetition(
         before_N = jnp.where(met_N, state.measured.loss, state.before)
         return SpacedState(state.measured, newest, before_N, interval_N, due_N, drawn_N)
 
-    return Schedule(phases, init, fold, begin, rates, observe_train=True)
+    return Schedule(phases, init, fold, begin, drawn_rates, observe_train=True)

@@ -2,22 +2,22 @@
 
 from lfr_jax.schedule.phases import of_phase, positive_int
 from lfr_jax.schedule.types import Phase, Schedule
-from lfr_jax.schedule.unscored import ignore, init, rates
+from lfr_jax.schedule.unscored import drawn_rates, ignore_losses, init_drawn
 
 
 def uniform(steps: int = 1000) -> Schedule:
-    r"""Draws every block at the same rate, in shuffled epochs, to the end.
+    r"""Draws every block equally often, in shuffled epochs, from the first step to the last.
 
     $$ r_i = 1 $$
 
-    This is the baseline to beat: `plan` makes of equal rates one pass after another, each in
+    This is the baseline to beat. `plan` turns equal rates into one pass after another, each in
     a fresh order, without replacement.
 
     Args:
-      steps: length of the only phase, 'uniform'. The default is an arbitrary one, for `fit` to change.
+      steps: length of the only phase, 'uniform'. The default is arbitrary; `fit` changes it.
 
     Returns:
-      The schedule; its `observe` changes nothing.
+      The schedule. It needs no losses.
 
     Raises:
       ValueError: `steps` is not a positive whole number.
@@ -30,8 +30,8 @@ def uniform(steps: int = 1000) -> Schedule:
     """
     return Schedule(
         phases=(Phase("uniform", 0, positive_int("steps", steps)),),
-        init=init,
-        observe=ignore,
+        init=init_drawn,
+        observe=ignore_losses,
         begin=lambda state, phase_index: of_phase((state,), phase_index),
-        rates=rates,
+        rates=drawn_rates,
     )

@@ -1,4 +1,4 @@
-"""Blocks that stay hard because nothing can be learned from them."""
+"""Without the blocks of the highest loss, which are likely noise."""
 
 from typing import Any, NamedTuple
 
@@ -7,16 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfr_jax.schedule.arrays.estimate import estimate
-from lfr_jax.schedule.arrays.observe import Measured, observe
-from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.arrays.select import hardest
 from lfr_jax.schedule.types import Schedule, num_blocks
 
 
 class CapNoiseState(NamedTuple):
-    """State of a policy whose noisiest blocks are left out."""
+    """State of a schedule whose noisiest blocks are left out."""
 
-    inner: Any  # the policy's own
+    inner: Any  # the state of the wrapped schedule
     measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
     noise: jax.Array  # bool[N]: the blocks that this phase must not draw
 
@@ -24,18 +23,18 @@ class CapNoiseState(NamedTuple):
 def cap_noise(schedule: Schedule, top: float = 0.02) -> Schedule:
     r"""Leaves out the blocks of the highest loss, as they are likely noise.
 
-    When a phase begins, the losses known so far are ranked; with K of them, the ⌊top · K⌋
-    highest are not drawn in this phase, whatever the policy says. All phases are treated alike;
-    before the first measurement nothing is known, and nothing left out. A block comes back
-    once a later measurement puts it below the others: by a scoring pass, since training does
-    not meet it meanwhile. Should a policy draw none but noise, it is left to.
+    When a phase begins, the known losses are ranked. With K of them, the ⌊top · K⌋
+    highest are not drawn in this phase, whatever the policy says. This holds in all phases.
+    Before the first measurement, no block is left out. A block comes back
+    when a later measurement puts it below others. Only a scoring pass measures it again, as training does not
+    draw it. If only noise remains, nothing is removed.
 
-    It sees the losses that the policy asks for and asks for none itself: the last of each
-    block, and where losses of training are among them, less their trend over steps (see
-    `detrend`), or the blocks met first would be taken for noise.
+    The wrapper needs no losses beyond those that the policy needs. It keeps the last loss of each
+    block. If these are losses of training, it subtracts their trend over steps (see
+    `detrend`): else the blocks that were drawn first would count as noise.
 
     Args:
-      schedule: any; one that measures nothing, such as `uniform`, is not changed.
+      schedule: any. One that measures nothing, such as `uniform`, stays as it is.
       top: share of the blocks with a known loss; the default is ours.
 
     Returns:
@@ -57,7 +56,7 @@ def cap_noise(schedule: Schedule, top: float = 0.02) -> Schedule:
 
     def init(info):
         n = num_blocks(info)
-        return CapNoiseState(schedule.init(info), nothing_measured(n), jnp.zeros(n, bool))
+        return CapNoiseState(schedule.init(info), init_measured(n), jnp.zeros(n, bool))
 
     def fold(state, ids_B, losses_B, step):
         inner = schedule.observe(state.inner, ids_B, losses_B, step)
@@ -67,7 +66,7 @@ def cap_noise(schedule: Schedule, top: float = 0.02) -> Schedule:
         scores = "detrended" if schedule.observe_train else "train"
         loss_N = estimate(state.measured, scores)
         known_N = ~jnp.isnan(loss_N)
-        # A little more than `top`, so that float32 does not make 28 of 0.29 · 100.
+        # A little more than `top`, or float32 would turn 0.29 · 100 into 28.
         k = jnp.floor(jnp.sum(known_N, dtype=jnp.int32) * np.float32(top * (1 + 2**-22))).astype(jnp.int32)
         noise_N = hardest(jnp.where(known_N, loss_N, -jnp.inf), k)
         return state._replace(inner=schedule.begin(state.inner, phase_index), noise=noise_N)

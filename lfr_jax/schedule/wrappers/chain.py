@@ -12,27 +12,25 @@ from lfr_jax.schedule.types import Phase, Schedule
 class ChainState(NamedTuple):
     """State of a chain."""
 
-    stage: jax.Array  # i32[]: number of the stage that the current phase belongs to
+    stage: jax.Array  # i32[]: number of the stage of the current phase
     stages: tuple[Any, ...]  # the states of all stages
 
 
 def chain(*stages: Schedule) -> Schedule:
-    """Goes through the phases of one schedule, then of the next.
+    """Runs one schedule after another.
 
-    The phases of each stage are moved to begin where the stage before stops; within it they
-    keep their numbers. Where two stages have a phase of the same name, all names get the
-    number of their stage in front: '1.learn', '2.learn'.
+    The phases of each stage begin where the stage before stops. If two stages have a phase of the same
+    name, every name gets the number of its stage in front: '1.learn', '2.learn'.
 
-    Every stage observes every loss from the start, so that a later one knows what was learned
-    before it began. If one stage asks for the losses of training, all get them, also those
+    Every stage observes every loss from the start, so that a later stage knows what was learned
+    before it began. If one stage needs the losses of training, all stages observe them, also those
     that go by scoring passes.
 
     Args:
       *stages: at least one schedule, each with phases from step 0.
 
     Returns:
-      The schedule; its state is a `ChainState`. A stage without loss weights counts as one
-      whose weights are 1.
+      The schedule; its state is a `ChainState`. A stage without loss weights has weights 1, if another stage has some.
 
     Raises:
       ValueError: there is no stage.
@@ -48,7 +46,7 @@ def chain(*stages: Schedule) -> Schedule:
     """
     if not stages:
         raise ValueError("chain() has no stage, expected at least one schedule")
-    phases, places = follow(stages)
+    phases, stage_and_index = consecutive_stages(stages)
 
     def init(info):
         return ChainState(jnp.int32(0), tuple(stage.init(info) for stage in stages))
@@ -58,12 +56,12 @@ def chain(*stages: Schedule) -> Schedule:
         return state._replace(stages=observed)
 
     def begin(state, phase_index):
-        number, index = of_phase(places, phase_index)
+        number, index = of_phase(stage_and_index, phase_index)
         entered = stages[number].begin(state.stages[number], index)
         return ChainState(jnp.int32(number), state.stages[:number] + (entered,) + state.stages[number + 1 :])
 
     def of_stage(functions, state, *args):
-        # Which stage it is stands in the state alone, as `rates` is told nothing else.
+        # Only the state tells the stage, since `rates` gets nothing else.
         branches = [lambda states, *args, i=i, f=f: f(states[i], *args) for i, f in enumerate(functions)]
         return jax.lax.switch(state.stage, branches, state.stages, *args)
 
@@ -78,16 +76,16 @@ def chain(*stages: Schedule) -> Schedule:
     return Schedule(phases, init, observe, begin, rates, loss_weights if weighs else None, observe_train)
 
 
-def follow(stages: tuple[Schedule, ...]) -> tuple[tuple[Phase, ...], tuple[tuple[int, int], ...]]:
-    """All phases one after another, and which phase of which stage each is."""
-    phases, places, start = [], [], 0
+def consecutive_stages(stages: tuple[Schedule, ...]) -> tuple[tuple[Phase, ...], tuple[tuple[int, int], ...]]:
+    """All phases one after another; and for each its stage's number, and its own within the stage."""
+    phases, stage_and_index, start = [], [], 0
     for number, stage in enumerate(stages):
         phases += [phase._replace(start=start + phase.start, stop=start + phase.stop) for phase in stage.phases]
-        places += [(number, index) for index in range(len(stage.phases))]
+        stage_and_index += [(number, index) for index in range(len(stage.phases))]
         start = phases[-1].stop
     if len({phase.name for phase in phases}) < len(phases):
-        phases = [p._replace(name=f"{number + 1}.{p.name}") for p, (number, _) in zip(phases, places)]
-    return tuple(phases), tuple(places)
+        phases = [p._replace(name=f"{number + 1}.{p.name}") for p, (number, _) in zip(phases, stage_and_index)]
+    return tuple(phases), tuple(stage_and_index)
 
 
 def ones(state, ids_B: jax.Array, losses_B: jax.Array) -> jax.Array:

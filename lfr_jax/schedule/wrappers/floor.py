@@ -1,4 +1,4 @@
-"""No block goes out of sight."""
+"""Every block is drawn now and then."""
 
 import functools
 
@@ -9,20 +9,20 @@ from lfr_jax.schedule.types import Schedule
 
 
 def floor(schedule: Schedule, share: float = 0.1) -> Schedule:
-    r"""Spreads a share of the draws evenly over all blocks, whatever the policy makes of them.
+    r"""Spreads a share of the draws evenly over all blocks, whatever the policy says.
 
     $$ r'_i = (1 - \text{share})\, \frac{r_i}{\bar r} + \text{share}, \qquad \bar r = \frac1N \sum_j r_j $$
 
     So every block is drawn at least `share` times as often as under `uniform`. Phases that draw all
-    blocks equally often stay as they are. The mean adds up whole numbers, 2**-31 of the
-    largest rate each, so that no mesh changes a bit of the result.
+    blocks equally often do not change. The mean is a sum of integers, in units of 2**-31 of the
+    largest rate, so it has the same bits on any mesh.
 
     Args:
       schedule: any.
       share: of the draws, 0 to 1; the default is ours.
 
     Returns:
-      The schedule with other rates, its state and all else as before.
+      The schedule with other rates. Its state does not change.
 
     Raises:
       ValueError: `share` is outside [0, 1].
@@ -42,5 +42,5 @@ def floor(schedule: Schedule, share: float = 0.1) -> Schedule:
 
 @functools.partial(jax.jit, static_argnums=1)
 def mixed(rate_N: jax.Array, share: float) -> jax.Array:
-    """f32[N]: relative to the mean, `share` of each from the mean itself."""
+    """f32[N]: the rates divided by their mean, and pulled towards 1 by `share`."""
     return (1 - share) * relative(rate_N) + share

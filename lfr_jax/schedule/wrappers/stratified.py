@@ -1,4 +1,4 @@
-"""A policy within each group of blocks."""
+"""A policy of its own for each group of blocks."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.arrays.estimate import checked
+from lfr_jax.schedule.arrays.estimate import one_of
 from lfr_jax.schedule.arrays.groups import groups_of, relative
 from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
 
@@ -14,38 +14,38 @@ By = Literal["domain", "cluster", "length"]
 
 
 class StratifiedState(NamedTuple):
-    """State of a policy that runs within each group."""
+    """State of a schedule that runs within each group."""
 
-    place: jax.Array  # i32[N]: place of each block when they are put group after group
-    first: jax.Array  # i32[G + 1]: place where each group begins, of those that have blocks; and N
-    inner: tuple[Any, ...]  # the policy's own, one for each of these groups
+    place: jax.Array  # i32[N]: position of each block when the blocks are sorted by group
+    first: jax.Array  # i32[G + 1]: position of the first block of each group that has blocks; and N
+    inner: tuple[Any, ...]  # the states of the wrapped schedule, one for each of these groups
 
 
 def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
-    r"""Runs a policy within each group, and leaves the groups their natural shares of the draws.
+    r"""Runs a policy within each group, so that each group keeps its natural share of the draws.
 
-    Each group has a state of its own, over its own blocks: what is hard is decided among them.
-    With $r_i$ the rate that block i gets within its group g, it is drawn at
+    Each group has a state of its own, for its own blocks: a block is compared only with those of its group.
+    With $r_i$ the rate of block i in its group g, it is drawn at
 
     $$ r'_i = r_i / \bar r_g, \qquad \bar r_g = \text{mean of } r_j \text{ over the group} $$
 
-    so that a group of n_g blocks gets n_g / N of the draws (proportional allocation). One case is
-    simpler. Where every group draws some of its blocks at one rate, and the numbers drawn are the
-    same share of each group, up to rounding, then $r'_i = 1$ for all of them. This moves less
+    so that a group of n_g blocks gets n_g / N of the draws (proportional allocation). There is a
+    special case: each group draws some of its blocks, all at one rate, and the same share of each group, up to
+    rounding. Then $r'_i = 1$ for all blocks that are drawn. This moves less
     than one block's draws in any group, and equal rates make the phase shuffled epochs.
 
-    The cost grows with the number of groups: each is compiled on its own. Tens are fine. A
-    policy that draws at random draws alike in groups of the same size. The state must not be sharded.
+    The cost grows with the number of groups, since each is compiled on its own. Tens are fine. A
+    policy that chooses at random makes the same choice in groups of the same size. The state must not be sharded.
 
     Args:
       schedule: any.
-      by: what makes a group, "domain", "cluster" or "length".
+      by: the array of `BlockInfo` that numbers the groups: "domain", "cluster" or "length".
 
     Returns:
-      The schedule; its state is a `StratifiedState`. It sees to loss weights group by group too.
+      The schedule; its state is a `StratifiedState`. If the policy has loss weights, they are computed by group too.
 
     Raises:
-      ValueError: `by` is none of them. From `init`: `BlockInfo` lacks the groups.
+      ValueError: `by` has another value. From `init`: `BlockInfo` lacks the groups.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -59,7 +59,7 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
     References:
       Cochran 1977, "Sampling Techniques", chapter 5 (proportional allocation).
     """
-    checked("by", by, By)
+    one_of("by", by, By)
 
     def init(info):
         num_blocks(info)
@@ -98,17 +98,17 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
 
 
 def only(info: BlockInfo, blocks: np.ndarray) -> BlockInfo:
-    """What is known of these blocks alone."""
+    """The `BlockInfo` of these blocks alone."""
     known = {name: array for name, array in info._asdict().items() if name != "num_blocks" and array is not None}
     return BlockInfo(len(blocks), **{name: np.asarray(array)[blocks] for name, array in known.items()})
 
 
 def numbers(state: StratifiedState, ids_B: jax.Array) -> list[jax.Array]:
-    """For each group i32[B]: the blocks' numbers within it, −1 for those of others and for padding."""
+    """For each group i32[B]: the blocks' numbers within it; −1 for blocks of other groups and for padding."""
     n, ids_B = state.place.shape[0], jnp.asarray(ids_B)
     known_B = (ids_B >= 0) & (ids_B < n)
     place_B = jnp.where(known_B, state.place[jnp.where(known_B, ids_B, 0).astype(jnp.int32)], -1)
-    # Ids that are no integers stay so, for the policy to refuse.
+    # Ids that are not integers stay floats, so that the policy refuses them.
     place_B = place_B.astype(jnp.promote_types(ids_B.dtype, jnp.int32))
     edges = zip(state.first[:-1], state.first[1:])
     return [jnp.where((place_B >= start) & (place_B < stop), place_B - start, -1) for start, stop in edges]
@@ -116,12 +116,12 @@ def numbers(state: StratifiedState, ids_B: jax.Array) -> list[jax.Array]:
 
 @jax.jit
 def joined(rates: list[jax.Array]) -> jax.Array:
-    """f32[N]: the rates of all groups, one group after another, as `stratified` has it."""
+    """f32[N]: the rates r' of all groups, one group after another."""
     drawn = [rate > 0 for rate in rates]
     counts_G = jnp.stack([jnp.sum(mask, dtype=jnp.int32) for mask in drawn])
     sizes_G = np.array([rate.size for rate in rates], np.float32)
     one_rate = jnp.stack([jnp.all((rate == 0) | (rate == jnp.max(rate))) for rate in rates])
-    # Some share of all groups rounds to each count, up or down; with a tolerance for the divisions.
+    # Is there one share that gives each group's count, rounded up or down? With a tolerance for the divisions.
     least, most = jnp.max((counts_G - 1) / sizes_G), jnp.min((counts_G + 1) / sizes_G)
     alike = jnp.all(one_rate) & (least <= most * np.float32(1 + 2**-22))
     return jnp.where(alike, jnp.concatenate(drawn), jnp.concatenate([relative(rate) for rate in rates]))

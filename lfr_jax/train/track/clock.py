@@ -1,4 +1,4 @@
-"""The time that a run spends on its work: training and scoring, not compiling, evaluating or waiting to be resumed."""
+"""The time that a run spends on training and scoring. Compiling, evaluating and waiting to be resumed do not count."""
 
 import contextlib
 import time
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """Counts seconds from its creation, except where it is paused."""
+    """Counts seconds from its creation, except while it is paused."""
 
     def __init__(self):
-        self.worked, self.since = 0.0, time.perf_counter()  # since None: paused
+        self.worked, self.since = 0.0, time.perf_counter()  # `since` is None while paused
 
     @property
     def seconds(self) -> float:
         return self.worked + (0.0 if self.since is None else time.perf_counter() - self.since)
 
     def credit(self, seconds: float) -> None:
-        """Adds what was worked before, in another process."""
+        """Adds seconds that were counted before, in another process."""
         self.worked += seconds
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stops counting; within another pause it changes nothing."""
+        """Stops counting until the end of the context. Pauses may be nested."""
         self.worked, outer = self.seconds, self.since
         self.since = None
         try:

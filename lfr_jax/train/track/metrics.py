@@ -1,7 +1,7 @@
 """What a run measured, as two CSV files and as TensorBoard events.
 
-`metrics.csv` has one row a step, `eval.csv` one row a held-out domain and evaluation. A run that
-was killed and resumed leaves the same files as one that was not, but for the column `seconds`.
+`metrics.csv` has one row for each step, `eval.csv` one row for each evaluation and held-out domain. A run that
+was killed and resumed leaves the same files as one that was not, except for the column `seconds`.
 """
 
 import csv
@@ -20,7 +20,7 @@ EVAL = ("step", "split", "domain", "loss", "tokens")
 
 
 class MetricsWriter:
-    """Writes into `folder`. Call `rewind` first: with the step that the run starts or goes on from."""
+    """Writes into `folder`. Call `rewind` first, with the step from which the run starts or goes on."""
 
     def __init__(self, folder: str | pathlib.Path):
         self.folder = pathlib.Path(folder)
@@ -29,7 +29,7 @@ class MetricsWriter:
         self.events: Events | None = None
 
     def rewind(self, step: int) -> None:
-        """Drops what stands there of later steps; at step 0 a run begins, and everything goes."""
+        """Drops the rows of later steps. At step 0 a run begins, and all rows go."""
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.train_table.rewind(step)
@@ -66,8 +66,8 @@ class MetricsWriter:
 class Events:
     """TensorBoard's event files in `folder`, one for each start of the run.
 
-    tensorboardX's own SummaryWriter hands events to a thread, and its flush does not wait for
-    it; this writes through, so that what `append` was given survives a kill.
+    tensorboardX's own SummaryWriter hands events to a thread, and its flush does not wait for that thread. This class
+    writes at once, so that events survive a kill after `append`.
     """
 
     def __init__(self, folder: pathlib.Path, step: int):
@@ -75,9 +75,9 @@ class Events:
 
         folder.mkdir(parents=True, exist_ok=True)
         self.protocol = proto
-        # The name tells apart two starts in one second.
+        # The step is part of the name: a run may start twice in one second.
         self.writer = event_file_writer.EventsWriter(str(folder / "events"), f".after-step-{step}")
-        # TensorBoard forgets what earlier files hold of the steps from this one on.
+        # This tells TensorBoard to drop the later steps that earlier files hold.
         log = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
         first = step + 1 if step else 0
         self.writer.write_event(proto.event_pb2.Event(step=first, wall_time=time.time(), session_log=log))
@@ -97,9 +97,8 @@ class Events:
 class Table:
     """A CSV file whose first column is the step, in rising order.
 
-    Where each step has `rows_per_step` of them, the rows of a step are kept all or not at all.
-    `last` is the last step that is there; −1 if none is. Without `writes`, another process does the reading
-    and writing, and `last` is to be set to what it found.
+    If each step has several rows (`rows_per_step`), `rewind` keeps all rows of a step or none. `last` is the last step
+    in the file, −1 if there is none. If `writes` is false, another process owns the file; set `last` from it.
     """
 
     def __init__(self, path: pathlib.Path, columns: tuple[str, ...], rows_per_step: int = 1, writes: bool = True):
@@ -107,7 +106,7 @@ class Table:
         self.last = -1
 
     def rewind(self, step: int) -> None:
-        """Keeps the rows up to `step`, up to the first that is not whole (a kill may tear one)."""
+        """Keeps the rows up to `step`, or up to the first incomplete row: a kill may cut one off."""
         if not self.writes:
             return
         lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() and step else []

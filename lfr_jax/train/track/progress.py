@@ -1,4 +1,4 @@
-"""How far a run is, for the person who watches: a bar on a terminal, a plain line now and then elsewhere.
+"""How far a run is: a bar on a terminal, elsewhere a plain line now and then.
 
 step 120/400  focus  kept 50 %  loss 4.812  12.3k tok/s  ~00:34 left
 """
@@ -56,13 +56,13 @@ class Progress:
         self.close()
 
     def phase(self, name: str, kept: float) -> None:
-        """A phase begins, which draws from the share `kept` of all blocks."""
+        """A phase begins. It draws from the share `kept` of all blocks."""
         self.about_phase = f"{name}  kept {100 * kept:.0f} %"
 
     def update(self, step: int, loss: float, tokens_per_step: int) -> None:
         """`step` steps are done, the last one at `loss` nats per token.
 
-        Speed is measured from the first call on, so that compiling does not count, nor do stages.
+        Speed is measured from the first call on, so compiling does not count. Stages do not count either.
         """
         time_trained = self.now() - self.away
         self.marks.append((time_trained, step))
@@ -79,7 +79,7 @@ class Progress:
 
     @contextlib.contextmanager
     def stage(self, name: str, total_blocks: int) -> Iterator[Callable[[int], None]]:
-        """Shows a pass over blocks, such as scoring; gives the function to call with each number done."""
+        """Shows a pass over blocks, such as scoring. Yields a function to call with each number of blocks done."""
         began, done = self.now(), 0
 
         def advance(blocks: int) -> None:
@@ -93,7 +93,7 @@ class Progress:
             yield advance
         finally:
             self.away += self.now() - began
-            self.unshown = ""  # how far a stage was is of no interest once it is over
+            self.unshown = ""  # a stage that is over needs no last line
 
     def note(self, text: str) -> None:
         """Prints a line that stays, such as the result of an evaluation."""
@@ -103,7 +103,7 @@ class Progress:
             print(text, file=self.stream, flush=True)
 
     def show(self, text: str) -> None:
-        """Shows `text` in the place of what was shown, unless something was shown just now."""
+        """Shows `text` in place of the last text, unless that was shown less than `interval` seconds ago."""
         self.unshown = text
         if self.now() - self.shown_at >= self.interval:
             self.show_now()
@@ -124,7 +124,7 @@ class Progress:
 
 
 def duration(seconds: float) -> str:
-    """Minutes and seconds, and hours if need be.
+    """Minutes and seconds, and hours if there are any.
 
     >>> duration(33.7), duration(3661)
     ('00:34', '1:01:01')

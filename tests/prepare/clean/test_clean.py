@@ -6,17 +6,16 @@ import re
 import numpy as np
 import pytest
 import token_formats as written
-import tyro
 from helpers import files, write_tokens
 from test_duplicates import opened, random_documents, runs
 from test_near_duplicates import changed
 
+from lfr_jax import cli
 from lfr_jax.config import DataConfig
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Ids
-from lfr_jax.prepare import inspect as data
 from lfr_jax.prepare.link import link_files
 from lfr_jax.prepare.prepare import prepare_paths
 
@@ -26,7 +25,7 @@ ALL = ("--duplicates", "--near-duplicates", 0.8, "--decontaminate", "train", "--
 @pytest.fixture
 def lfr_data(capsys):
     def run(*arguments) -> str:
-        tyro.extras.subcommand_cli_from_dict(data.DATA_COMMANDS, args=list(map(str, arguments)))
+        cli.data(list(map(str, arguments)))
         return capsys.readouterr().out
 
     return run

@@ -55,7 +55,7 @@ def test_shares_are_those_of_the_definition(tmp_path, at_once):
     found = measure_overlap(sides)
     assert found.share_D[[0, 4, 6]].tolist() == [0, 0, 0] and found.share_D[3] == 1
     assert found.share_D[[1, 5]].tolist() == pytest.approx([2 / (len(valid[1]) - 12), 2 / (len(valid[5]) - 12)])
-    in_document = [set(found.first_G[found.grams.gram_P[found.grams.run_P == i]].tolist()) for i in range(6)]
+    in_document = [set(found.first_G[found.grams.gram_P[found.grams.span_P == i]].tolist()) for i in range(6)]
     assert in_document == [{-1}, {-1, 3}, {-1, 4}, {5}, {-1, 10}, {-1, 25}]
 
 

@@ -13,7 +13,7 @@ NAN = float("nan")
 
 def known(*measurements):
     """Of each block the (step, loss) of its only measurement, or None."""
-    measured = schedule.unmeasured(len(measurements))
+    measured = schedule.init_measured(len(measurements))
     for i, found in enumerate(measurements):
         if found is not None:
             measured = schedule.observe(measured, jnp.array([i]), jnp.array([found[1]]), found[0])

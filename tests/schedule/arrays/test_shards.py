@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lfr_jax import schedule
-from lfr_jax.schedule.arrays.groups import at
+from lfr_jax.schedule.arrays.groups import per_block
 from lfr_jax.schedule.arrays.observe import Measured
 from lfr_jax.schedule.arrays.shards import on_shards
 
@@ -79,8 +79,8 @@ def test_works_outside_of_jit_and_of_the_mesh():
     mesh = mesh_of(AxisType.Explicit)
     rows, whole = NamedSharding(mesh, P("b")), NamedSharding(mesh, P())
     ids, losses = np.array([3, 0, 500, 3], np.int32), np.array([2.0, 1.0, 4.0, 3.0], np.float32)
-    want = schedule.observe(schedule.unmeasured(N), ids, losses, 3)
-    measured = jax.device_put(schedule.unmeasured(N), Measured(rows, rows, whole))
+    want = schedule.observe(schedule.init_measured(N), ids, losses, 3)
+    measured = jax.device_put(schedule.init_measured(N), Measured(rows, rows, whole))
     got = schedule.observe(measured, jax.device_put(ids, whole), jax.device_put(losses, whole), 3)
     jax.tree.map(np.testing.assert_array_equal, got, want)
     np.testing.assert_array_equal(schedule.hardest(got.loss, 100), schedule.hardest(want.loss, 100))
@@ -101,7 +101,7 @@ def test_values_of_groups_are_looked_up_where_the_blocks_lie():
     mesh = mesh_of(AxisType.Explicit)
     of = jax.device_put(np.arange(N, dtype=np.int32) % 3, NamedSharding(mesh, P("b")))
     whole = jax.device_put(np.float32([5, 6, 7]), NamedSharding(mesh, P()))
-    got = at(whole, schedule.Groups(of, jnp.zeros(3, jnp.int32)))
+    got = per_block(whole, schedule.Groups(of, jnp.zeros(3, jnp.int32)))
     assert got.sharding.spec == P("b") and np.asarray(got)[:4].tolist() == [5, 6, 7, 5]
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from lfr_jax.schedule.draws import plan, systematic
-from lfr_jax.schedule.draws.permutation import round_keys
+from lfr_jax.schedule import Purpose, numpy_key, plan, systematic_sample
+from lfr_jax.schedule.draws import systematic
 from lfr_jax.schedule.draws.systematic import CHUNK, settle
 
 seeds = st.integers(-(2**63), 2**63 - 1)
@@ -64,12 +64,13 @@ def test_counts_at_every_offset(k, offset, monkeypatch):
     """Catches: not evening out what rounding leaves over (sums M − 1 or M + 1 at some offset); a chunk
     that starts at its own offset; copies of a block apart."""
     fixed = np.full(8, offset, np.uint32)
-    monkeypatch.setattr(systematic, "round_keys", lambda p, *key: fixed if p == b"offset" else round_keys(p, *key))
+    keys = {Purpose.OFFSET: fixed}
+    monkeypatch.setattr(systematic, "numpy_key", lambda p, *key: keys[p] if p in keys else numpy_key(p, *key))
     rng = np.random.default_rng(0)
     rates = rng.gamma(0.3, 1, k) * (rng.random(k) < 0.7) + np.where(np.arange(k) == k // 2, 1e-9, 0)
     for num_draws in (1, 10, k, 3 * k + 1):
         want = rates * num_draws / rates.sum()
-        copies, bound = systematic.systematic(rates, num_draws, 0, 0)
+        copies, bound = systematic_sample(rates, num_draws, 0, 0)
         counts = np.bincount(copies, minlength=k)
         assert len(copies) == num_draws and copies.dtype == np.uint32
         assert np.abs(counts - want).max() < 1 and counts.max() <= bound == math.ceil(want.max() - 2**-40)
@@ -79,7 +80,7 @@ def test_counts_at_every_offset(k, offset, monkeypatch):
 @pytest.mark.parametrize("size", [1, 2, 5, 64, 65, 1000, 65_536])
 def test_shuffled_is_a_permutation(size):
     """Catches: places outside of the size, which the grid has."""
-    orders = [systematic.shuffled(size, round_keys(b"test", 0, 0, number)) for number in range(2)]
+    orders = [systematic.shuffled(size, numpy_key(b"test", 0, 0, number)) for number in range(2)]
     assert all(sorted(order) == list(range(size)) for order in orders)
     assert size < 5 or (orders[0] != orders[1]).any()
 
@@ -87,7 +88,7 @@ def test_shuffled_is_a_permutation(size):
 def test_every_chunk_gets_its_share():
     """Catches: marks that start afresh in each chunk; a position that is not carried on to the next."""
     rates = np.random.default_rng(0).random(5 * CHUNK, np.float32)
-    drawn = np.bincount(systematic.systematic(rates, 1000, 0, 0)[0] // CHUNK, minlength=5)
+    drawn = np.bincount(systematic_sample(rates, 1000, 0, 0)[0] // CHUNK, minlength=5)
     want = 1000 * rates.reshape(5, CHUNK).sum(axis=1, dtype=float) / rates.sum(dtype=float)
     assert np.abs(drawn - want).max() < 1
 
@@ -97,7 +98,7 @@ def test_whole_expected_counts_are_met_exactly():
     49.00000000000001 up, which would also make for one more pass; what is left over given to a whole one."""
     for seed in range(50):
         for rates, num_draws, want in (([0.1, 0.2, 0.3], 18, [3, 6, 9]), ([0.1, 0.7, 0.3], 77, [7, 49, 21])):
-            copies, bound = systematic.systematic(np.array(rates), num_draws, seed, 0)
+            copies, bound = systematic_sample(np.array(rates), num_draws, seed, 0)
             assert np.bincount(copies).tolist() == want and bound == max(want)
 
 

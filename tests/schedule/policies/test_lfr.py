@@ -95,7 +95,7 @@ def test_detrended_finds_the_hard_blocks_where_train_finds_the_early_ones():
 def test_detrend_by_hand():
     """Catches: geometric bin centres; extrapolation; an empty bin drawn as zero; the last step outside."""
     # Steps 0..19 in four bins of width 5; bin 1 (5..9) is empty.
-    known = schedule.unmeasured(8)
+    known = schedule.init_measured(8)
     for i, (step, loss) in enumerate([(0, 9.0), (4, 7.0), (10, 5.0), (14, 3.0), (19, 2.0), (19, 4.0)]):
         known = schedule.observe(known, jnp.array([i]), jnp.array([loss]), step)
     # Points (2, 8), (12, 4), (19, 3). Trend at 0: 8. At 4: 8 − 2·4/10 = 7.2. At 10: 8 − 8·4/10 = 4.8.

@@ -49,7 +49,7 @@ def test_extreme_weights_stay_finite():
         ([(5, [1, -1, 1, 1])], "the weights of stage.1 are .1, -1, 1, 1., expected a finite number, 0 or more"),
         ([(5, [1, float("nan"), 1, 1])], "the weights of stage.1 are"),
         ([(5, "equal"), (5, [1, 2, 3])], "stage.2 has 3 weights, expected 4: one for each domain"),
-        ([(5, [0, 0, 1, 0])], "stage.1 has weights .*, but no blocks where they are not 0"),
+        ([(5, [0, 0, 1, 0])], "stage.1 has weights .*, but the domains with a positive weight have no blocks"),
     ],
 )
 def test_mistakes_are_named(stages, error):

@@ -4,14 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lfr_jax.train.track.recorder import Measured, NonFiniteLoss, Recorder
+from lfr_jax.train.track.recorder import NonFiniteLoss, Recorder, StepRecord
 
 
 def measured(step, loss=None, grad_norm=1.0, update_norm=1.0):
     loss = step / 2 if loss is None else loss
     norms = {"grad_norm": jnp.float32(grad_norm), "update_norm": jnp.float32(update_norm)}
-    on_device = {"loss": jnp.float32(loss), **norms, "losses": jnp.full(2, jnp.nan)}
-    return Measured(step, "learn", 2 * step, 6 * step, np.array([10 * step, 10 * step + 1]), on_device)
+    metrics = {"loss": jnp.float32(loss), **norms, "losses": jnp.full(2, jnp.nan)}
+    return StepRecord(step, "learn", 2 * step, 6 * step, np.array([10 * step, 10 * step + 1]), metrics)
 
 
 def steps_of(read):

@@ -1,4 +1,4 @@
-"""What policies that go by measured losses share: the state, and when the losses turn into rates."""
+"""What policies that go by measured losses share: the state, and how losses become rates when a phase begins."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -6,18 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured, checked, estimate
+from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured, estimate, one_of
 from lfr_jax.schedule.arrays.groups import Groups, groups_of
-from lfr_jax.schedule.arrays.observe import Measured, observe
-from lfr_jax.schedule.arrays.observe import unmeasured as nothing_measured
+from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.phases import of_phase
 from lfr_jax.schedule.types import BlockInfo, Phase, Schedule, num_blocks, required
 
 Choice = Callable[[jax.Array, dict[str, Any]], jax.Array]
 """(loss f32[N], info) -> bool[N] or f32[N]: the rates of a phase.
 
-A loss that is not known is NaN. `info` holds what was asked for of `BlockInfo`, by name:
-f32[N] reference losses, and `Groups` for "domain" and "cluster".
+The loss of a block that was not measured is NaN. `info` holds the arrays of `BlockInfo` that the policy
+names in `needs`: f32[N] reference losses, and `Groups` for "domain" and "cluster".
 """
 
 
@@ -25,7 +24,7 @@ class ScoredState(NamedTuple):
     """State of the policies that `scored` builds."""
 
     measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
-    info: dict[str, Any]  # f32[N] arrays and `Groups`: what the policy needs of BlockInfo
+    info: dict[str, Any]  # f32[N] arrays and `Groups`: what the policy needs from BlockInfo
     rate: jax.Array  # bool[N] or f32[N]: the rates of this phase
 
 
@@ -40,15 +39,16 @@ def scored(
     policy: str = "this policy",
     dtype=bool,
 ) -> Schedule:
-    """A policy that turns each block's loss into its rate whenever a phase begins.
+    """Builds a policy that turns each block's loss into its rate when a phase begins.
 
     Args:
       phases: of the schedule.
-      choices: for each phase, how losses become rates; None draws every block equally often.
-      scores: which losses; see `estimate`. All but "pass" observe the losses of training.
-      unmeasured: what a block without a loss counts as: "hardest" leaves it NaN, which
-        `hardest` marks first; "domain" and "cluster" give it the mean of the others there.
-      minus: name of an array of `BlockInfo` to subtract from every loss, before anything else.
+      choices: one for each phase: a function from losses to rates; None draws every block equally often.
+      scores: which losses: "pass", "train", "detrended" or "mixed"; see `estimate`. All but "pass" need
+        the losses of training steps.
+      unmeasured: what a block without a loss counts as. "hardest" leaves it NaN, which
+        `hardest` marks first; "domain" and "cluster" give it the mean loss of its group.
+      minus: name of an array of `BlockInfo`, which is subtracted from every loss first.
       needs: names of the arrays of `BlockInfo` that the choices read.
       policy: its name, for errors.
       dtype: of the rates, bool or jnp.float32.
@@ -57,10 +57,10 @@ def scored(
       The schedule; its state is a `ScoredState`.
 
     Raises:
-      ValueError: `scores` or `unmeasured` is none of those. From `init`: `BlockInfo` lacks a needed array.
+      ValueError: `scores` or `unmeasured` has another value. From `init`: `BlockInfo` lacks an array.
 
     Examples:
-      A policy of one's own, which draws in proportion to the loss:
+      A policy that draws in proportion to the loss:
 
       >>> import jax.numpy as jnp
       >>> from lfr_jax import schedule
@@ -71,15 +71,15 @@ def scored(
       >>> mine.rates(mine.begin(state, 1)).tolist()
       [1.0, 2.0, 4.0]
     """
-    checked("scores", scores, Scores)
-    checked("unmeasured", unmeasured, Unmeasured)
+    one_of("scores", scores, Scores)
+    one_of("unmeasured", unmeasured, Unmeasured)
     grouped_by = () if unmeasured == "hardest" else (unmeasured,)
     names = sorted({*needs, *grouped_by, minus} - {""})
 
     def init(info: BlockInfo) -> ScoredState:
         n = num_blocks(info)
-        kept = {name: given(info, name, policy) for name in names}
-        return ScoredState(nothing_measured(n), kept, jnp.ones(n, dtype))
+        needed = {name: info_array(info, name, policy) for name in names}
+        return ScoredState(init_measured(n), needed, jnp.ones(n, dtype))
 
     def fold(state, ids_B, losses_B, step):
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
@@ -94,16 +94,16 @@ def scored(
         loss_N = estimate(measured, scores, *(state.info[name] for name in grouped_by))
         return state._replace(rate=choose(loss_N, state.info).astype(dtype))
 
-    return Schedule(phases, init, fold, begin, rates, observe_train=scores != "pass")
+    return Schedule(phases, init, fold, begin, phase_rates, observe_train=scores != "pass")
 
 
-def given(info: BlockInfo, name: str, policy: str) -> jax.Array | Groups:
-    """What a policy keeps of `BlockInfo.<name>`."""
+def info_array(info: BlockInfo, name: str, policy: str) -> jax.Array | Groups:
+    """`BlockInfo.<name>` as it stands in the state: f32[N] losses, or `Groups`."""
     if name in ("domain", "cluster"):
         return groups_of(info, name, policy)
     return jnp.asarray(required(info, name, policy), jnp.float32)
 
 
-def rates(state) -> jax.Array:
-    """f32[N]: the rates of the phase that the state is in."""
+def phase_rates(state: ScoredState) -> jax.Array:
+    """f32[N]: the rates that `begin` has set."""
     return state.rate.astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""What policies share that decide by the domain: all blocks of a domain are drawn equally often."""
+"""What policies that decide by domain share. All blocks of a domain are drawn equally often."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -7,63 +7,64 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lfr_jax.schedule.arrays.estimate import at, checked
-from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of
+from lfr_jax.schedule.arrays.estimate import one_of
+from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of, per_block
 from lfr_jax.schedule.arrays.observe import Measured
 from lfr_jax.schedule.phases import of_phase
 from lfr_jax.schedule.types import Phase, Schedule, num_blocks
-from lfr_jax.schedule.unscored import ignore
+from lfr_jax.schedule.unscored import ignore_losses
 
 By = Literal["domain", "cluster"]
 
 
 class DomainState(NamedTuple):
-    """State of a policy whose domain shares are known before training, in P phases."""
+    """State of a policy that fixes the shares of the domains before training, for P phases."""
 
     groups: Groups  # i32[N], i32[G]: the domain of each block, and their sizes
-    rates: jax.Array  # f32[P, G]: how often each phase draws a block of each domain
-    rate: jax.Array  # f32[G]: the same in this phase
+    rates: jax.Array  # f32[P, G]: the rate of a block of each domain in each phase
+    rate: jax.Array  # f32[G]: the row of `rates` for the current phase
 
 
 def staged(
     phases: tuple[Phase, ...], shares: tuple[Callable[[np.ndarray], np.ndarray], ...], *, by: By, policy: str
 ) -> Schedule:
-    """A policy that gives each domain a fixed share of the draws in each phase.
+    """Builds a policy that gives each domain a fixed share of the draws in each phase.
 
     Args:
       phases: of the schedule.
       shares: for each phase, (number of blocks int[G]) -> float[G], the domains' relative shares of the draws.
-      by: what is a domain here, "domain" or "cluster".
+      by: the array of `BlockInfo` that numbers the domains, "domain" or "cluster".
       policy: its name, for errors.
 
     Returns:
       The schedule; its state is a `DomainState`.
     """
-    checked("by", by, By)
+    one_of("by", by, By)
 
     def init(info):
         num_blocks(info)
         groups = groups_of(info, by, policy)
         size_G = np.bincount(np.asarray(getattr(info, by)))
         rates_PxG = np.stack([np.where(size_G > 0, share(size_G) / np.maximum(size_G, 1), 0.0) for share in shares])
-        rates_PxG /= rates_PxG.max(axis=1, keepdims=True)  # lest float32 make 0 of a whole row
+        rates_PxG /= rates_PxG.max(axis=1, keepdims=True)  # or float32 could round a whole row to 0
         return DomainState(groups, jnp.asarray(rates_PxG, jnp.float32), jnp.ones(size_G.shape, jnp.float32))
 
     def begin(state, phase_index):
         of_phase(phases, phase_index)
         return state._replace(rate=state.rates[phase_index])
 
-    return Schedule(phases, init, ignore, begin, lambda state: at(state.rate, state.groups))
+    return Schedule(phases, init, ignore_losses, begin, lambda state: per_block(state.rate, state.groups))
 
 
 def losses_since(step: jax.Array, measured: Measured, groups: Groups) -> jax.Array:
-    """f32[G]: mean of the last losses of each domain's blocks that were measured after `step`; NaN where none was."""
+    """f32[G]: each domain's mean loss, over its blocks that were measured after `step`; NaN if there is none."""
     return group_means(jnp.where(measured.step > step, measured.loss, jnp.nan), groups)[0]
 
 
 def rounded(x: jax.Array) -> jax.Array:
-    """The numbers to 12 significant bits, which no rounding of a compiler's choice reaches, but by rare chance.
+    """The numbers rounded to 12 significant bits.
 
-    So a sweep by `jax.vmap`, or another program that contains a policy, decides as the policy alone.
+    Compilers may round the last bits of a float differently in another program, such as a sweep by `jax.vmap`.
+    12 bits hardly ever show it, so the policy decides alike in all programs.
     """
     return jax.lax.reduce_precision(x, exponent_bits=8, mantissa_bits=11)
