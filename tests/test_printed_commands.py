@@ -19,7 +19,8 @@ import pyarrow.parquet
 import pytest
 
 from lfr_jax import cli
-from lfr_jax.prepare import inspect, link, prepare
+from lfr_jax.prepare import inspect, link, noise, prepare
+from lfr_jax.prepare.clean import clean
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -101,10 +102,11 @@ def lfr(arguments: list[str]) -> None:
 def parse(arguments: list[str]) -> None:
     """Fails if `lfr ARGUMENTS` has an option that does not exist."""
     name, *rest = arguments
+    functions = [(prepare, "prepare_paths"), (link, "link_paths"), (clean, "clean_corpus"), (noise, "add_noise")]
+    functions += [(inspect, "info"), (inspect, "sample"), (inspect, "verify")]
     with pytest.MonkeyPatch.context() as patch:
-        for module, function in ((prepare, "prepare_paths"), (link, "link_paths")):
+        for module, function in functions:
             patch.setattr(module, function, does_nothing(getattr(module, function)))
-        patch.setattr(inspect, "ABOUT", {key: does_nothing(value) for key, value in inspect.ABOUT.items()})
         if name in ("prepare", "link", "data"):
             cli.COMMANDS[name](rest)
         elif name in ("train", "compare"):
