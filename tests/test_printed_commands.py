@@ -50,13 +50,15 @@ NOT_HERE = {
     r"^tools/test|^EXTRAS=": "is the test suite",
     r"^source ": "is for an interactive shell",
     r"python -m pytest": "is the test suite",
-    r"--optimizer\.name lion": "needs the optimizer that the reader of the page adds",
+    r"--policies middle": "needs the policy that the page adds",
+    r"tools/policy_docs": "writes the pages of the policies; tests/test_docs.py",
 }
 
 # Where the Python blocks of the other pages are run.
 PYTHON_RUNS_IN = {
     "README.md": "tests/test_readme.py",
-    "write_your_own_policy.md": "tests/policies.py",
+    "add_a_policy.md": "tests/policies.py",
+    "policy_from_scratch.md": "tests/policies.py",
     "scale.md": "nowhere: the lines need several hosts",
     "add_a_model_family.md": "nowhere: parts of files that the reader changes",
     "add_a_text_source.md": "nowhere: a file that the reader adds",
@@ -152,8 +154,8 @@ def make_texts(folder: pathlib.Path) -> None:
     pyarrow.parquet.write_table(table, folder / "crawl.parquet")
     (folder / "new.jsonl").write_text(json.dumps({"text": texts[0][::-1], "domain": "talks"}) + "\n")
     (folder / "german.txt").write_text("Der schnelle braune Fuchs springt über den faulen Hund. " * 2000)
-    own = [text for language, text in blocks(ROOT / "docs" / "write_your_own_policy.md") if language == "python"]
-    (folder / "mine.py").write_text("\n".join(own[:2]))
+    own, *_ = [text for language, text in blocks(ROOT / "docs" / "policy_from_scratch.md") if language == "python"]
+    (folder / "mine.py").write_text(own)
 
 
 @pytest.mark.slow
