@@ -50,6 +50,7 @@ NOT_HERE = {
     r"^tools/test|^EXTRAS=": "is the test suite",
     r"^source ": "is for an interactive shell",
     r"python -m pytest": "is the test suite",
+    r"--optimizer\.name lion": "needs the optimizer that the page adds",
     r"--policies middle": "needs the policy that the page adds",
     r"tools/policy_docs": "writes the pages of the policies; tests/test_docs.py",
 }

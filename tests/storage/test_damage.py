@@ -254,7 +254,7 @@ def test_what_is_not_known_to_be_damage_is_not(tmp_path, error):
 
 ONE_OF_TWO_PROCESSES = """
 import sys, time
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + "/storage"]
 import conftest, jax
 jax.config.update("jax_num_cpu_devices", 4)
 jax.distributed.initialize("127.0.0.1:{port}", num_processes=2, process_id={process})

@@ -148,7 +148,7 @@ def test_what_cannot_be_copied_is_kept(bucket, finished, tmp_path, url, monkeypa
     monkeypatch.setattr(bucket, "trouble", ("/upload/", 403))
     with pytest.raises(SystemExit, match="you may not.*files that were to be uploaded are in ") as refused:
         lfr(monkeypatch, capsys, "score", finished[1], "--out", f"{url}/scores.csv")
-    (kept,) = pathlib.Path(str(refused.value).rpartition("copied is in ")[2]).iterdir()
+    (kept,) = pathlib.Path(str(refused.value).rpartition("uploaded are in ")[2]).iterdir()
     assert kept.name == "scores.csv" and kept.read_text().startswith("# store ")
     with pytest.raises(KeyError), local_folder_for(as_path(url)) as folder:
         raise KeyError
@@ -262,7 +262,7 @@ def test_an_error_is_not_hidden_by_the_copying_after_it(bucket, url, monkeypatch
             (run.folder / "metrics.csv").write_text("step\n1\n")
             monkeypatch.setattr(bucket, "trouble", ("/upload/", 403))
             raise ArithmeticError("diverged")
-    assert f"were not copied either: {url}: the object store does not answer" in ended.value.__notes__[0]
+    assert f"were not uploaded either: {url}: the object store does not answer" in ended.value.__notes__[0]
 
 
 def test_a_trainer_lets_go_of_what_it_holds_alone(bucket, url, monkeypatch):
