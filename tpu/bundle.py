@@ -1,4 +1,4 @@
-"""The code as one file: what git tracks, as it stands in the working tree. The same tree gives the same bytes."""
+"""Packs the code into one file: the files that git tracks, as they are in the working tree. Deterministic."""
 
 import gzip
 import hashlib
@@ -11,10 +11,10 @@ NEEDED = "tpu/worker/agent.sh"
 
 
 def make(source: pathlib.Path, target: pathlib.Path) -> str:
-    """Writes the tarball; its SHA-256.
+    """Writes the tarball. Returns its SHA-256.
 
     Raises:
-      OSError: `source` is no git checkout, or does not track the scripts that run on workers.
+      OSError: `source` is not a git checkout, or git does not track the scripts for the workers.
     """
     names = git(source, "ls-files", "-z")
     if NEEDED not in names:
@@ -22,11 +22,11 @@ def make(source: pathlib.Path, target: pathlib.Path) -> str:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        # No times and no owners: they would change the digest, and so the folder on the workers.
+        # Without times and owners: they would change the digest, and with it the folder on the workers.
         with open(partial, "wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as zipped:
             with tarfile.open(fileobj=zipped, mode="w") as tar:
                 for name in sorted(names):
-                    if os.path.lexists(source / name):  # a file that was deleted, and is still in git's index
+                    if os.path.lexists(source / name):  # skips deleted files that are still in git's index
                         tar.add(source / name, name, recursive=False, filter=anonymous)
         os.replace(partial, target)
     finally:
@@ -51,7 +51,7 @@ def folder(digest: str) -> str:
 
 
 def untracked(source: pathlib.Path) -> list[str]:
-    """Python files that would be missed: not tracked, and not ignored."""
+    """Python files that will not be packed: git neither tracks nor ignores them."""
     return sorted(git(source, "ls-files", "-z", "--others", "--exclude-standard", "--", "*.py"))
 
 

@@ -1,4 +1,4 @@
-"""What each command of tpu.py does, given its settings; its exit code."""
+"""The commands of tpu.py. Each is a function of a Session that returns the exit code."""
 
 import argparse
 import concurrent.futures
@@ -24,7 +24,7 @@ from workers import WorkerError, Workers
 
 
 class Session:
-    """What every command works with."""
+    """The settings, gcloud, and the state of earlier commands."""
 
     def __init__(self, asked: Settings, args: argparse.Namespace):
         self.settings, self.args = asked, args
@@ -33,10 +33,10 @@ class Session:
         self.store = Store(asked.state_path())
 
     def workers(self) -> Workers:
-        """The workers of a TPU that is ready. In a dry run: those that it would have.
+        """The workers of the TPU. In a dry run: those that it would have.
 
         Raises:
-          WorkerError: it is not ready.
+          WorkerError: the TPU is not ready.
         """
         found = self.backend.look()
         if not self.args.dry_run:
@@ -97,12 +97,12 @@ def launch(session: Session) -> int:
         say(f"{at_work.pop()} is running on all {len(seen)} workers; nothing was launched")
         return 0
     if at_work and any(worker.state in ("exited", "lost") and worker.run in at_work for worker in seen):
-        raise WorkerError("a part of the last run is still at work; end it first: tpu/tpu.py stop")
-    run = max(at_work, default=runner.new_launch())  # one that did not reach every worker is completed
+        raise WorkerError("a part of the last run is still running; end it first: tpu/tpu.py stop")
+    run = max(at_work, default=runner.new_launch())  # a launch that did not reach every worker is completed
     try:
         workers.launch(run)
     except WorkerError:
-        workers.stop(by="user")  # a part of the workers would wait for the others, and cost money
+        workers.stop(by="user")  # or some workers would wait for the others, and cost money
         raise
     say(f"launched {run} on {len(seen)} workers: tpu/tpu.py logs --follow, or run")
     return 0
@@ -111,7 +111,7 @@ def launch(session: Session) -> int:
 def warn_local(asked: Settings) -> None:
     if not asked.run_dir.startswith("gs://"):
         print(
-            f"run_dir {asked.run_dir} is no bucket: every host must see the same folder there, and on the TPU's own "
+            f"run_dir {asked.run_dir} is not a bucket: it must be a disk that all hosts share. On the TPU's own "
             "disk it is lost with the TPU",
             file=sys.stderr,
         )
@@ -152,7 +152,7 @@ def status(session: Session) -> int:
     for stray in found.strays:
         print(f"further node {stray}: not among those of the settings")
     for other in found.others:
-        print(f"node {other}: no queued resource made it, so it is somebody's own")
+        print(f"node {other}: not created by a queued resource, so not by tpu.py")
     workers = session.workers_of(found.reachable()).status()
     steps = [worker.step for worker in workers]
     if session.settings.run_dir.startswith("gs://"):
@@ -202,7 +202,7 @@ def stop(session: Session) -> int:
     watched = tell_watcher(session)
     found = session.backend.look()
     if not found.ready() and watched:
-        say("the run at work was told to end; no TPU is ready yet")
+        say("the watching `run` was told to end; no TPU is ready yet")
         return 0
     ended = session.workers().stop(by="user")
     for worker in ended:
@@ -215,7 +215,7 @@ def stop(session: Session) -> int:
 
 
 def tell_watcher(session: Session) -> bool:
-    """Has a `run` at work end, or else writes down for the next one that there is nothing to resume."""
+    """Makes a `run` that is watching end. If none is, records that the next one has nothing to resume."""
     try:
         with session.store.lock("stop"):
             memory = session.store.load()
@@ -251,7 +251,7 @@ def down(session: Session) -> int:
 
 
 def deleted(session: Session, before: Fleet, left: Fleet) -> int:
-    """Forgets the run, unless it is done, and says what was deleted, and what was not; 1 if something was not."""
+    """Forgets the run, unless it is done, and reports what was deleted. Returns 1 if something is left, else 0."""
     if session.store.load().outcome != "done":
         session.store.file.unlink(missing_ok=True)
     name, zone = session.settings.name, session.settings.zone
@@ -259,7 +259,7 @@ def deleted(session: Session, before: Fleet, left: Fleet) -> int:
         f"{other}, which no queued resource made: gcloud compute tpus tpu-vm delete {other}" for other in left.others
     ]
     if not left.empty():
-        rest.append(f"what somebody else asked for meanwhile: {describe(left)}")
+        rest.append(f"created by somebody else meanwhile: {describe(left)}")
     for one in rest:
         say(f"left alone: {one}")
     if not before.empty():

@@ -1,6 +1,6 @@
-"""What can be seen of a TPU: the resource that was asked for, its nodes (slices), their workers (hosts).
+"""The state of a TPU: its queued resource, its nodes (slices), and their workers (hosts).
 
-Also what follows from a type's name alone, as in "v5p-64": how many chips it has, and how many hosts.
+Also the chips and hosts of a type, which follow from its name, such as "v5p-64".
 """
 
 import datetime
@@ -8,42 +8,42 @@ import math
 import re
 from typing import Literal, NamedTuple
 
-# What the number in a type's name counts per chip, and how many chips a host has.
+# Per generation: what one chip adds to the number in the name (2: cores are counted), and chips per host.
 GENERATIONS = {"v2": (2, 4), "v3": (2, 4), "v4": (2, 4), "v5p": (2, 4), "v5litepod": (1, 4), "v6e": (1, 4)}
-ONE_HOST = {"v5litepod": 8, "v6e": 8}  # slices of up to so many chips are one host
+ONE_HOST = {"v5litepod": 8, "v6e": 8}  # a slice of up to so many chips has one host
 
 
 class Node(NamedTuple):
     """One slice."""
 
     name: str
-    state: str = ""  # as the API says: READY, PREEMPTED, ...; "": there is none of this name
+    state: str = ""  # from the API: READY, PREEMPTED, ...; "": the node does not exist
     health: str = ""  # HEALTHY, TIMEOUT, ...; "": unknown
     hosts: int = 1
     created: str = ""  # RFC 3339
 
 
 class Fleet(NamedTuple):
-    """A queued resource and the nodes that it should have, in the order of their slices."""
+    """A queued resource and the nodes that it should have, in slice order."""
 
-    state: str = ""  # ACCEPTED ... ACTIVE ... FAILED; "": there is none of this name
+    state: str = ""  # ACCEPTED ... ACTIVE ... FAILED; "": it does not exist
     error: str = ""  # why it FAILED
-    created: str = ""  # RFC 3339; also tells this resource from an earlier one of the same name
+    created: str = ""  # RFC 3339; an earlier resource of the same name has another time
     accelerator_type: str = ""
     nodes: tuple[Node, ...] = ()
-    strays: tuple[str, ...] = ()  # further nodes that belong to this resource, or to one of its name
-    others: tuple[str, ...] = ()  # nodes of our names that no queued resource made: somebody else's
-    owner: str = ""  # who made it, if that was with tpu.py
+    strays: tuple[str, ...] = ()  # more nodes of this resource than the settings describe
+    others: tuple[str, ...] = ()  # nodes with our names that no queued resource made, so not ours
+    owner: str = ""  # who created it, if with tpu.py
 
     def ready(self) -> bool:
         return self.state == "ACTIVE" and all(node.state == "READY" for node in self.nodes)
 
     def reachable(self) -> dict[int, Node]:
-        """Nodes that can be asked, by the number of their slice."""
+        """The READY nodes, by slice number."""
         return {number: node for number, node in enumerate(self.nodes) if node.state == "READY"}
 
     def empty(self) -> bool:
-        """Whether nothing of this name is left."""
+        """Whether neither the resource nor a node of it is left."""
         return not self.state and not self.strays and not any(node.state for node in self.nodes)
 
 
@@ -52,15 +52,15 @@ class Worker(NamedTuple):
 
     slice: int
     index: int
-    state: Literal["unreachable", "none", "running", "exited", "lost"]  # lost: ended, and left no exit code
+    state: Literal["unreachable", "none", "running", "exited", "lost"]  # lost: ended without an exit code
     run: str = ""  # launch id
     code: int | None = None  # exit code
-    stopped: bool = False  # somebody asked for the end of this run
+    stopped: bool = False  # `stop` was called for this run
     pid: str = ""
     step: int = -1  # newest checkpoint below a local run_dir
     digest: str = ""  # of the code that was pushed
     line: str = ""  # last line of its log
-    silence: float | None = None  # seconds since it was written, by the worker's own clock; None: not told
+    silence: float | None = None  # seconds since it was written, by the worker's clock; None: unknown
 
     def __str__(self) -> str:
         return f"{self.slice}/{self.index}"
@@ -73,7 +73,7 @@ def chips(accelerator_type: str) -> int:
     (8, 16, 256)
 
     Raises:
-      ValueError: the name is of no known generation.
+      ValueError: the generation is unknown.
     """
     match = re.fullmatch(r"(\w+)-(\d+)", accelerator_type)
     if not match or match[1] not in GENERATIONS:
@@ -98,5 +98,5 @@ def age_hours(created: str, now: float) -> float:
 
 
 def chip_hours(fleet: Fleet, accelerator_type: str, now: float) -> float:
-    """What the nodes have used since they were created, by the clock of this machine."""
+    """Chip-hours since the nodes were created, by the clock of this machine."""
     return sum(chips(accelerator_type) * age_hours(node.created, now) for node in fleet.nodes if node.created)

@@ -1,4 +1,4 @@
-"""The one place where gcloud is run: every line can be shown in place of being run, and every error says what to do."""
+"""Runs gcloud, or prints the line in a dry run. Every error says what to do. No other file runs gcloud."""
 
 import json
 import os
@@ -10,23 +10,23 @@ import time
 from typing import Any, NamedTuple
 
 INSTALL = "gcloud was not found on PATH; install it: https://cloud.google.com/sdk/docs/install"
-HINTS = {  # what gcloud's message has in it -> the command that mends it
+HINTS = {  # a part of gcloud's message -> the command that solves it
     "gcloud auth login": "gcloud auth login",
     "Reauthentication": "gcloud auth login",
     "invalid_grant": "gcloud auth login",
     "has not been used in project": "gcloud services enable tpu.googleapis.com",
     "SERVICE_DISABLED": "gcloud services enable tpu.googleapis.com",
 }
-CALL_S = 900.0  # seconds for one call of the API; a deletion is waited for, and takes minutes
+CALL_S = 900.0  # timeout of one call; gcloud waits for a deletion, which takes minutes
 TRANSIENT = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "Connection reset", "Connection aborted", "timed out", "502", "503")
 
 
 class GcloudError(OSError):
-    """gcloud ended with an error; the message is its own, with the command that mends it where there is one."""
+    """gcloud failed. The message is gcloud's, plus the command that solves it, if we know one."""
 
 
 class Answer(NamedTuple):
-    """What a call printed, and its exit code; None: it was ended because it took too long."""
+    """What a call printed, and its exit code. Code None: it was killed after its timeout."""
 
     code: int | None
     out: str
@@ -34,9 +34,9 @@ class Answer(NamedTuple):
 
 
 class Gcloud:
-    """Runs gcloud in one project and zone. With `dry_run`, lines are printed, and every answer is empty.
+    """Runs gcloud in one project and zone. With `dry_run` it prints the lines, and every answer is empty.
 
-    The zone is always passed: with `--reserved` and a zone from gcloud's configuration, gcloud would ask for a
+    The zone is always passed. Otherwise, with `--reserved` and a zone from gcloud's configuration, gcloud looks for a
     reservation in the zone "None".
     """
 
@@ -65,7 +65,7 @@ class Gcloud:
         return checked(self.call(*args, timeout=CALL_S)).out
 
     def read(self, *args: str, attempts: int = 3) -> list[dict[str, Any]]:
-        """A list that gcloud gives as JSON. Tries again where the trouble is known to pass.
+        """A list that gcloud prints as JSON. Tries again after errors that may pass (`TRANSIENT`).
 
         Raises:
           GcloudError: it failed.
@@ -81,7 +81,7 @@ class Gcloud:
             raise GcloudError(f"gcloud {shlex.join(args)}: found {answer.out[:200]!r}, expected JSON") from None
 
     def storage_list(self, folder: str) -> list[str]:
-        """Names below a folder of a bucket; none if there is no such folder.
+        """Names in a folder of a bucket; [] if the folder does not exist.
 
         Raises:
           GcloudError: no permission, no bucket, no network.
@@ -94,10 +94,10 @@ class Gcloud:
 
 
 def execute(line: list[str], timeout: float | None = None) -> Answer:
-    """Runs a command without input. It has ended when this returns, also after a timeout or Ctrl-C.
+    """Runs a command without input. The command has ended when this returns, also after a timeout or Ctrl-C.
 
     Raises:
-      GcloudError: there is no such program.
+      GcloudError: gcloud is not installed.
     """
     try:
         process = subprocess.Popen(
@@ -120,20 +120,20 @@ def execute(line: list[str], timeout: float | None = None) -> Answer:
 
 
 def kill(process: subprocess.Popen) -> None:
-    """Ends gcloud with the ssh processes that it started. What runs on a worker goes on."""
+    """Kills gcloud and its ssh processes. A command on a worker goes on."""
     os.killpg(process.pid, signal.SIGKILL)
 
 
 def checked(answer: Answer) -> Answer:
     if answer.code is None:
-        raise GcloudError("gcloud was ended, because it took too long")
+        raise GcloudError("gcloud was killed, because it took too long")
     if answer.code != 0:
         raise GcloudError(explained(answer.err))
     return answer
 
 
 def explained(err: str) -> str:
-    """gcloud's error in its own words, with the command that mends it.
+    """gcloud's own error message, plus the command that solves it.
 
     >>> explained("WARNING: old\\nERROR: (gcloud.x) quota exceeded\\n")
     'ERROR: (gcloud.x) quota exceeded'
@@ -158,7 +158,7 @@ def own_project() -> str:
 
 
 def interactive(line: list[str]) -> int:
-    """Gives the terminal to a command; its exit code."""
+    """Runs a command in this terminal; its exit code."""
     try:
         return subprocess.run(line).returncode
     except FileNotFoundError:

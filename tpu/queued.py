@@ -1,7 +1,7 @@
-"""TPUs by way of queued resources. What else can make a TPU has the same three functions.
+"""Creates and deletes TPUs as queued resources. Another way to create TPUs would be another `Backend`.
 
-The Cloud TPU API gets no new generations (TPU7x is served by Compute Engine and GKE alone), so nothing but this file
-knows how a TPU comes to be.
+Only this file knows how a TPU is created, since the Cloud TPU API gets no new generations (TPU7x exists only in
+Compute Engine and GKE).
 """
 
 from typing import Any, Protocol
@@ -18,16 +18,16 @@ TIERS = {"spot": ["--spot"], "reserved": ["--reserved"], "on-demand": []}
 
 
 class Backend(Protocol):
-    """A way to get a TPU, hold it and give it back. Every function may be repeated."""
+    """A way to create, see and delete a TPU. Each method may be called again at any time."""
 
     def look(self) -> Fleet:
-        """What is there now. Raises GcloudError."""
+        """The current state. Raises GcloudError."""
 
     def create(self) -> None:
-        """Asks for what the settings say; returns as soon as it is asked for. Raises GcloudError."""
+        """Requests the TPU of the settings, and does not wait for it. Raises GcloudError."""
 
     def delete(self, fleet: Fleet) -> None:
-        """Asks for the end of all that `fleet` holds. Raises GcloudError."""
+        """Requests the deletion of everything in `fleet`. Raises GcloudError."""
 
 
 class QueuedResources:
@@ -37,8 +37,8 @@ class QueuedResources:
         self.gcloud, self.settings = gcloud, settings
 
     def look(self) -> Fleet:
-        # Lists tell what is not there from what may not be seen: the one is absent, the other an error. The resource
-        # comes first: once it is ACTIVE its nodes are there, and a list from before that would not have them.
+        # `list`, not `describe`: it distinguishes a missing resource (absent) from a missing permission (an error).
+        # Resources first: if one is ACTIVE, its nodes exist, and a list of nodes from before that would lack them.
         resources = self.gcloud.read(*QUEUED, "list")
         nodes = self.gcloud.read(*NODES, "list")
         return fleet_of(self.settings, resources, nodes)
@@ -47,7 +47,7 @@ class QueuedResources:
         settings = self.settings
         many = [f"--node-count={settings.slices}", f"--node-prefix={settings.name}"]
         which = many if settings.slices > 1 else [f"--node-id={settings.name}"]
-        labels = [f"{OWNER}={settings.owner_label()}"]  # gcloud takes the last --labels alone
+        labels = [f"{OWNER}={settings.owner_label()}"]  # gcloud uses only the last --labels
         labels += [flag.removeprefix(LABELS) for flag in settings.create_flags if flag.startswith(LABELS)]
         others = [flag for flag in settings.create_flags if not flag.startswith(LABELS)]
         self.gcloud.text(
@@ -60,16 +60,16 @@ class QueuedResources:
     def delete(self, fleet: Fleet) -> None:
         if fleet.state and fleet.state != "DELETING":
             self.gcloud.text(*QUEUED, "delete", self.settings.name, "--force")
-        if not fleet.state:  # else they go with their resource
+        if not fleet.state:  # otherwise they are deleted with their resource
             for name in [*(node.name for node in fleet.nodes if node.state not in ("", "DELETING")), *fleet.strays]:
                 self.gcloud.text(*NODES, "delete", name)
 
 
 def fleet_of(settings: Settings, resources: list[dict[str, Any]], nodes: list[dict[str, Any]]) -> Fleet:
-    """The fleet of these settings, among all queued resources and nodes of a zone.
+    """The fleet of these settings, from all queued resources and nodes of a zone.
 
-    A node that belongs to another queued resource is none of ours, whatever its name; nor is one that belongs to none,
-    as long as no resource of ours is there that could have made it.
+    A node of another queued resource is not ours, whatever its name. A node of no queued resource is ours only if our
+    resource exists, since that may have made it.
     """
     resource = next((found for found in resources if short(found["name"]) == settings.name), {})
     mine = {short(node["name"]): node for node in nodes if short(node.get("queuedResource", "")) == settings.name}
@@ -82,7 +82,7 @@ def fleet_of(settings: Settings, resources: list[dict[str, Any]], nodes: list[di
     seen = []
     for name in settings.node_names():
         node = mine.pop(name, None)
-        # Until a node is there, its type says how many hosts it will have.
+        # Before the node exists, its type says how many hosts it will have.
         count = len(node.get("networkEndpoints", [])) if node else 0
         seen.append(
             Node(
@@ -112,7 +112,7 @@ def short(name: str) -> str:
 
 
 def check_same(settings: Settings, fleet: Fleet) -> None:
-    """Raises ValueError: something of this name is there, and it is not what the settings describe."""
+    """Raises ValueError if something with this name exists that the settings do not describe."""
     check_owner(settings, fleet)
     if fleet.others:
         raise ValueError(
@@ -129,7 +129,7 @@ def check_same(settings: Settings, fleet: Fleet) -> None:
 
 
 def check_owner(settings: Settings, fleet: Fleet) -> None:
-    """Raises ValueError: what is there is somebody else's."""
+    """Raises ValueError if the TPU has another owner."""
     if fleet.owner not in ("", settings.owner_label()):
         raise ValueError(
             f"{settings.name}: found a TPU of this name that {fleet.owner} made, expected one of "

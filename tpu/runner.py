@@ -1,7 +1,7 @@
-"""Carries out what watch.py decides, look after look, until the run is over.
+"""The loop of `run`: look at the TPU, let watch.py decide, act; until the run is over.
 
-Whatever it does can be done twice, and what counts is written down before. So it may be killed at any moment, and
-another `run` goes on.
+Every action may be repeated, and is recorded before it is done. So this process may be killed at any moment, and the
+next `run` continues.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ def say(text: str) -> None:
 
 
 def new_launch() -> str:
-    """An id that no other attempt has."""
+    """A new, unique launch id."""
     return f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
 
 
 def delete_all(backend: Backend, before: Fleet, poll_s: float) -> Fleet:
-    """Deletes all that `before` holds, and returns when the lists show none of it: what they show then.
+    """Deletes everything in `before`, and waits until it is gone. Returns the fleet after that.
 
-    A resource of the same name that somebody makes meanwhile is another one, and stays.
+    If somebody creates a resource of the same name meanwhile, that one is not deleted.
 
     Raises:
       GcloudError: the first deletion failed.
@@ -48,22 +48,22 @@ def delete_all(backend: Backend, before: Fleet, poll_s: float) -> Fleet:
         say(f"deleting: {describe(fleet)}")
         time.sleep(poll_s)
         try:
-            backend.delete(fleet)  # nodes that outlived their resource
+            backend.delete(fleet)  # nodes may outlive their resource
         except GcloudError as error:
             say(f"deleting, again: {error}")
     return fleet
 
 
 def checkpoint_steps(gcloud: Gcloud, run_dir: str) -> list[int]:
-    """Checkpoints in a bucket. Raises GcloudError."""
+    """Steps of the checkpoints in a bucket. Raises GcloudError."""
     return [int(name) for name in gcloud.storage_list(f"{run_dir}/checkpoints") if name.isdigit()]
 
 
 class Runner:
-    """One run on one TPU. `store` None: nothing is remembered, and the work ends when the TPU is ready (`up`)."""
+    """One run on one TPU. With `store=None` (for `up`) it keeps no state, and ends when the TPU is ready."""
 
     def __init__(self, settings: Settings, gcloud: Gcloud, backend: Backend, store: Store | None):
-        if not store:  # an unhealthy node may be somebody's at work, and is not for `up` to delete
+        if not store:  # `up` never deletes an unhealthy node: a run may be going on there
             settings = dataclasses.replace(settings, unready_s=math.inf)
         self.settings, self.gcloud, self.backend, self.store = settings, gcloud, backend, store
         self.memory = store.load() if store else Memory()
@@ -75,10 +75,10 @@ class Runner:
         self.memory = memory
 
     def begin(self) -> None:
-        """Goes on with the run that is remembered, or begins another.
+        """Continues the run in the state file, or begins a new one.
 
         Raises:
-          ValueError: the remembered one is at work under other settings.
+          ValueError: the run in the state file is not over, and has other settings.
         """
         memory, settings = self.memory, self.settings
         self.store.stop_file.unlink(missing_ok=True)
@@ -93,14 +93,14 @@ class Runner:
         self.remember(Memory(run_dir=settings.run_dir, command=settings.command))
 
     def watch(self) -> Action:
-        """Looks and acts until there is no more to do; the last action.
+        """Looks and acts until there is nothing more to do. Returns the last action.
 
         Raises:
           GcloudError: the first look failed, or the first creation, or the bucket cannot be read.
         """
         first = True
         if self.store:
-            self.newest()  # where it cannot be read, better before there is a TPU
+            self.newest()  # fails now if the bucket cannot be read, before a TPU costs money
         while True:
             try:
                 if self.memory.deleting is not None:
@@ -109,7 +109,7 @@ class Runner:
             except GcloudError as error:
                 if first:
                     raise
-                self.tell(f"cannot look, and so cannot help; what runs goes on: {error}")
+                self.tell(f"cannot look at the TPU; the run on it goes on: {error}")
                 time.sleep(self.settings.poll_s)
                 continue
             first = False
@@ -120,7 +120,7 @@ class Runner:
                     self.stop(seen.fleet)
                     action = STOPPED
                 if action.kind == "give up" and self.store:
-                    self.stop(seen.fleet)  # the other hosts would wait for the one that failed, and cost money
+                    self.stop(seen.fleet)  # or the other hosts would wait for the failed one, and cost money
                 self.tell(f"{action.kind}: {action.reason}")
                 self.remember(watch.remember(self.memory, action, seen, self.settings, time.time()))
                 if action.kind in ("done", "stopped", "give up") or not self.store and action.kind == "launch":
@@ -131,11 +131,11 @@ class Runner:
         return bool(self.store) and self.store.stop_file.exists()
 
     def look(self, first: bool) -> Seen:
-        """What there is to see.
+        """The current state of the TPU, the workers and the checkpoints.
 
         Raises:
-          GcloudError: gcloud cannot tell.
-          ValueError: something else has this name.
+          GcloudError: gcloud failed.
+          ValueError: the name is used for something else.
         """
         fleet = self.backend.look()
         check_same(self.settings, fleet)
@@ -147,12 +147,12 @@ class Runner:
         return Seen(fleet, workers, max(self.newest(), *(worker.step for worker in workers)))
 
     def newest(self) -> int:
-        """The newest checkpoint in the bucket, if it is one; -1: none. Raises GcloudError."""
+        """Step of the newest checkpoint, if run_dir is a bucket; else, or without one, -1. Raises GcloudError."""
         run_dir = self.settings.run_dir
         return max(checkpoint_steps(self.gcloud, run_dir), default=-1) if run_dir.startswith("gs://") else -1
 
     def adopt(self, workers: tuple[Worker, ...]) -> None:
-        """Watches a run that `launch` started: all workers are at it, and we have started none yet."""
+        """Watches a run that `launch` started: all workers run it, and this state file knows no other."""
         runs = {worker.run for worker in workers if worker.state == "running"}
         blank = Memory(run_dir=self.memory.run_dir, command=self.memory.command)
         if self.memory == blank and len(runs) == 1 and all(worker.state == "running" for worker in workers):
@@ -161,19 +161,19 @@ class Runner:
             self.remember(dataclasses.replace(self.memory, launch=run, digest=self.pushed()))
 
     def pushed(self) -> str:
-        """The digest of the code that was pushed last from here."""
+        """The digest of the code that this machine pushed last."""
         tarball = self.store.tarball
         return bundle.digest(tarball) if tarball.exists() else bundle.make(pathlib.Path(self.settings.source), tarball)
 
     def act(self, action: Action, seen: Seen) -> Action | None:
-        """Does one action, which is written down already; the next one if it fails."""
+        """Does one action, already recorded. Returns the next action if it fails."""
         if action.kind == "wait":
             time.sleep(self.settings.poll_s)
         elif action.kind == "create":
             return self.create()
         elif action.kind == "launch":
             return self.launch(seen)
-        else:  # recreate or restart; the next look finds what is to be deleted or launched
+        else:  # recreate or restart: the next look shows what to delete or launch
             self.stop(seen.fleet)
         return None
 
@@ -181,13 +181,13 @@ class Runner:
         try:
             self.backend.create()
         except GcloudError as error:
-            if not self.memory.digest:  # nothing has run yet, and somebody sits there and waits
+            if not self.memory.digest:  # nothing has run yet: report it to the user, who is waiting
                 raise
             return watch.again(self.memory, self.settings, "recreate", str(error), "creation")
         return None
 
     def launch(self, seen: Seen) -> Action | None:
-        """Push, setup, launch. Where a worker fails, a look tells whether its node is still there."""
+        """Push, setup, launch. If a worker fails, look whether its node still exists."""
         workers = Workers(self.gcloud, self.settings, seen.fleet.reachable())
         source, tarball = pathlib.Path(self.settings.source), self.store.tarball
         digest = self.pushed() if self.memory.digest else bundle.make(source, tarball)
@@ -212,23 +212,23 @@ class Runner:
     def still_ready(self) -> bool:
         try:
             return self.backend.look().ready()
-        except GcloudError:  # the next look will tell
+        except GcloudError:  # the next look decides
             return False
 
     def stop(self, fleet: Fleet) -> None:
-        """Ends what runs on nodes that are still there, as well as that can be done."""
+        """Ends the run on all nodes that can still be reached."""
         if fleet.state == "ACTIVE" and fleet.reachable():
             Workers(self.gcloud, self.settings, fleet.reachable()).stop(by="run")
 
     def finish_deletion(self) -> None:
-        """Deletes the resource that was given up, and no later one of the same name."""
+        """Finishes the deletion in the state file. A later resource of the same name is not deleted."""
         fleet = self.backend.look()
         if fleet.created == self.memory.deleting:
             delete_all(self.backend, fleet, self.settings.poll_s)
         self.remember(dataclasses.replace(self.memory, deleting=None))
 
     def delete(self) -> tuple[Fleet, Fleet]:
-        """Deletes the TPU at the end, however often gcloud fails: nobody else would. What was there, what is left."""
+        """Deletes the TPU at the end; repeats until gcloud succeeds. Returns (fleet before, fleet after)."""
         while True:
             try:
                 check_owner(self.settings, before := self.backend.look())
@@ -238,7 +238,7 @@ class Runner:
                 time.sleep(self.settings.poll_s)
 
     def tell(self, text: str) -> None:
-        """Says what is not what was said last."""
+        """Prints `text`, unless it was the last text printed."""
         if text != self.said:
             say(text)
         self.said = text

@@ -1,4 +1,4 @@
-"""Every setting of a TPU and of the run on it. A TOML file gives them; a flag of the same name overrides it."""
+"""Every setting of a TPU and of the run on it: from a TOML file, overridden by flags of the same names."""
 
 import argparse
 import dataclasses
@@ -26,45 +26,49 @@ def own_name() -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A TPU, the run on it, and the patience with both. Times are in seconds."""
+    """A TPU, the run on it, and how long to wait for what. Times are in seconds."""
 
     # The TPU
-    name: str = ""  # of the queued resource; its nodes are NAME, or NAME-0, NAME-1, ... of several slices
-    project: str = ""  # "": gcloud's own (`gcloud config get project`)
+    name: str = ""  # of the queued resource. Its nodes are NAME, or with several slices NAME-0, NAME-1, ...
+    project: str = ""  # "": the one of `gcloud config get project`
     zone: str = ""
     accelerator_type: str = ""  # as gcloud names it: v5litepod-8, v6e-8, v4-32, v5p-64, ...
     runtime_version: str = ""  # the image of the VMs
     slices: int = 1  # more than one: a multislice run
     provisioning: Literal["spot", "on-demand", "reserved"] = "spot"
-    create_flags: tuple[str, ...] = ()  # further flags of `gcloud compute tpus queued-resources create`
-    owner: str = dataclasses.field(default_factory=own_name)  # a label of the TPU, which others' commands refuse
-    dollars_per_chip_hour: float = 0.0  # 0: costs are shown in chip-hours only
+    create_flags: tuple[str, ...] = ()  # more flags for `gcloud compute tpus queued-resources create`
+    owner: str = dataclasses.field(
+        default_factory=own_name
+    )  # becomes a label of the TPU; commands of other owners refuse it
+    dollars_per_chip_hour: float = 0.0  # 0: show costs in chip-hours only
 
     # The run
-    run_dir: str = ""  # gs://BUCKET/FOLDER, or an absolute path that every host sees; the command finds it in $RUN_DIR
-    command: str = ""  # one shell command, the same on every host, in the folder of the pushed code
+    run_dir: str = ""  # gs://BUCKET/FOLDER, or an absolute path on a shared disk; $RUN_DIR in the command
+    command: str = ""  # shell command, the same on every host; runs in the folder of the pushed code
     setup: str = "tpu/worker/setup.sh '.[gcs]' 'jax[tpu]'"  # shell command that installs the pushed code
     libtpu_init_args: str = ""
-    env: dict[str, str] = dataclasses.field(default_factory=dict)  # of the run; wins over what is set here and there
-    source: str = str(ROOT)  # git checkout whose tracked files are pushed
+    env: dict[str, str] = dataclasses.field(
+        default_factory=dict
+    )  # of the run; overrides `run_env` below and the login shell
+    source: str = str(ROOT)  # git checkout; its tracked files are pushed
 
-    # Patience
-    poll_s: float = 30.0  # between two looks
-    settle_s: float = 60.0  # between a worker's failure and its verdict: the API knows of a preemption a little later
+    # How long to wait
+    poll_s: float = 30.0  # between two looks at the TPU
+    settle_s: float = 60.0  # after a worker fails, until it counts: the API reports a preemption a little later
     grace_s: float = 120.0  # between SIGTERM and SIGKILL
-    unready_s: float = 900.0  # for a node that is there but not READY and healthy
+    unready_s: float = 900.0  # for a node that is not READY or not healthy
     unreachable_s: float = 600.0  # for a worker that does not answer
-    stall_s: float = 3600.0  # for a run that shows no life: no line in any log, no checkpoint; inf: for ever
-    ssh_timeout_s: float = 120.0  # of one short command on the workers
-    setup_timeout_s: float = 1800.0  # of a push to one worker, and of the setup
-    backoff_s: float = 15.0  # before the first attempt after trouble; doubles until a checkpoint is written
+    stall_s: float = 3600.0  # without a new log line and a new checkpoint, until the run counts as hung; inf: never
+    ssh_timeout_s: float = 120.0  # for one short command on the workers
+    setup_timeout_s: float = 1800.0  # for the push to one worker, and for the setup
+    backoff_s: float = 15.0  # before the next attempt; doubles each time until a checkpoint is written
     backoff_cap_s: float = 900.0
-    max_failures: int = 5  # failed attempts (an exit code but 0 and 75) before `run` gives up
+    max_failures: int = 5  # failed attempts (exit code other than 0 and 75) until `run` gives up
     max_preemptions: int = 100
-    max_creations: int = 3  # resources that FAILED before `run` and `up` give up
-    parallel: int = 16  # calls of gcloud at once
+    max_creations: int = 3  # FAILED resources until `run` and `up` give up
+    parallel: int = 16  # gcloud calls at the same time
     delete_at_end: bool = False  # `run` deletes the TPU when it is done or gives up
-    state_dir: str = "~/.lfr_tpu"  # where `run` remembers what it did, on this machine
+    state_dir: str = "~/.lfr_tpu"  # where `run` keeps its state, on this machine
 
     def __post_init__(self):
         check(self)
@@ -73,19 +77,19 @@ class Settings:
         return [self.name] if self.slices == 1 else [f"{self.name}-{index}" for index in range(self.slices)]
 
     def owner_label(self) -> str:
-        """The owner in the letters that Google Cloud allows a label."""
+        """The owner, in characters that Google Cloud allows in a label."""
         return re.sub(r"[^-_a-z0-9]", "-", self.owner.lower())[:63]
 
     def run_env(self) -> dict[str, str]:
-        """What the trainer's environment has beyond a login's; the agent adds a local compilation cache."""
+        """Environment variables of the trainer. The agent on the worker adds a local compilation cache."""
         env = {
             "RUN_DIR": self.run_dir,
-            "JAX_PLATFORMS": "tpu,cpu",  # a missing TPU is an error
-            "JAX_COORDINATOR_PORT": "8476",  # JAX's own default (8482) is closed by Google Cloud's firewall rule
+            "JAX_PLATFORMS": "tpu,cpu",  # if the TPU is missing, JAX fails and does not train on the CPU
+            "JAX_COORDINATOR_PORT": "8476",  # Google Cloud's default firewall closes JAX's default, 8482
             "LIBTPU_INIT_ARGS": self.libtpu_init_args,
         }
         if self.run_dir.startswith("gs://"):
-            env["JAX_COMPILATION_CACHE_DIR"] = f"{self.run_dir}/jax_cache"  # a new VM compiles nothing twice
+            env["JAX_COMPILATION_CACHE_DIR"] = f"{self.run_dir}/jax_cache"  # so that a new VM need not compile again
         return env | self.env
 
     def state_path(self) -> pathlib.Path:
@@ -96,14 +100,16 @@ FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 
 
 def check(settings: Settings) -> None:
-    """Raises ValueError: a value is of the wrong type, absent, or cannot be right."""
+    """Raises ValueError if a value is missing, has the wrong type, or is out of range."""
     for name, field in FIELDS.items():
         check_type(name, getattr(settings, name), field.type)
     if not NAME.fullmatch(settings.name):
-        raise ValueError(f"name: found {settings.name!r}, expected a-z, 0-9 and '-', from a letter on; pass --name")
+        raise ValueError(
+            f"name: found {settings.name!r}, expected a-z, 0-9 and '-', starting with a letter; pass --name"
+        )
     if not settings.zone:
         raise ValueError(
-            "zone: found none, and none is guessed; pass --zone (where your quota is) or set it in the file"
+            "zone: found none, and there is no default; pass --zone (where your quota is) or set it in the file"
         )
     fleet.chips(settings.accelerator_type)
     if not settings.runtime_version:
@@ -111,7 +117,7 @@ def check(settings: Settings) -> None:
             "runtime_version: found none; `gcloud compute tpus tpu-vm versions list --zone=...` lists them"
         )
     if settings.stall_s == 0:
-        raise ValueError("stall_s: found 0, expected a time after which a run that shows no life is dead, or inf")
+        raise ValueError("stall_s: found 0, expected the seconds after which a silent run counts as hung, or inf")
     if settings.slices < 1:
         raise ValueError(f"slices: found {settings.slices}, expected at least 1")
     for flag in settings.create_flags:
@@ -140,7 +146,7 @@ def check_type(name: str, value: Any, kind: Any) -> None:
 
 
 def check_run(settings: Settings) -> None:
-    """Raises ValueError: there is no run to launch."""
+    """Raises ValueError if the settings for a run are missing."""
     if not settings.run_dir:
         raise ValueError("run_dir: found none; pass --run-dir gs://BUCKET/FOLDER (see the file's own comment)")
     if not settings.command:
@@ -151,8 +157,8 @@ def check_run(settings: Settings) -> None:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """A flag for every setting, --env NAME=VALUE and --create-flag=--FLAG for one more each."""
-    group = parser.add_argument_group("settings, over those of the file")
+    """Adds a flag for every setting. --env NAME=VALUE and --create-flag=--FLAG add one item each."""
+    group = parser.add_argument_group("settings (override those of the file)")
     for name, field in FIELDS.items():
         flag = "--" + name.replace("_", "-")
         options: dict[str, Any] = dict(dest=name, default=argparse.SUPPRESS)
@@ -170,10 +176,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def load(path: str | os.PathLike, flags: dict[str, Any]) -> Settings:
-    """The settings of a file, overridden by `flags`: those of `add_flags` that were given.
+    """The settings of a file, overridden by the flags of `add_flags` that were passed.
 
     Raises:
-      ValueError: the file is not TOML, or has a key that is no setting; names the nearest one.
+      ValueError: the file is not TOML, or has an unknown key; the message names the nearest setting.
       FileNotFoundError: no such file.
     """
     path = pathlib.Path(path)

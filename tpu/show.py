@@ -1,4 +1,4 @@
-"""What people read: tables, costs, and logs as a terminal would leave them."""
+"""Text for the user: tables, costs, log lines."""
 
 import time
 
@@ -13,7 +13,7 @@ def describe(found: Fleet) -> str:
 
 
 def table(found: Fleet, workers: list[Worker]) -> str:
-    """A line for every worker; for a node without, its own."""
+    """One line per worker, or per node if it has no workers."""
     rows = [("node", "state", "health", "worker", "run", "trainer", "pid", "last line")]
     for number, node in enumerate(found.nodes):
         head = node.name, node.state or "absent", node.health or "-"
@@ -29,7 +29,7 @@ def table(found: Fleet, workers: list[Worker]) -> str:
 
 
 def cost(asked: Settings, found: Fleet) -> str:
-    """What the TPU has used, and what a forgotten one uses."""
+    """The chip-hours used so far, and those that a forgotten TPU uses per day."""
     used = fleet.chip_hours(found, asked.accelerator_type, time.time())
     day = 24 * fleet.chips(asked.accelerator_type) * asked.slices
     dollars = asked.dollars_per_chip_hour
@@ -38,7 +38,7 @@ def cost(asked: Settings, found: Fleet) -> str:
 
 
 def whole_lines(text: str, follow: bool) -> tuple[list[str], int]:
-    """Lines as a terminal would leave them, and how many bytes at the end are to be asked for again.
+    """(complete lines, as a terminal shows them; bytes of the incomplete last line, to be read again).
 
     >>> whole_lines("1 %\\r2 %\\nstep 1\\nst", follow=True)
     (['2 %', 'step 1'], 2)

@@ -1,4 +1,4 @@
-"""What the controller remembers on this machine: one small JSON file for each TPU, and a lock beside it."""
+"""The controller's state on this machine: one small JSON file per TPU, and a lock beside it."""
 
 import contextlib
 import dataclasses
@@ -16,14 +16,14 @@ class Busy(OSError):
 
 
 class Store:
-    """Files PATH.json, PATH.lock, PATH.tar.gz (the code as it was pushed last) and PATH.stop (`run` is to end)."""
+    """Files PATH.json, PATH.lock, PATH.tar.gz (the code that was pushed last), PATH.stop (tells `run` to end)."""
 
     def __init__(self, path: pathlib.Path):
         ends = (".json", ".lock", ".tar.gz", ".stop")
         self.file, self.lock_file, self.tarball, self.stop_file = (path.with_name(path.name + end) for end in ends)
 
     def load(self) -> Memory:
-        """What was saved, or a blank memory.
+        """The saved memory, or an empty one.
 
         Raises:
           ValueError: the file is damaged.
@@ -33,7 +33,7 @@ class Store:
         except FileNotFoundError:
             return Memory()
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{self.file} is damaged ({error}); delete it, and counts begin at 0") from None
+            raise ValueError(f"{self.file} is damaged ({error}); delete it, and all counts begin at 0") from None
 
     def save(self, memory: Memory) -> None:
         partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
@@ -45,10 +45,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, what: str) -> Iterator[None]:
-        """Holds this TPU for one command of this machine. The kernel frees it when the process ends, however it ends.
+        """Allows one command per TPU on this machine. The kernel releases the lock when the process ends.
 
         Raises:
-          Busy: naming the command that holds it.
+          Busy: another command holds the lock; the message names it.
         """
         self.lock_file.parent.mkdir(parents=True, exist_ok=True)
         with open(self.lock_file, "a+") as file:

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""A TPU, and a run on it, by the real gcloud: tpu/tpu.py COMMAND SETTINGS.toml [--SETTING VALUE ...] [--dry-run]
+"""Creates a TPU with gcloud and trains on it: tpu/tpu.py COMMAND SETTINGS.toml [--SETTING VALUE ...] [--dry-run]
 
-up      asks for the TPU and waits until it is ready        run     all of up, push, setup, launch; then watches, and
-push    sends the code that git tracks to every worker              resumes after preemptions until it is done
-setup   installs it                                         status  what there is, and how far it is
-launch  starts the run on every worker, detached            logs    of all workers, or with --follow as they come
-stop    ends the run, after it has saved                    ssh     a shell on one worker, or: ssh FILE -- COMMAND
-down    deletes the TPU, and checks that nothing is left
+up      creates the TPU and waits until it is ready         run     up, push, setup, launch; then watches the run, and
+push    copies the code that git tracks to every worker             resumes it after preemptions until it is done
+setup   installs the code                                   status  state of the TPU, the workers and the run
+launch  starts the run on every worker, in the background   logs    of all workers; --follow: new lines as they come
+stop    ends the run after it has saved                     ssh     a shell on one worker, or: ssh FILE -- COMMAND
+down    deletes the TPU and checks that nothing is left
 
-A TPU costs money until `down`, whether anything runs on it or not. See README.md.
+A TPU costs money until `down`, also when nothing runs on it. See README.md.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import gcloud
 import settings
 from commands import COMMANDS, Session
 
-ALONE = {"up", "push", "setup", "launch", "run", "down"}  # one of these at a time
-COSTLY = {"up", "launch", "run", "down"}  # after an error of these a TPU may cost money, and nobody looks
+ALONE = {"up", "push", "setup", "launch", "run", "down"}  # only one of these runs at a time
+COSTLY = {"up", "launch", "run", "down"}  # after an error in these, a TPU may exist and cost money unnoticed
 
 
 def parser() -> argparse.ArgumentParser:
@@ -46,7 +46,7 @@ def main(words: list[str]) -> int:
     args = parser().parse_args(words)
     args.words, args.prog = rest, sys.argv[0]
     if rest and args.command_name != "ssh":
-        print(f"found {shlex.join(rest)} after --, which only ssh takes", file=sys.stderr)
+        print(f"found {shlex.join(rest)} after --, which only ssh accepts", file=sys.stderr)
         return 2
     try:
         asked = settings.load(args.file, vars(args))
@@ -57,12 +57,12 @@ def main(words: list[str]) -> int:
         print(f"tpu.py: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\ntpu.py: stopped looking; what runs on the TPU goes on, and costs money until down", file=sys.stderr)
+        print("\ntpu.py: stopped watching; the run on the TPU goes on, and costs money until down", file=sys.stderr)
         return 130
 
 
 def do(name: str, session: Session) -> int:
-    """One command, alone if it must be."""
+    """Runs one command, under the lock if it must be alone."""
     if session.args.dry_run or name not in ALONE:
         return COMMANDS[name](session)
     with session.store.lock(name):
@@ -76,7 +76,7 @@ def do(name: str, session: Session) -> int:
 
 
 def split(words: list[str]) -> tuple[list[str], list[str]]:
-    """What stands before and after `--`."""
+    """The words before and after `--`."""
     if "--" not in words:
         return words, []
     return words[: words.index("--")], words[words.index("--") + 1 :]

@@ -1,7 +1,7 @@
-"""What `run` does next: pure functions of what was seen and what is remembered. Nothing here calls anything.
+"""Decides what `run` does next. All functions are pure: they take what was seen and the memory, and call nothing.
 
-The rules, in words, are the table in README.md. Preemptions are the machine's fault and are expected; failures are
-the program's, and a program that fails twice without a new checkpoint in between is not started a third time.
+README.md has the rules as a table. A preemption is caused by the cloud, and is expected. A failure is caused by the
+program: if it fails twice without a new checkpoint in between, it is not started a third time.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ RESUME = 75  # the trainer's exit code after SIGTERM: everything is saved
 
 Kind = Literal["wait", "create", "recreate", "launch", "restart", "done", "stopped", "give up"]
 Cause = Literal["", "preemption", "failure", "creation"]
-Trouble = Literal["", "unready", "unreachable", "ended", "parted"]  # parted: some are done, others are not
+Trouble = Literal["", "unready", "unreachable", "ended", "parted"]  # parted: some workers are done, others are not
 
 
 class Seen(NamedTuple):
-    """One look. `workers` are all of them if the fleet is ready, none otherwise."""
+    """One look. `workers`: all of them if the fleet is ready, otherwise none."""
 
     fleet: Fleet
     workers: tuple[Worker, ...] = ()
@@ -29,24 +29,24 @@ class Seen(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """What is remembered between two looks, and written to disk, so that another controller goes on from here."""
+    """State between two looks. It is written to disk, so that another controller can continue."""
 
     run_dir: str = ""
     command: str = ""
-    digest: str = ""  # of the code; after a preemption the same code is pushed again, whatever was edited since
-    launch: str = ""  # id of the attempt that is on the workers; "": none
-    step: int = -1  # newest checkpoint ever seen
+    digest: str = ""  # of the code; after a preemption the same code is pushed again, not what was edited since
+    launch: str = ""  # id of the launch on the workers; "": none
+    step: int = -1  # newest checkpoint seen so far
     preemptions: int = 0
     failures: int = 0
     creations: int = 0  # resources that FAILED
     failed_step: int | None = None  # newest checkpoint at the last failure
     event_step: int = -1  # ... at the last preemption, failure or failed creation
-    streak: int = 0  # of these without a new checkpoint in between
-    not_before: float = 0.0  # next attempt; Unix seconds
-    trouble: Trouble = ""  # what has been wrong ...
+    streak: int = 0  # number of these since the newest checkpoint
+    not_before: float = 0.0  # earliest next attempt; Unix seconds
+    trouble: Trouble = ""  # what is wrong now ...
     since: float = 0.0  # ... since when
-    heard: float = 0.0  # last sign of life of what was launched; Unix seconds; 0: none yet
-    heard_from: str = ""  # what gave it
+    heard: float = 0.0  # last sign of life of the run; Unix seconds; 0: none yet
+    heard_from: str = ""  # where it came from
     deleting: str | None = None  # creation time of the resource that is being deleted
     outcome: Literal["", "done", "stopped", "gave up"] = ""
 
@@ -54,13 +54,13 @@ class Memory:
 class Action(NamedTuple):
     kind: Kind
     reason: str
-    cause: Cause = ""  # what it counts as
+    cause: Cause = ""  # the budget that it counts against
 
 
 def note(memory: Memory, seen: Seen, now: float) -> Memory:
-    """Remembers the newest checkpoint, the last sign of life, and since when something has been wrong.
+    """Updates the memory: newest checkpoint, last sign of life, what is wrong and since when.
 
-    If somebody has launched a later run on every worker since, it is the one to watch.
+    If all workers have a later launch than ours, that one is watched from now on.
     """
     memory = dataclasses.replace(memory, launch=latest(memory, seen.workers))
     trouble = trouble_of(memory, seen)
@@ -71,13 +71,13 @@ def note(memory: Memory, seen: Seen, now: float) -> Memory:
 
 
 def latest(memory: Memory, workers: tuple[Worker, ...]) -> str:
-    """The launch to watch. Ids begin with their time, so they tell a later one from a leftover."""
+    """The launch to watch. Ids begin with their time, so a later launch has a greater id."""
     runs = {worker.run for worker in workers}
     return max(memory.launch, *runs) if memory.launch and len(runs) == 1 else memory.launch
 
 
 def last_heard(memory: Memory, seen: Seen, now: float) -> tuple[float, str]:
-    """When the run last showed that it lives, and by what: a line in a worker's log, or a new checkpoint."""
+    """Time and source of the last sign of life: a line in a worker's log, or a new checkpoint."""
     signs = [(memory.heard, memory.heard_from)]
     for worker in launched(memory, seen.workers):
         if worker.silence is not None:
@@ -88,7 +88,7 @@ def last_heard(memory: Memory, seen: Seen, now: float) -> tuple[float, str]:
 
 
 def launched(memory: Memory, workers: tuple[Worker, ...]) -> list[Worker]:
-    """Workers that are at our launch, or were."""
+    """Workers whose newest run is our launch."""
     return [worker for worker in workers if memory.launch and worker.run == memory.launch]
 
 
@@ -106,12 +106,12 @@ def trouble_of(memory: Memory, seen: Seen) -> Trouble:
 
 
 def unready(node: Node, launch: str) -> bool:
-    """Whether nothing should be launched there. What runs well on an unhealthy node is left in peace."""
+    """Whether a node cannot be used. An unhealthy node may finish a run that is already on it."""
     return node.state != "READY" or (not launch and node.health not in HEALTHY)
 
 
 def decide(memory: Memory, seen: Seen, limits: Settings, now: float) -> Action:
-    """The next action. `memory` has been through `note`."""
+    """The next action. `memory` must come from `note`."""
     action = decide_fleet(memory, seen.fleet, limits, now)
     if action.kind != "launch" or not seen.workers:
         return action
@@ -119,7 +119,7 @@ def decide(memory: Memory, seen: Seen, limits: Settings, now: float) -> Action:
 
 
 def decide_fleet(memory: Memory, fleet: Fleet, limits: Settings, now: float) -> Action:
-    """The next action as far as the TPU itself matters; "launch": it is ready."""
+    """The next action, by the state of the TPU alone. "launch": the TPU is ready."""
     late = now - memory.since
     if fleet.state == "":
         if memory.launch:
@@ -143,7 +143,7 @@ def decide_fleet(memory: Memory, fleet: Fleet, limits: Settings, now: float) -> 
 
 
 def decide_workers(memory: Memory, workers: tuple[Worker, ...], limits: Settings, now: float) -> Action:
-    """The next action on a TPU that is ready."""
+    """The next action on a ready TPU, by the state of its workers."""
     late = now - memory.since
     silent = [worker for worker in workers if worker.state == "unreachable"]
     if silent and late < limits.unreachable_s:
@@ -184,12 +184,12 @@ def decide_workers(memory: Memory, workers: tuple[Worker, ...], limits: Settings
 
 
 def failure(memory: Memory, limits: Settings, reason: str) -> Action:
-    """What a failed attempt leads to."""
+    """The action after a failure of the program."""
     return again(memory, limits, "restart", reason, "failure")
 
 
 def again(memory: Memory, limits: Settings, kind: Kind, reason: str, cause: Cause) -> Action:
-    """Another attempt, if the budget of its cause allows it."""
+    """The action `kind` for another attempt, or "give up" if the budget of `cause` is used up."""
     counts = {
         "preemption": (memory.preemptions, limits.max_preemptions),
         "failure": (memory.failures, limits.max_failures),
@@ -210,7 +210,7 @@ def timely(memory: Memory, action: Action, now: float) -> Action:
 
 
 def remember(memory: Memory, action: Action, seen: Seen, limits: Settings, now: float) -> Memory:
-    """What is written down before the action is done. Every count changes here, and so once, whenever we are killed."""
+    """The memory to write before the action is done. Counts change only here, so a kill never counts one twice."""
     outcomes = {"done": "done", "stopped": "stopped", "give up": "gave up"}
     memory = dataclasses.replace(
         memory,
@@ -237,13 +237,13 @@ def remember(memory: Memory, action: Action, seen: Seen, limits: Settings, now: 
 
 
 def named(workers: list[Worker]) -> str:
-    """Names of workers, the first few of many."""
+    """Names of the workers; of many, the first four."""
     names = ", ".join(map(str, workers[:4]))
     return f"worker {names}" + (f" and {len(workers) - 4} more" if len(workers) > 4 else "")
 
 
 def ends(workers: list[Worker]) -> str:
-    """How workers ended, the first few of many."""
+    """How the workers ended; of many, the first four."""
     return "; ".join(
         f"worker {worker} {'exited with ' + str(worker.code) if worker.code is not None else 'left no exit code'}"
         + (f": {worker.line}" if worker.line else "")

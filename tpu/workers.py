@@ -1,8 +1,8 @@
-"""Commands on the workers. Only a line from a worker itself counts as its answer, never gcloud's exit code.
+"""Runs commands on the workers. Only a line from the worker itself counts as its answer, never gcloud's exit code.
 
-gcloud ends with 0 although a node could not be reached, mixes the output of several workers, and runs a command again
-whose connection broke. So the agent on each worker (worker/agent.sh) may be called any number of times, and answers
-with one line that begins with `@lfr SLICE/WORKER`.
+gcloud exits with 0 also if a node was not reached, mixes the output of several workers, and repeats a command whose
+connection broke. So the agent on each worker (worker/agent.sh) may be called any number of times, and answers with
+one line that begins with `@lfr SLICE/WORKER`.
 """
 
 import concurrent.futures
@@ -20,26 +20,26 @@ from settings import Settings
 
 KEY = pathlib.Path("~/.ssh/google_compute_engine").expanduser()
 LINE = re.compile(r"^@lfr (\d+)/(\d+) (\w+) (.*)$", re.MULTILINE)
-# A host that is gone is known after 20 s, not after the minutes of TCP; a router forgets no connection that is in use.
+# A lost host is noticed after 20 s, not after TCP's minutes. The messages keep routers from dropping the connection.
 SSH_FLAGS = ("-oConnectTimeout=20", "-oServerAliveInterval=20", "-oServerAliveCountMax=6")
 
 Place = tuple[int, int]  # slice, worker
 
 
 class Reply(NamedTuple):
-    """A worker's own line."""
+    """The answer of a worker."""
 
     fields: dict[str, str]
-    line: str  # free text at its end
-    rest: str  # what stood below it
+    line: str  # free text at the end of its line
+    rest: str  # the output below its line
 
 
 class WorkerError(OSError):
-    """Some workers did not do what they were told; the message names each with its reason."""
+    """A command failed on some workers. The message names each with its reason."""
 
 
 class Workers:
-    """The workers of some nodes of a fleet, which are given by the numbers of their slices."""
+    """The workers of some nodes. `nodes` are by slice number."""
 
     def __init__(self, gcloud: Gcloud, settings: Settings, nodes: Mapping[int, Node]):
         self.gcloud, self.settings, self.nodes = gcloud, settings, nodes
@@ -57,10 +57,10 @@ class Workers:
         return self.gcloud.line("compute", "tpus", "tpu-vm", "ssh", self.nodes[number].name, *flags)
 
     def push(self, tarball: pathlib.Path, digest: str) -> None:
-        """Brings the code to every worker. One scp a worker: gcloud's own for several wants an ssh-agent.
+        """Copies the code to every worker, with one scp per worker: gcloud's scp to several needs an ssh-agent.
 
         Raises:
-          WorkerError: naming each worker that has not exactly these bytes.
+          WorkerError: some workers do not have exactly these bytes; the message names them.
         """
 
         def bring(place: Place) -> list[Answer]:
@@ -78,7 +78,7 @@ class Workers:
             return [self.gcloud.execute(self.ssh_line(number, index, command), timeout)]
 
         make_key(self.gcloud.dry_run)
-        # The first contact of each node is one call, which makes the key known to it.
+        # The first call to each node must be alone, since it adds the ssh key to the node.
         first = [place for place in self.places() if place[1] == 0]
         others = [place for place in self.places() if place[1] > 0]
 
@@ -93,30 +93,30 @@ class Workers:
         self.tell("setup", words, lambda reply: reply.fields.get("done") == "1", self.settings.setup_timeout_s)
 
     def launch(self, run: str) -> None:
-        """Starts the command everywhere, once for each `run`. Raises WorkerError."""
+        """Starts the command on every worker, at most once per `run` id. Raises WorkerError."""
         settings = self.settings
         variables = [f"{name}={value}" for name, value in settings.run_env().items()]
         words = shlex.join(["launch", run, settings.run_dir, f"{settings.grace_s:.0f}", settings.command, *variables])
-        timeout = settings.ssh_timeout_s + settings.grace_s  # an earlier run may have to be ended first
+        timeout = settings.ssh_timeout_s + settings.grace_s  # an earlier run may have to end first
         self.tell("launch", words, lambda reply: reply.fields.get("started") == "1", timeout)
 
     def status(self) -> list[Worker]:
-        """What each worker says of itself."""
+        """The state of each worker."""
         return self.seen("status", "status", self.settings.ssh_timeout_s)
 
     def stop(self, by: str) -> list[Worker]:
-        """Ends the run everywhere: SIGTERM, and SIGKILL after `grace_s`. What each worker says afterwards."""
+        """Ends the run on every worker: SIGTERM, and SIGKILL after `grace_s`. Returns the states after that."""
         words = f"stop {self.settings.grace_s:.0f} {by}"
         return self.seen("status", words, self.settings.ssh_timeout_s + self.settings.grace_s)
 
     def log(self, place: Place, words: str) -> Reply | None:
-        """A part of one worker's log; None: it does not answer."""
+        """A part of one worker's log; None if the worker does not answer."""
         line = self.ssh_line(*place, f"{self.agent} log {words}")
         answer = self.gcloud.execute(line, self.settings.ssh_timeout_s)
         return replies([answer], "log").get(place)
 
     def on_nodes(self, words: str, timeout: float) -> list[Answer]:
-        """Runs an agent's command on all workers: one call a node."""
+        """Runs a command of the agent on all workers, with one call per node."""
         command = f"{self.agent} {words} || echo @lfr none"
         lines = [self.ssh_line(number, "all", command) for number in self.nodes]
         with concurrent.futures.ThreadPoolExecutor(self.parallel) as pool:
@@ -130,7 +130,7 @@ class Workers:
         for number, answer in zip(self.nodes, answers):
             places = [place for place in self.places() if place[0] == number]
             silent = [place for place in places if place not in found]
-            # Workers without an agent cannot say which they are, but if all that are silent have none, it is clear.
+            # A worker without an agent cannot give its number. But if all silent ones have none, all are "none".
             absent = "none" if answer.out.count("@lfr none") >= len(silent) else "unreachable"
             workers += [
                 as_worker(place, found[place]) if place in found else Worker(*place, absent) for place in places
@@ -138,7 +138,7 @@ class Workers:
         return workers
 
     def tell(self, verb: str, words: str, done: Callable[[Reply], bool], timeout: float) -> None:
-        """An agent's command on every worker: at once on all of a node, then on each that has not said it is done."""
+        """Runs a command of the agent on all workers of a node at once, then again on each worker that was silent."""
         make_key(self.gcloud.dry_run)
         answers = self.on_nodes(words, timeout)
         found = replies(answers, verb)
@@ -162,10 +162,10 @@ class Workers:
         groups: Sequence[Sequence[Place]],
         attempts: int = 3,
     ) -> None:
-        """Does `act` for each place of each group until the worker itself says that it is done.
+        """Repeats `act` for each worker until its answer is `done`, one group after the other.
 
         Raises:
-          WorkerError: naming those that did not, after all attempts.
+          WorkerError: some workers did not succeed in all attempts; the message names them.
         """
         for group in groups:
             left = list(group)
@@ -183,7 +183,7 @@ class Workers:
 
 
 def replies(answers: Sequence[Answer], verb: str) -> dict[Place, Reply]:
-    """The lines `@lfr SLICE/WORKER VERB name=value ... line=free text`; of several of one worker the last.
+    """Parses lines `@lfr SLICE/WORKER VERB name=value ... line=free text`; the last one of each worker counts.
 
     >>> replies([Answer(0, "noise\\n@lfr 0/1 launch id=a started=1 line=x = y\\n", "")], "launch")
     {(0, 1): Reply(fields={'id': 'a', 'started': '1'}, line='x = y', rest='')}
@@ -224,7 +224,7 @@ def reason(reply: Reply | None, answers: Sequence[Answer]) -> str:
 
 
 def complaint(verb: str, reasons: dict[Place, str]) -> str:
-    """Each worker with its reason, those with one reason together."""
+    """The reason of each worker; workers with the same reason are listed together."""
     by_reason: dict[str, list[str]] = {}
     for (number, index), why in sorted(reasons.items()):
         by_reason.setdefault(why, []).append(f"{number}/{index}")
@@ -233,7 +233,7 @@ def complaint(verb: str, reasons: dict[Place, str]) -> str:
 
 
 def make_key(dry_run: bool) -> None:
-    """Makes gcloud's ssh key if there is none. Left to itself, gcloud makes it twice at once, and one is lost."""
+    """Creates gcloud's ssh key if there is none. Two gcloud calls at once would create two, and lose one."""
     if KEY.exists():
         return
     line = ["ssh-keygen", "-q", "-t", "rsa", "-N", "", "-C", os.environ.get("USER", "user"), "-f", str(KEY)]

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Keeps one trainer on one worker. Each command may be repeated, and may lose its connection at any moment: gcloud
-# reruns a command up to ten times when ssh ends with 255.
-#   agent.sh setup COMMAND                    installs the code, unless that was done
+# Runs one trainer on one worker. Each command may be repeated, and may lose its connection at any moment: gcloud
+# repeats a command up to ten times when ssh exits with 255.
+#   agent.sh setup COMMAND                    installs the code, unless it is installed
 #   agent.sh launch ID RUN_DIR GRACE COMMAND [NAME=VALUE ...]    starts a run, unless ID was started before;
-#                                             not if another one was started since
+#                                             fails if ID was started and another run after it
 #   agent.sh status                           one line: state, pid, exit code, newest checkpoint, age and end of the log
 #   agent.sh stop GRACE BY                    SIGTERM to the run's process group, SIGKILL after GRACE seconds
 #   agent.sh log last LINES | from OFFSET     a part of the current run's log
@@ -13,9 +13,9 @@
 #   current                                   ID of the newest run
 #   runs/ID/{command,run_dir,log}
 #   runs/ID/pid                               process, its start time, boot id; the process leads a group and session
-#   runs/ID/exit_code                         there when it has ended
-#   runs/ID/alive                             locked as long as the run's supervisor lives
-#   runs/ID/stopped                           somebody asked for its end
+#   runs/ID/exit_code                         exists when the run has ended
+#   runs/ID/alive                             locked while the run's supervisor lives
+#   runs/ID/stopped                           exists when a user stopped the run
 set -euo pipefail
 
 home=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
@@ -23,10 +23,10 @@ agent=$home/code/tpu/worker/agent.sh
 place=$(cat "$home/identity")
 export VENV=$home/venv
 
-# One line that the controller counts, kept short so that lines of many workers do not run into each other.
+# Prints the answer. It is one short line, so that the lines of many workers do not mix.
 say() { echo "@lfr $place $*"; }
 current() { cat "$home/current" 2>/dev/null || true; }
-# The 22nd field of /proc/PID/stat, counted from behind the command's name, which may have spaces.
+# The 22nd field of /proc/PID/stat; counted after the command's name, which may contain spaces.
 started_at() {
   local stat
   stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
@@ -36,8 +36,8 @@ started_at() {
 boot_id() { cat /proc/sys/kernel/random/boot_id; }
 write() { cat >"$1.new" && mv "$1.new" "$1"; }
 
-# Whether the recorded process group is still that of the run. A process of this number that started at another time
-# is not. While a group has members, the kernel gives its number to no new process.
+# Whether the recorded process group is still the run's. A process with this number and another start time is not.
+# While a group has members, the kernel gives its number to no new process.
 ours() {
   local pid start boot
   read -r pid start boot 2>/dev/null <"$1/pid" && [ "$boot" = "$(boot_id)" ] || return 1
@@ -49,7 +49,7 @@ state() { # of the run in folder $1: running, exited, lost (ended without an exi
     echo exited
   elif ! flock -n "$1/alive" true || leader_lives "$1"; then
     echo running
-  elif [ -e "$1/exit_code" ]; then # written between the two looks
+  elif [ -e "$1/exit_code" ]; then # written between the two checks
     echo exited
   else
     echo lost
@@ -116,7 +116,7 @@ launch() {
   fi
 }
 
-supervise() { # the run of folder $1, with the variables that follow; lives as long as the trainer, and no signal ends it
+supervise() { # the run in folder $1, with the variables after it; lives as long as the trainer, and ignores signals
   local folder=$1 pid code=127 last interrupted=1 variable
   shift
   exec 8>"$folder/alive" && flock 8
@@ -124,7 +124,7 @@ supervise() { # the run of folder $1, with the variables that follow; lives as l
   cd "$home/code"
   export JAX_COMPILATION_CACHE_DIR=$home/jax_cache PATH=$VENV/bin:$PATH VIRTUAL_ENV=$VENV PYTHONUNBUFFERED=1
   for variable in "$@"; do export "${variable?}"; done
-  # With a trap of its own, a shell that runs several commands outlives the SIGTERM that its trainer saves after.
+  # The trap keeps a shell of several commands alive on SIGTERM, while its trainer saves.
   setsid bash -c "trap : TERM
 $(cat "$folder/command")" >>"$folder/log" 2>&1 </dev/null 8>&- &
   pid=$!
@@ -132,12 +132,12 @@ $(cat "$folder/command")" >>"$folder/log" 2>&1 </dev/null 8>&- &
   while [ -n "$interrupted" ]; do
     interrupted=
     wait "$pid" && last=0 || last=$?
-    [ "$last" = 127 ] || code=$last # 127 also says that it was waited for before
+    [ "$last" = 127 ] || code=$last # 127 also means that it was waited for before
   done
   echo "$code" | write "$folder/exit_code"
 }
 
-end() { # the run in folder $1: SIGTERM, after $2 seconds SIGKILL; whatever is left of its process group too
+end() { # the run in folder $1: SIGTERM, and after $2 seconds SIGKILL to its process group
   local pid deadline=$((SECONDS + $2))
   ours "$1" || return 0
   read -r pid _ <"$1/pid"
@@ -160,7 +160,7 @@ stop() {
   status
 }
 
-# Processes that hold an accelerator: "PID(NAME)". Those of other users are seen only with root's eyes.
+# Processes that hold an accelerator: "PID(NAME)". Those of other users are visible only to root.
 holders() {
   local devices=() device pid eyes=()
   local globs=${LFR_DEVICES:-"/dev/accel* /dev/vfio/*"} variable
@@ -178,7 +178,7 @@ holders() {
   done
 }
 
-await_free() { # the driver frees a chip a little after its process has ended
+await_free() { # the driver frees a chip a little after its process ends
   for _ in $(seq 10); do
     [ -n "$(holders "$@")" ] || return 0
     sleep 0.5
@@ -186,7 +186,7 @@ await_free() { # the driver frees a chip a little after its process has ended
   return 1
 }
 
-last_line() { # of file $1, as a terminal would show it, printable and short
+last_line() { # of file $1, as a terminal shows it; printable and short
   [ ! -e "$1" ] || tail -c 4096 "$1" | tr '\r' '\n' | { LC_ALL=C grep -a '[^[:space:]]' || true; } | tail -n 1 |
     LC_ALL=C tr -cd '[:print:]' | cut -c 1-160
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Takes a tarball of the code on a worker: checks it, unpacks it beside what is there, makes it the current one.
+# Receives a tarball of the code on a worker: checks it, unpacks it beside earlier code, makes it the current code.
 #   receive.sh SLICE WORKER NAME SHA256 TARBALL
-# It comes to the worker within that tarball, which may be damaged. So all is in a function, called on the last line:
-# half a script does nothing.
+# The script itself is in that tarball, which may be damaged. So all of it is a function that the last line calls: a
+# truncated script does nothing.
 set -euo pipefail
 
 receive() {
@@ -11,7 +11,7 @@ receive() {
   if [ "$found" = "$wanted" ]; then
     folder=code-${wanted:0:12}
     mkdir -p "$home"
-    exec 9>"$home/push.lock" && flock 9 # the same command may be running twice: gcloud reruns what lost its connection
+    exec 9>"$home/push.lock" && flock 9 # may run twice at once: gcloud repeats a command that lost its connection
     if [ ! -d "$home/$folder" ]; then
       rm -rf "$home/$folder.partial"
       mkdir "$home/$folder.partial"

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs the pushed code on a worker, in $VENV, with what pip is to install: setup.sh '.[gcs]' 'jax[tpu]'
-# It runs in the folder of the code. Its output is kept in setup.log.
+# Installs the pushed code on a worker, in $VENV. Arguments go to pip: setup.sh '.[gcs]' 'jax[tpu]'
+# It runs in the folder of the code. Its output goes to setup.log.
 set -euo pipefail
 
 supported() { "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; }
 
-# TPUs of v5e and later gain from large pages. Best effort: it takes root, and is gone after a reboot.
+# TPUs from v5e on are faster with large pages. Not required: it needs root, and is lost at a reboot.
 pages=${HUGEPAGES_FILE:-/sys/kernel/mm/transparent_hugepage/enabled}
 if grep -q '\[always\]' "$pages" 2>/dev/null; then
   echo "transparent hugepages are enabled"
