@@ -102,7 +102,7 @@ def test_the_policy_that_is_added_draws_what_the_page_says(monkeypatch):
 
 def test_the_page_of_one_file_is_short():
     """Catches: a page that grows until nobody reads it."""
-    assert len((ROOT / "docs" / "add_a_policy.md").read_text().splitlines()) <= 60
+    assert len((ROOT / "docs" / "add_a_policy.md").read_text().splitlines()) < 60
 
 
 def test_the_policy_from_scratch_draws_what_the_page_says():

@@ -25,7 +25,9 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the step of SplitMix64: 2**64 over the
 class Purpose(bytes, enum.Enum):
     """What random numbers are for. For a new use of the seed, add a line with bytes of its own.
 
-    A purpose keeps its bytes for ever, or a run that is resumed would draw otherwise than before.
+    A purpose keeps its bytes for ever, or a run that is resumed would draw otherwise than before. Some uses of a
+    seed know no phase and are not in the list: the params of a new model (train/steps.py), and numpy's own generators
+    for clusters, noise and the null of a report.
     """
 
     # For `numpy_key`, up to 16 bytes. The comment says what `number` is.
@@ -33,7 +35,7 @@ class Purpose(bytes, enum.Enum):
     OFFSET = b"offset"  # where the marks of systematic sampling begin; 0
     CHUNKS = b"chunk order"  # the order of the chunks of blocks that are sampled; 0
     BLOCKS = b"block order"  # the order of the blocks in a chunk; number of the chunk
-    LENGTHS = b"curriculum"  # batches of blocks of several lengths; see data/phase_batches.py
+    LENGTHS = b"curriculum"  # batches of several lengths; a length in tokens, or 0, −1, −2: see data/phase_batches.py
     FILL_IN = b"fill in middle"  # which documents are rearranged, and where they are cut; number of the batch
     # For `jax_key`, up to 4 bytes.
     RANDOM_DROP = b"drop"  # the blocks that `random_drop` leaves out

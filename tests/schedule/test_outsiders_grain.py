@@ -11,6 +11,7 @@ from outsiders import BATCH, BLOCKS, LENGTHS, VOCAB, check
 from lfr_jax import schedule
 
 sched = schedule.lfr(**LENGTHS, scores="pass")
+schedule.check_trainer(sched, scores_blocks=True)
 optimizer = optax.adam(0.1)
 observe = jax.jit(sched.observe, donate_argnums=0)
 

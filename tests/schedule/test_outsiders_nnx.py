@@ -11,6 +11,7 @@ from outsiders import BATCH, BLOCKS, LENGTHS, VOCAB, check
 from lfr_jax import schedule
 
 sched = schedule.lfr(**LENGTHS, scores="train")
+schedule.check_trainer(sched, observes_training=True)
 
 
 class Bigram(nnx.Module):

@@ -58,7 +58,7 @@ def test_uniform_lasts_as_long_as_asked():
         (
             "unifrom",
             {},
-            "no policy is called 'unifrom'; did you mean 'uniform'.* there are ado, .*, lfr, .*, uniform, and mod",
+            "no policy is called 'unifrom'; did you mean 'uniform'.* there are ado, .*, lfr, .* uniform.*, and module",
         ),
         ("fit", {}, "no policy is called 'fit'"),  # another function of the package
         ("lfr", dict(dropp=0.5), "schedule.options has 'dropp', which lfr does not take; did you mean 'drop'"),
