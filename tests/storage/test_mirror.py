@@ -115,7 +115,7 @@ def test_the_command_line_uses_it(bucket, remote, finished, tmp_path, monkeypatc
     lfr(monkeypatch, capsys, "score", finished[1], "--out", tmp_path / "here.csv")
     assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
     assert f"report: {remote.run_dir}/report/report.html" in lfr(monkeypatch, capsys, "report", remote.run_dir)
-    assert b"What became of the blocks" in bucket.files.cat_file(f"{remote.run_dir}/report/report.html")
+    assert b"How single blocks changed" in bucket.files.cat_file(f"{remote.run_dir}/report/report.html")
     assert bucket.files.exists(f"{remote.run_dir}/report/losses.png")
     with pytest.raises(SystemExit, match="no run in gs://bucket/none"):
         lfr(monkeypatch, capsys, "evaluate", f"{URL}/none")
