@@ -24,14 +24,15 @@ def code_of(page: str) -> dict:
     return names
 
 
-YOUR_OWN = code_of("docs/write_your_own_policy.md")
+ADDED = code_of("docs/add_a_policy.md")
+FROM_SCRATCH = code_of("docs/policy_from_scratch.md")
 VARIANTS = {
     "lfr, losses of training": schedule.lfr(reps=1, scores="train"),
     "lfr, detrended": schedule.lfr(reps=1, scores="detrended"),
     "lfr, mixed": schedule.lfr(reps=1, scores="mixed", unmeasured="domain"),
     "lfr, dropping nothing": schedule.lfr(reps=1, drop=0, drop2=0),
-    "middle": YOUR_OWN["middle"](),
-    "progress": YOUR_OWN["progress"](),
+    "middle": ADDED["middle"](),
+    "progress": FROM_SCRATCH["progress"](),
 }
 LFR = schedule.lfr(reps=1)
 WRAPPED = {

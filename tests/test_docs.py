@@ -1,5 +1,6 @@
 """The documentation says what the code does."""
 
+import doctest
 import inspect
 import pathlib
 import re
@@ -7,7 +8,7 @@ import runpy
 
 import jax.numpy as jnp
 import pytest
-from policies import YOUR_OWN
+from policies import ADDED, FROM_SCRATCH
 
 from lfr_jax import schedule
 
@@ -86,11 +87,29 @@ def test_the_index_names_every_page():
         assert page.name == "README.md" or f"({page.name})" in index, page.name
 
 
-def test_your_own_policy_draws_what_the_page_says():
-    """Catches: a change of `scored`, `hardest` or `plan` that the page does not follow."""
-    assert YOUR_OWN["drawn"].tolist() == list(range(4, 19))
-    assert sorted(YOUR_OWN["draws"][:].tolist()) == sorted([*range(4, 19)] * 2)
-    s = YOUR_OWN["progress"]()
+def test_the_policy_that_is_added_draws_what_the_page_says(monkeypatch):
+    """Catches: a change of `scored`, `hardest` or `plan` that the page does not follow; an example that fails."""
+    middle = ADDED["middle"]
+    monkeypatch.setattr(schedule, "middle", middle, raising=False)
+    example = doctest.DocTestParser().get_doctest(inspect.getdoc(middle), {}, "middle", "docs/add_a_policy.md", 0)
+    assert len(example.examples) > 5
+    assert doctest.DocTestRunner().run(example).failed == 0
+    s = middle()
+    state = s.observe(s.init(schedule.BlockInfo(20)), jnp.arange(20), jnp.arange(20) / 4, step=1000)
+    draws = schedule.plan(s.rates(s.begin(state, 1)), num_draws=30, seed=0, phase=1)
+    assert sorted(draws[:].tolist()) == sorted([*range(4, 19)] * 2)
+
+
+def test_the_page_of_one_file_is_short():
+    """Catches: a page that grows until nobody reads it."""
+    assert len((ROOT / "docs" / "add_a_policy.md").read_text().splitlines()) <= 60
+
+
+def test_the_policy_from_scratch_draws_what_the_page_says():
+    """Catches: a change of the schedule's interface that the page does not follow."""
+    counts = FROM_SCRATCH["counts"].tolist()
+    assert sum(counts) == 30 and set(counts) <= {0, 1, 2, 3} and sum(counts[:10]) < sum(counts[10:])
+    s = FROM_SCRATCH["progress"]()
     state = s.begin(s.init(schedule.BlockInfo(4)), 0)
     for phase_index, losses in enumerate(([5.0, 5.0, 3.0], [2.0, 4.0, 3.5]), start=1):
         state = s.begin(s.observe(state, jnp.arange(3), jnp.array(losses), phase_index), phase_index)

@@ -59,7 +59,7 @@ def index() -> str:
     ]
     lines += ["| wrapper | |", "|---|---|"]
     lines += [f"| [{name}]({name}.md) | {summary(name)} |" for name in schedule.WRAPPERS]
-    return "\n".join([*lines, "", "A policy of your own: [write_your_own_policy.md](../write_your_own_policy.md)", ""])
+    return "\n".join([*lines, "", "A policy of your own: [add_a_policy.md](../add_a_policy.md)", ""])
 
 
 def trainer(s: schedule.Schedule) -> list[str]:
