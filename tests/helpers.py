@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
+from lfr_jax.config import (
+    Config,
+    DataConfig,
+    MeshConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    TrainConfig,
+    llama,
+)
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.store import Store, open_store
 from lfr_jax.data.tokenizer import Ids
@@ -91,14 +100,28 @@ def tiny(run_dir, corpus_dir, policy="lfr", **options) -> Config:
     )
 
 
+def replaced(config, dotted: str, value):
+    """The config with one field replaced, named as on the command line: "train.seed"."""
+    first, _, rest = dotted.partition(".")
+    return dataclasses.replace(config, **{first: replaced(getattr(config, first), rest, value) if rest else value})
+
+
 def changed(config, **changes):
     """The config with fields replaced by dotted name, dots written as __."""
     for name, value in changes.items():
-        *section, field = name.split("__")
-        if section:
-            value = dataclasses.replace(getattr(config, section[0]), **{field: value})
-        config = dataclasses.replace(config, **{section[0] if section else field: value})
+        config = replaced(config, name.replace("__", "."), value)
     return config
+
+
+UNUSUAL = Config(
+    run_dir="runs/a",
+    data=DataConfig(store="elsewhere", seq_len=64),
+    model=ModelConfig(num_layers=2, norm="rmsnorm", bias=False),
+    schedule=ScheduleConfig("lfr", {"learn": 20, "drop": 0.5, "shares": [0.1, 0.2], "nested": {"a": None}}),
+    optimizer=OptimizerConfig(peak_lr=1 / 3),
+    mesh=MeshConfig(tensor=2),
+    train=TrainConfig(steps=7, seed=3),
+)
 
 
 def rows(run_dir, name="metrics.csv"):

@@ -1,41 +1,16 @@
 """Settings: which may change when a run goes on, and what became of old names."""
 
-import dataclasses
-import doctest
-
 import pytest
+from helpers import UNUSUAL, replaced
 
-from lfr_jax import config as module
 from lfr_jax.config import (
     RENAMED,
     Config,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TrainConfig,
     check_resumable,
     flat,
     from_saved,
     resumable_settings,
 )
-
-UNUSUAL = Config(
-    run_dir="runs/a",
-    data=DataConfig(store="elsewhere", seq_len=64),
-    model=ModelConfig(num_layers=2, norm="rmsnorm", bias=False),
-    schedule=ScheduleConfig("lfr", {"learn": 20, "drop": 0.5, "shares": [0.1, 0.2], "nested": {"a": None}}),
-    optimizer=OptimizerConfig(peak_lr=1 / 3),
-    mesh=MeshConfig(tensor=2),
-    train=TrainConfig(steps=7, seed=3),
-)
-
-
-def replace(config, dotted, value):
-    first, _, rest = dotted.partition(".")
-    return dataclasses.replace(config, **{first: replace(getattr(config, first), rest, value) if rest else value})
-
 
 MAY_CHANGE = {
     "run_dir",
@@ -73,14 +48,9 @@ OLD_NAMES = {
 }
 
 
-def test_doctests():
-    """Catches: an example that no longer holds."""
-    assert doctest.testmod(module).attempted and doctest.testmod(module).failed == 0
-
-
 def test_every_differing_setting_is_named():
     """Catches: stopping at the first difference; swapping then and now; missing options that come or go."""
-    new = replace(replace(UNUSUAL, "train.seed", 4), "schedule.options", {"learn": 30, "reps": 2})
+    new = replaced(replaced(UNUSUAL, "train.seed", 4), "schedule.options", {"learn": 30, "reps": 2})
     with pytest.raises(ValueError) as error:
         check_resumable(UNUSUAL, new)
     message = str(error.value)
@@ -97,7 +67,7 @@ def test_every_differing_setting_is_named():
 
 def test_tuples_and_lists_are_the_same_setting():
     """Catches: comparing a configuration as written with one as read back from JSON."""
-    check_resumable(UNUSUAL, replace(UNUSUAL, "schedule.options", UNUSUAL.schedule.options | {"shares": (0.1, 0.2)}))
+    check_resumable(UNUSUAL, replaced(UNUSUAL, "schedule.options", UNUSUAL.schedule.options | {"shares": (0.1, 0.2)}))
 
 
 def test_what_may_change_exists_and_may_change():
@@ -106,7 +76,7 @@ def test_what_may_change_exists_and_may_change():
     assert resumable_settings(Config) == MAY_CHANGE
     for dotted in sorted(MAY_CHANGE):
         value = flat(UNUSUAL)[dotted]
-        changed = replace(changed, dotted, value + 1 if type(value) is int else "other")
+        changed = replaced(changed, dotted, value + 1 if type(value) is int else "other")
     check_resumable(UNUSUAL, changed)
     for dotted in [
         "train.steps",
@@ -117,7 +87,7 @@ def test_what_may_change_exists_and_may_change():
         "schedule.policy",
     ]:
         with pytest.raises(ValueError, match=dotted):
-            check_resumable(UNUSUAL, replace(UNUSUAL, dotted, "other"))
+            check_resumable(UNUSUAL, replaced(UNUSUAL, dotted, "other"))
 
 
 def test_old_names_are_known_and_new_ones_exist():

@@ -1,6 +1,5 @@
 """One palette, which colour-blind people can read."""
 
-import doctest
 import itertools
 import pathlib
 import re
@@ -52,10 +51,6 @@ def oklab(color: str, seen: np.ndarray) -> np.ndarray:
         )
         @ cones
     )
-
-
-def test_doctests():
-    assert doctest.testmod(palette).failed == 0
 
 
 @pytest.mark.parametrize("eye", SEEN_WITH)

@@ -1,6 +1,5 @@
 """The run's folder: one trainer at a time, settings that read back, and settings that may not change."""
 
-import dataclasses
 import json
 import pathlib
 import signal
@@ -8,32 +7,10 @@ import subprocess
 import sys
 
 import pytest
+from helpers import UNUSUAL, replaced
 
-from lfr_jax.config import (
-    Config,
-    DataConfig,
-    MeshConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from lfr_jax.config import MeshConfig
 from lfr_jax.storage.run_dir import RunDir, RunInUse
-
-UNUSUAL = Config(
-    run_dir="runs/a",
-    data=DataConfig(store="elsewhere", seq_len=64),
-    model=ModelConfig(num_layers=2, norm="rmsnorm", bias=False),
-    schedule=ScheduleConfig("lfr", {"learn": 20, "drop": 0.5, "shares": [0.1, 0.2], "nested": {"a": None}}),
-    optimizer=OptimizerConfig(peak_lr=1 / 3),
-    mesh=MeshConfig(tensor=2),
-    train=TrainConfig(steps=7, seed=3),
-)
-
-
-def replace(config, dotted, value):
-    first, _, rest = dotted.partition(".")
-    return dataclasses.replace(config, **{first: replace(getattr(config, first), rest, value) if rest else value})
 
 
 def with_a_checkpoint(run):
@@ -56,7 +33,7 @@ def test_an_older_config_lacks_new_fields(tmp_path):
     values = json.loads((tmp_path / "config.json").read_text())
     del values["train"]["seed"], values["mesh"]
     (tmp_path / "config.json").write_text(json.dumps(values))
-    assert run.load_config() == replace(replace(UNUSUAL, "train.seed", 0), "mesh", MeshConfig())
+    assert run.load_config() == replaced(replaced(UNUSUAL, "train.seed", 0), "mesh", MeshConfig())
 
 
 def test_unreadable_configs_say_what_to_do(tmp_path):
@@ -76,11 +53,11 @@ def test_settings_may_change_freely_until_the_first_checkpoint(tmp_path):
     """Catches: refusing before anything would be lost; overwriting the settings of a run that has begun."""
     run = RunDir(tmp_path)
     run.save_config(UNUSUAL)
-    run.save_config(replace(UNUSUAL, "train.seed", 4))
+    run.save_config(replaced(UNUSUAL, "train.seed", 4))
     with_a_checkpoint(run)
-    run.save_config(replace(replace(UNUSUAL, "train.seed", 4), "train.log_every", 99))
+    run.save_config(replaced(replaced(UNUSUAL, "train.seed", 4), "train.log_every", 99))
     with pytest.raises(ValueError, match="train.seed: 4 when it began, now 5"):
-        run.save_config(replace(UNUSUAL, "train.seed", 5))
+        run.save_config(replaced(UNUSUAL, "train.seed", 5))
     assert (run.load_config().train.seed, run.load_config().train.log_every) == (4, 99)
 
 
