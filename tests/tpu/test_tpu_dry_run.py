@@ -133,5 +133,5 @@ def test_mistakes_are_one_or_two_lines(tpu, tmp_path):
     assert "command: found none" in tpu("run", "v4-32", "--run-dir", "gs://b/r", code=1) and not tpu.called()
     assert "v4-32.toml" in tpu("up", "v4", code=1)
     assert tpu("up", "v4-32", where=(), code=1) == "tpu.py: gcloud failed and said nothing\n" and tpu.called()
-    assert "which only ssh takes" in tpu("up", "v4-32", "--", "ls", code=2)
+    assert "which only ssh accepts" in tpu("up", "v4-32", "--", "ls", code=2)
     assert "found no worker 0/4" in tpu("ssh", "v4-32", "--worker", "4", "--dry-run", code=1)
