@@ -91,8 +91,8 @@ def write_html(folder: Path, run_dirs: dict[str, Path], table: str, analysis: Pr
             draw_losses(run_dirs),
             here / "losses.png",
             "Training loss, and held-out loss by domain, against all FLOPs spent. A colour is a domain, a line style "
-            "is a policy. The bands are phases of the first policy that leaves blocks out. A scoring pass (hatched) does "
-            "not change the model, so the loss stays level.",
+            "is a policy. The bands are phases of the first policy that leaves blocks out. A scoring pass (hatched) "
+            "does not change the model, so the loss stays level.",
         )
         if isinstance(analysis, str):
             probes = [f"<p>{escape(analysis)}</p>"]
