@@ -54,7 +54,7 @@ def draw_run(run: pathlib.Path, blocks: Blocks, weighted: bool) -> Figure:
         axes.set(xlabel="steps", xlim=(0, edges[-1]))
         top = max(axes.get_ylim()[1], 1.1)
         axes.set_ylim(-0.03 * top, 1.03 * top)
-        leave_headroom(axes, 0.3)
+        leave_headroom(axes, 0.45 if len(spans) < 10 else 0.05)  # for the names of the phases
         mark_spans(axes, spans)
     if len(spans) >= 10:  # too many for names
         drawing.suptitle(f"{len(spans)} phases, from {spans[0].name} to {spans[-1].name}", fontsize="medium")
