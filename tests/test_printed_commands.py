@@ -160,7 +160,6 @@ def make_texts(folder: pathlib.Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_printed_commands_run_in_the_order_of_reading(tmp_path, monkeypatch):
     """Catches: a page that prints an option, a file or a run that does not exist, or writes to a folder twice; a
     command that is neither run here nor named in NOT_HERE; Python of a page that no test runs."""
