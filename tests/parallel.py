@@ -46,13 +46,20 @@ def pytest_collection_modifyitems(config, items) -> None:
 
 
 def mixed(items: list) -> list:
-    """Files with slow tests between the others, so that some compute as others wait, and none last."""
-    waiting = {item.path for item in items if item.get_closest_marker("slow")}
-    sides = [[item for item in items if (item.path in waiting) == side] for side in (True, False)]
+    """Files with slow tests between the others, so that some compute as others wait, and none last.
+
+    Last are those whose tests need not stay together, as they fill whatever worker is free.
+    """
+    waiting, apart = ({item.path for item in items if item.get_closest_marker(mark)} for mark in ("slow", "apart"))
+    paths = dict.fromkeys(item.path for item in items)
     places = {}
-    for side, end in zip(sides, (0.6, 1.0)):
-        paths = list(dict.fromkeys(item.path for item in side))
-        places |= {path: end * number / len(paths) for number, path in enumerate(paths)}
+    for first, last, chosen in (
+        (0.0, 0.6, waiting),
+        (0.0, 1.0, paths.keys() - waiting - apart),
+        (1.0, 2.0, apart - waiting),
+    ):
+        files = [path for path in paths if path in chosen]
+        places |= {path: first + (last - first) * number / len(files) for number, path in enumerate(files)}
     return sorted(items, key=lambda item: places[item.path])
 
 

@@ -10,6 +10,7 @@ from policies import SCHEDULES, N, block_info, gamma, parts, run, same
 
 from lfr_jax import schedule
 
+pytestmark = pytest.mark.apart
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 
 

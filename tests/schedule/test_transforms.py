@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from policies import SCHEDULES, N, block_info, gamma, same
 
+pytestmark = pytest.mark.apart
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 weighing_schedules = pytest.mark.parametrize("name", [name for name, s in SCHEDULES.items() if s.loss_weights])
 
