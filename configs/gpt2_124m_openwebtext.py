@@ -4,12 +4,13 @@
     lfr train configs/gpt2_124m_openwebtext.py
 
 `openwebtext/` holds the text (.txt, .jsonl, .gz, .zst), `gpt2/` OpenAI's encoder.json and vocab.bpe. Meant
-for 8 GPUs of 80 GB; not run at this size by us.
+for 8 GPUs of 80 GB; we have not run it.
 
-Published: the shape (GPT-2; 124.4 M parameters, 124.5 M as trained with the vocabulary padded to 50,304),
-Learn up to step 20,000 and Focus up to 60,000 (the paper's GPT-2 figure), the shares dropped. Ours, as the
-paper's are not known to us: the lengths of Review and Focus 2, and the optimizer: nanoGPT's for GPT-2 (0.5
-M tokens a step, learning rate 6e-4, warm-up 2,000 steps), over 100,000 steps where nanoGPT takes 600,000.
+The paper gives the shape (GPT-2; 124.4 M parameters, 124.5 M as trained with the vocabulary padded to
+50,304), Learn up to step 20,000 and Focus up to 60,000 (the paper's GPT-2 figure), the shares dropped. We
+do not know what the paper used for the rest. Our choice: the lengths of Review and Focus 2, and the
+optimizer: nanoGPT's for GPT-2 (0.5 M tokens a step, learning rate 6e-4, warm-up 2,000 steps), over 100,000
+steps where nanoGPT takes 600,000.
 """
 
 from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, gpt2

@@ -5,11 +5,11 @@
 
 `slimpajama/` holds some of SlimPajama's .jsonl.zst files, about 40 billion tokens: Learn is one pass over
 them, and a scoring pass costs a third of that. `llama2/tokenizer.model` is Llama 2's. Meant for 8 GPUs of
-80 GB; not run at this size by us.
+80 GB; we have not run it.
 
-Published: the size by name, the data, the shares dropped. Ours, as the paper's are not known to us: the
-shape (TinyLlama's, Zhang et al. 2024; 1,100.0 M parameters), the phases' lengths, and the optimizer:
-TinyLlama's (2 M tokens a step, learning rate 4e-4, warm-up 2,000 steps).
+The paper gives the size by name, the data, the shares dropped. We do not know what the paper used for the
+rest. Our choice: the shape (TinyLlama's, Zhang et al. 2024; 1,100.0 M parameters), the phases' lengths, and
+the optimizer: TinyLlama's (2 M tokens a step, learning rate 4e-4, warm-up 2,000 steps).
 """
 
 from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama

@@ -5,12 +5,12 @@
 
 `slimpajama/` holds some of SlimPajama's .jsonl.zst files, about 10 billion tokens: Learn is one pass over
 them, and a scoring pass costs a third of that. `llama2/tokenizer.model` is Llama 2's. Meant for 8 GPUs of
-80 GB; not run at this size by us.
+80 GB; we have not run it.
 
-Published: the size by name, the data, the shares dropped. Ours, as the paper's are not known to us: the
-shape (20 layers of width 1,024, 4 key heads; 306.7 M parameters), the phases' lengths, and the optimizer:
-nanoGPT's for GPT-2 (0.5 M tokens a step, warm-up 2,000 steps), with the learning rate of GPT-3 350M (Brown
-et al. 2020, table 2.1).
+The paper gives the size by name, the data, the shares dropped. We do not know what the paper used for the
+rest. Our choice: the shape (20 layers of width 1,024, 4 key heads; 306.7 M parameters), the phases'
+lengths, and the optimizer: nanoGPT's for GPT-2 (0.5 M tokens a step, warm-up 2,000 steps), with the
+learning rate of GPT-3 350M (Brown et al. 2020, table 2.1).
 """
 
 from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama

@@ -5,9 +5,9 @@
 
 `tools/smoke` does both, under LFR and under uniform shuffling at equal FLOPs, and compares them.
 
-The phases stand to each other as published (one epoch each, an epoch of a Focus phase being one pass over the
-blocks that it keeps), and the shares dropped are the published ones. All else is ours; the learning rate is the
-best of 2e-3, 4e-3, 8e-3, 16e-3 for uniform shuffling (lower ones were not tried).
+The paper gives the phases (one epoch each; an epoch of Focus is one pass over the blocks that it keeps) and
+the shares dropped. The rest is our choice. The learning rate is the best of 2e-3, 4e-3, 8e-3, 16e-3 for
+uniform shuffling; lower ones were not tried.
 """
 
 from lfr_jax.config import Config, DataConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama

@@ -1,17 +1,21 @@
 """Every test runs on eight CPU devices, offline, with a compilation cache that later runs reuse."""
 
+import fcntl
 import os
 import pathlib
 import shutil
 import subprocess
+from collections.abc import Callable
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile much and compute little: XLA's optimisations would cost more than they save, and so would its newer way
 # of emitting fused loops, a third of the CPU time of compiling. (An XLA that no longer knows the latter ignores it.)
+# And so would cutting each program into parts that are compiled side by side.
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "")
     + " --xla_backend_optimization_level=0"
     + " --xla_backend_extra_options=xla_cpu_disable_new_fusion_emitters"
+    + " --xla_cpu_parallel_codegen_split_count=1"
 )
 
 import jax
@@ -20,8 +24,9 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".jax_cache"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
+import hypothesis  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 from buckets import emulated  # noqa: E402
@@ -40,20 +45,44 @@ from lfr_jax.storage.run_dir import RunDir  # noqa: E402
 from lfr_jax.train import steps  # noqa: E402
 from lfr_jax.train.loop import train  # noqa: E402
 
+pytest_plugins = ["parallel"]
+# How long an example takes depends on what else the machine does.
+patient = dict(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("patient", **patient)
+hypothesis.settings.load_profile("patient")
+
+
+def once(factory: pytest.TempPathFactory, name: str, make: Callable[[pathlib.Path], object]) -> pathlib.Path:
+    """What `make(path)` made at a path, in one of the parallel workers; none of them changes it."""
+    base = factory.getbasetemp()
+    shared = base.parent / "shared" if os.environ.get("PYTEST_XDIST_WORKER") else base / "shared"
+    shared.mkdir(exist_ok=True)
+    with open(shared / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / f"{name}.made").exists():
+            make(shared / name)
+            (shared / f"{name}.made").touch()
+    return shared / name
+
 
 @pytest.fixture(scope="session")
 def corpus_dir(tmp_path_factory):
     """A small prepared corpus of bytes: three domains, about 110 blocks of 32 tokens each for training."""
-    folder = tmp_path_factory.mktemp("data") / "corpus"
-    prepare_documents(folder, documents(8), Bytes(), valid_fraction=0.2)
-    return folder
+    return once(
+        tmp_path_factory, "corpus", lambda folder: prepare_documents(folder, documents(8), Bytes(), valid_fraction=0.2)
+    )
 
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory, corpus_dir):
-    """An uninterrupted LFR run: (its config, its folder, its result)."""
+    """An uninterrupted LFR run: (its config, its folder, its result). One worker trains it, and each has a copy."""
+    results = []
+    trained = once(
+        tmp_path_factory, "finished", lambda folder: results.append(train(tiny(folder, corpus_dir), quiet=True))
+    )
     config = tiny(tmp_path_factory.mktemp("finished") / "run", corpus_dir)
-    return config, RunDir(config.run_dir).path, train(config, quiet=True)
+    shutil.copytree(trained, config.run_dir)
+    return config, RunDir(config.run_dir).path, results[0] if results else train(config, quiet=True)
 
 
 @pytest.fixture(scope="session")
@@ -72,9 +101,9 @@ def short_documents(tmp_path_factory):
         for number in range(count):
             letters = random.choice(list("abcdefgh "), random.integers(shortest, longest + 1))
             documents.append(Document(f"{domain}{number}", "".join(letters), domain, "made-up"))
-    folder = tmp_path_factory.mktemp("short") / "corpus"
-    prepare_documents(folder, documents, Bytes(), valid_fraction=0.4)
-    return folder
+    return once(
+        tmp_path_factory, "short", lambda folder: prepare_documents(folder, documents, Bytes(), valid_fraction=0.4)
+    )
 
 
 @pytest.fixture(scope="session")

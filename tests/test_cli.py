@@ -74,6 +74,7 @@ def last_losses(run):
         return {row["domain"]: (float(row["loss"]), int(row["tokens"])) for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 def test_train_takes_overrides_and_saves_what_resulted(finished, corpus_dir):
     """Catches: an override that is lost, or saved but not followed; the file's settings saved in place of these."""
     _, run = finished
@@ -143,6 +144,7 @@ def test_generate_goes_on_from_the_prompt(finished, lfr):
     assert drawn[0] == drawn[2] != drawn[1] and all(text.startswith("the cat") for text in drawn)
 
 
+@pytest.mark.slow
 def test_compare_trains_each_policy_and_writes_the_report(lfr, tmp_path, corpus_dir):
     """Catches: `policies` taken for a setting of the run; an option for `random_drop` handed to `uniform`."""
     config = changed(tiny(tmp_path / "run", corpus_dir, "random_drop"), train__steps=12)

@@ -13,9 +13,11 @@ import sys
 import jax
 import pytest
 from helpers import changed, documents, tiny
+from running import PATIENCE
 
 from lfr_jax.data.tokenizer import train_sentencepiece
 
+pytestmark = pytest.mark.slow
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
 
 
@@ -96,7 +98,7 @@ def test_bench_remote(tmp_path):
     pytest.importorskip("gcsfs")
     asked = ("--tokens", "2e5", "--latency", "0", "--uncached", "1")
     command = [sys.executable, str(TOOLS / "bench_remote.py"), "--folder", str(tmp_path), *asked]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert ended.returncode == 0, ended.stderr
     (row,) = table(ended.stdout)
     assert row[0] == "1024 KiB" and len(row) == 7 and all(figures(cell) for cell in row)

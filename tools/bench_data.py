@@ -4,14 +4,14 @@
     python tools/bench_data.py --config configs/smoke.py             # the share of a step spent waiting for data
     python tools/bench_data.py --config configs/smoke.py --data.seq-len 1024 --model.max-len 1024
 
-The first makes random tokens in --folder, once, in each loader's own format, about 4.5 bytes a token in all. In
-each round every loader delivers --batches batches of 64 blocks of 1,024 tokens, in an order of its own, each on the
-device before the next is asked for; from the making of the iterator to the last batch. Rounds are interleaved, and
-loaders take turns in going first. Figures are medians over the rounds; a ratio is the median of the rounds' ratios.
+The first command writes random tokens to --folder, once, in each loader's own format: about 4.5 bytes a token in all.
+In each round every loader delivers --batches batches of 64 blocks of 1,024 tokens, in its own order. The next batch
+is asked for when the last one is on the device. Time runs from making the iterator to the last batch. Rounds are
+interleaved, and the loaders take turns in going first. Figures are medians over the rounds; a ratio is the median of
+the rounds' ratios.
 
-warm: the files were read to the end just before, and fit into memory. cold: before each loader's turn the system
-was told to drop its copies of the files (posix_fadvise DONTNEED). What the disk or the host of a virtual machine
-keeps in memory of its own stays there.
+warm: the files were read just before, and fit into memory. cold: before each loader's turn the system drops its copies
+of the files (posix_fadvise DONTNEED). The disk, or the host of a virtual machine, may still have copies of its own.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def ours_unequal(folder: pathlib.Path, count: int, seed: int):
 
 
 def grain_array_record(folder: pathlib.Path, count: int, seed: int, options=None):
-    """Grain as its tutorials have it: a record a block."""
+    """Grain as in its tutorials: one record for each block."""
     source = grain.sources.ArrayRecordDataSource(sorted(map(str, folder.glob("*.array_record"))))
     dataset = grain.MapDataset.source(source).shuffle(seed).repeat()[: count * B].map(decoded).batch(B)
     return iter(dataset.to_iter_dataset(options))
@@ -117,7 +117,7 @@ def make_store(folder: pathlib.Path, num_tokens: int) -> None:
 
 
 def make_array_record(folder: pathlib.Path) -> None:
-    """The store's blocks, a record each."""
+    """The store's blocks, one record for each."""
     blocks = Blocks(open_store(folder / "store"), T)
     for number, ids in enumerate(np.split(np.arange(blocks.num_blocks), range(SHARD, blocks.num_blocks, SHARD))):
         path = folder / f"{number:05}.array_record"

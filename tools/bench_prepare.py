@@ -4,12 +4,11 @@
     python tools/bench_prepare.py --megabytes 48                     # the text that every Python carries, repeated
     python tools/bench_prepare.py --text FOLDER --sentencepiece tokenizer.model
 
-SentencePiece alone: each process has its share of the documents in memory, and encodes them in lists of 500, one
-thread each; timed from a common start to the end of the last, without the start of the processes. `lfr prepare`: the
+SentencePiece alone: each process has its part of the documents in memory, and encodes them in lists of 500 with one
+thread. Time runs from a common start to the end of the last process; starting them does not count. `lfr prepare`: the
 whole command, from the start of Python to the synced store: reading, parsing, encoding, finding duplicates, writing.
 Rounds are interleaved, and the two take turns in going first. Figures are medians; the ratio is the median of the
-rounds' ratios. CPU time is that of the processes, their start included: on a machine that others use too, it
-says more.
+rounds' ratios. CPU time is that of all processes, their start included. On a busy machine it says more.
 """
 
 import argparse

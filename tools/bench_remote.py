@@ -2,9 +2,9 @@
 
     python tools/bench_remote.py --tokens 5e8 --latency 0.03
 
-There is no object store here: a small server on this machine answers as Google Cloud Storage does, each request
---latency seconds late, and shares the processor with the reader. So what is measured is the reader's own cost and how
-it hides the latency, not a network. Random tokens are made in --folder, once. Batches of 64 blocks of 1,024 tokens are
+No object store is needed: a small server on this machine answers like Google Cloud Storage, --latency seconds after
+each request. It shares the processor with the reader. So this measures what the reader costs and how it hides the
+latency, not a network. Random tokens are made in --folder, once. Batches of 64 blocks of 1,024 tokens are
 read in shuffled order by the pipeline's four threads, to host memory.
 """
 

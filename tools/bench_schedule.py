@@ -4,11 +4,11 @@
     JAX_PLATFORMS=cpu python tools/bench_schedule.py                       # N = 10^6, 10^7, 10^8; needs 4 GB
     JAX_PLATFORMS=cpu python tools/bench_schedule.py --blocks 1e6 --rounds 9
 
-A phase change is: `observe` all blocks, as a scoring pass hands them on, `begin`, `rates`, `plan` of as many
-draws as there are blocks. `lfr` has rates of 0 and 1; `by loss` draws in proportion to the loss, so that
-every rate is another. Every N and policy runs in a process of its own. Times are medians over rounds, each
-of which goes through all stages in turn; compilation is not in them. Memory is the peak of the resident set,
-less what it was after a phase change of 4,096 blocks.
+A phase change is `observe` of all blocks, in batches as in a scoring pass, then `begin`, `rates`, and `plan` of
+as many draws as there are blocks. `lfr` has rates of 0 and 1; `by loss` draws in proportion to the loss, so all
+rates differ. Every N and policy runs in its own process. Times are medians over rounds; each round goes through
+all stages. Compilation does not count. Memory is the peak of the resident set, minus what it was after a phase
+change of 4,096 blocks.
 """
 
 import argparse

@@ -21,7 +21,7 @@ from lfr_jax.experiments.panels import add_legend, escape_math, leave_headroom
 from lfr_jax.experiments.time_axis import Span, mark_spans, span_key
 from lfr_jax.storage.run_dir import RunDir
 
-WIDTHS = (6.0, 3.6, 1.6)  # of the lines of the domains, in points
+WIDTHS = (6.5, 4.0, 1.8)  # of the lines of the domains, in points
 BATCHES, BATCH = 400, 16  # over which the weights of `linupper` are averaged: random batches of probes
 
 

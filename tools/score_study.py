@@ -1,14 +1,14 @@
-"""How well free and sampled scores stand in for a full scoring pass, and what each costs.
+"""How well free and sampled scores replace a full scoring pass, and what each costs.
 
     python tools/score_study.py configs/smoke.py --steps 60 129 225 321
 
-Trains as the configuration says, its policy told to go by the losses of training (`scores="detrended"`), and
-stops at each of `steps` to score every training block with the parameters of that moment. Against these losses
-it holds what would have been known without that pass. `--drop 0` trains on all blocks throughout.
+Trains as the configuration says, with a policy that goes by the losses of training (`scores="detrended"`). At each
+of `steps` it scores every training block with the parameters of that step, and compares these losses with the
+scores that would be known without that pass. `--drop 0` trains on all blocks throughout.
 
-Columns: the FLOPs of the scores, as a share of those of training for one epoch; Spearman's rank correlation
-with the full pass, over all blocks and within domains (the mean over them); the share of the half which LFR
-would drop that the full pass drops too (chance: 50 %). Samples: the mean of ten.
+Columns: the FLOPs of the scores, relative to training for one epoch; Spearman's rank correlation with the full
+pass, over all blocks and within domains (the mean over them); of the half that LFR would drop, the share that the
+full pass drops too (chance: 50 %). Rows of samples are means of ten samples.
 """
 
 import argparse

@@ -85,19 +85,19 @@ def order(
     counts_G = np.bincount(copies, minlength=len(share_G))
     bucket_S = np.repeat(np.arange(len(share_G)), counts_G)
     number_S = np.arange(num_steps) - np.repeat(np.cumsum(counts_G) - counts_G, counts_G)
-    place_S = (number_S + chances(num_steps, PLACES, seed, phase)) / counts_G[bucket_S]
+    position_S = (number_S + chances(num_steps, PLACES, seed, phase)) / counts_G[bucket_S]
     if curriculum == "uniform":
-        return bucket_S[np.argsort(place_S)]
-    # Of exponential waiting times with these rates, each is the first with the odds of its batch.
+        return bucket_S[np.argsort(position_S)]
+    # Each batch waits for an exponential time, with its odds as the rate: so the shortest time is drawn by these odds.
     turn_S = -np.log(chances(num_steps, TURNS, seed, phase)) / ODDS[curriculum](bucket_S)
-    return bucket_S[np.lexsort((turn_S, np.floor(cycles * place_S)))]
+    return bucket_S[np.lexsort((turn_S, np.floor(cycles * position_S)))]
 
 
 def chances(count: int, purpose: int, seed: int, phase: int) -> np.ndarray:
-    """float64[count]: random numbers between 0 and 1, neither of which is among them."""
+    """float64[count]: random numbers between 0 and 1, without 0 and 1."""
     return schedule.random_numbers(schedule.numpy_key(Purpose.LENGTHS, seed, phase, purpose), count)
 
 
 def own_seed(length: int, seed: int, phase: int) -> int:
-    """A seed of its own for each length, or buckets of as many blocks would share an order."""
+    """A seed for each length. With one seed for all, buckets of equally many blocks would have the same order."""
     return schedule.random_seed(Purpose.LENGTHS, seed, phase, length)

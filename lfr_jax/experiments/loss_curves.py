@@ -16,15 +16,19 @@ from lfr_jax.storage.paths import Path
 
 @styled
 def draw_losses(run_dirs: dict[str, Path]) -> Figure:
-    """On the left the training loss, on the right the held-out loss of each domain; the bands are of the first run."""
+    """On the left the training loss, on the right the held-out loss of each domain.
+
+    The bands are the phases of the first run that leaves blocks out; if there is none, of the first run.
+    """
     train = {name: read_csv(path / "metrics.csv") for name, path in run_dirs.items()}
     held_out = {name: read_csv(path / "eval.csv") for name, path in run_dirs.items()}
     probed = {row["domain"] for path in run_dirs.values() for row in first_rows(path / "scores" / "probes.csv")}
     measured = {row["domain"] for rows in held_out.values() for row in rows} - {"all"}
     colors, marks = (f(sorted(measured | probed)) for f in (palette.domain_colors, palette.domain_markers))
     lines = palette.policy_lines(run_dirs)
-    owner = next(iter(run_dirs))
-    bands = spans_of_metrics(train[owner], run_dirs[owner])
+    spans = {name: spans_of_metrics(rows, run_dirs[name]) for name, rows in train.items()}
+    leaving = [name for name in spans if any(span.leaves_out for span in spans[name])]
+    owner = next(iter([*leaving, *spans]))
 
     drawing = Figure(figsize=(WIDTH, 5.2), layout="constrained")
     left, right = drawing.subplots(1, 2)
@@ -32,12 +36,11 @@ def draw_losses(run_dirs: dict[str, Path]) -> Figure:
         # Every run has its own scoring passes, and so its own level pieces.
         flops, steps = read_flops(rows), [int(row["step"]) for row in rows]
         loss = running_mean([float(row["loss"]) for row in rows])
-        spans = spans_of_metrics(rows, run_dirs[name])
-        curve = level_in_scoring(steps, loss, flops, spans)
+        curve = level_in_scoring(steps, loss, flops, spans[name])
         left.plot(curve.x, curve.y, label=escape_math(name), lw=1.6, color="black", ls=lines[name])
         for domain in (*sorted(measured), "all"):
             points = [(int(row["step"]), float(row["loss"])) for row in held_out[name] if row["domain"] == domain]
-            curve = level_in_scoring(*(zip(*points) if points else ((), ())), flops, spans)
+            curve = level_in_scoring(*(zip(*points) if points else ((), ())), flops, spans[name])
             right.plot(
                 curve.x, curve.y, color=colors[domain], ls=lines[name], lw=2.4 if domain == "all" else 1.6,
                 marker=marks[domain], markevery=curve.measured, ms=5, label=escape_math(f"{domain}, {name}"),
@@ -47,14 +50,14 @@ def draw_losses(run_dirs: dict[str, Path]) -> Figure:
     for axes in (left, right):
         use_flops_axis(axes)
         leave_headroom(axes)
-        mark_spans(axes, bands)
+        mark_spans(axes, spans[owner])
     key = [Line2D([], [], color="black", ls=lines[name], lw=1.6, label=escape_math(name)) for name in run_dirs]
     key += [
         Line2D([], [], color=colors[domain], marker=marks[domain], ms=6, lw=2, label=escape_math(domain))
         for domain in sorted(measured)
     ]
     key.append(Line2D([], [], color=colors["all"], lw=3, label="all domains"))
-    add_legend(drawing, [*key, *span_key(bands, owner)])
+    add_legend(drawing, [*key, *span_key(spans[owner], owner)])
     return drawing
 
 

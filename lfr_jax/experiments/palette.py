@@ -5,17 +5,17 @@
 - A line style is a policy: the first one is solid, the second dashed. Policies have no colours.
 - A light grey band is a phase that leaves blocks out, such as Focus. A hatched band is a scoring pass.
 
-The six bright colours are those of Okabe and Ito (2008), which colour-blind people can tell apart; indigo, olive and
-dark red, for more domains and classes, are chosen to stay apart from them.
+Colour-blind people can tell them apart: a test measures it. Green, sky blue, vermilion and orange are those of Okabe
+and Ito (2008). The others are chosen so that any two of the first three domains are far apart for every eye.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
-BLUE, GREEN, PINK, SKY, INDIGO, OLIVE = "#0072B2", "#009E73", "#CC79A7", "#56B4E9", "#332288", "#999933"
+BLUE, GREEN, PURPLE, SKY, PLUM, OLIVE = "#0A4A80", "#009E73", "#A64AD9", "#56B4E9", "#4B0055", "#999933"
 VERMILION, ORANGE, DARK_RED = "#D55E00", "#E69F00", "#7A1212"
 
-DOMAIN_COLORS = (BLUE, GREEN, PINK, SKY, INDIGO, OLIVE)
+DOMAIN_COLORS = (BLUE, GREEN, PURPLE, SKY, PLUM, OLIVE)
 DOMAIN_MARKERS = ("o", "s", "^", "D", "v", "P")  # beside the colours, for print in black and white
 ALL_DOMAINS = "black"
 CLASS_COLORS = {
@@ -51,7 +51,7 @@ def domain_colors(domains: Iterable[str]) -> dict[str, str]:
     """The colour of each domain, in the order of `domains`; "all" is black.
 
     >>> domain_colors(["code", "prose"])
-    {'code': '#0072B2', 'prose': '#009E73', 'all': 'black'}
+    {'code': '#0A4A80', 'prose': '#009E73', 'all': 'black'}
     """
     return assign(domains, DOMAIN_COLORS) | {"all": ALL_DOMAINS}
 

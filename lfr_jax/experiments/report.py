@@ -87,12 +87,11 @@ def write_html(folder: Path, run_dirs: dict[str, Path], table: str, analysis: Pr
       analysis: of the probes; or the reason why there is none.
     """
     with local_folder_for(folder) as here:
-        first = printable(next(iter(run_dirs)))
         losses = save_figure(
             draw_losses(run_dirs),
             here / "losses.png",
-            "Training loss, and held-out loss by domain, against all FLOPs spent. A colour is a domain, a line style a "
-            f"policy. The bands are the phases of {first}, grey where it leaves blocks out. A scoring pass (hatched) "
+            "Training loss, and held-out loss by domain, against all FLOPs spent. A colour is a domain, a line style "
+            "is a policy. The bands are phases of the first policy that leaves blocks out. A scoring pass (hatched) "
             "does not change the model, so the loss stays level.",
         )
         if isinstance(analysis, str):
@@ -100,7 +99,7 @@ def write_html(folder: Path, run_dirs: dict[str, Path], table: str, analysis: Pr
         else:
             probes = probe_section(here, analysis, palette.policy_lines(map(printable, run_dirs)))
         title = "Report: " + ", ".join(map(printable, run_dirs))
-        content = [f"<pre>{escape(table)}</pre>", ABOUT_FILES, losses, "<h2>How single blocks changed</h2>", *probes]
+        content = [f"<pre>{escape(table)}</pre>", ABOUT_FILES, losses, "<h2>Losses of single blocks</h2>", *probes]
         write_page(here / "report.html", title, content)
     return folder / "report.html"
 
@@ -222,16 +221,17 @@ def comparison_table(summaries: dict[str, dict[str, Any]]) -> str:
         "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))])
         for row in [head, *rows]
     ]
-    return "\n".join([*lines, "", *table_legend(first, others, names, width=max(100, *map(len, lines)))])
+    return "\n".join([*lines, "", *table_legend(first, others, names, width=max(110, *map(len, lines)))])
 
 
 def table_legend(first: str, others: list[str], domains: list[str], width: int) -> list[str]:
     """What each column of the comparison is, and its unit, in lines of at most `width` characters."""
-    cost = (
-        "policy: trained with it. steps: training steps. trained, scored: tokens, in millions. "
-        "FLOPs, seconds: training and scoring, without evaluation and compilation."
-    )
-    losses = f"{', '.join(domains)}: held-out loss in nats per token, lower is better."
+    sentences = [
+        "steps: training steps. trained, scored: tokens in millions (M). FLOPs, seconds: for training and scoring.",
+        f"{', '.join(domains)}: held-out loss in nats per token, lower is better.",
+    ]
     if others:
-        losses += f" {first} − {others[0]}: difference of these losses, negative if {first} is better."
-    return [line for text in (cost, losses) for line in textwrap.wrap(text, width)]
+        sentences.append(
+            f"policy {first} − {others[0]}: the difference of these losses, negative if {first} is better."
+        )
+    return [line for sentence in sentences for line in textwrap.wrap(sentence, width)]

@@ -101,7 +101,7 @@ def mark_spans(axes: Axes, spans: list[Span], names: bool = True) -> None:
     """Marks phases behind a panel: grey where blocks are left out, hatched for scoring, with their names on top."""
     edges = {edge for span in spans for edge in (span.first, span.last)}
     across = axes.get_xaxis_transform()  # x in data, y in shares of the panel's height
-    axes.vlines(sorted(edges), 0, 1, colors=palette.EDGE, lw=0.8, zorder=0, transform=across)
+    axes.vlines(sorted(edges), 0, 1, colors=palette.EDGE, lw=0.8, zorder=0.5, transform=across)
     for span in spans:
         if span.leaves_out:
             axes.axvspan(span.first, span.last, facecolor=palette.LEAVES_OUT, lw=0, zorder=0)

@@ -1,4 +1,4 @@
-"""What policies that decide by domain share. All blocks of a domain are drawn equally often."""
+"""What policies by domain have in common: they draw all blocks of a domain equally often."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple

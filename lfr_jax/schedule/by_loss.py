@@ -1,4 +1,4 @@
-"""What policies that go by measured losses share: the state, and how losses become rates when a phase begins."""
+"""What policies by loss have in common: the state, and how losses become rates when a phase begins."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -53,7 +53,7 @@ def mix64(x: np.ndarray) -> np.ndarray:
 
 
 def splitmix64(x: np.ndarray) -> np.ndarray:
-    """uint64[...]: the same with the shifts and factors of SplitMix64 (Steele, Lea, Flood 2014)."""
+    """uint64[...]: hashes of 64-bit numbers, as `mix64`, with the constants of SplitMix64 (Steele, Lea, Flood 2014)."""
     return _mixed64(x, (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), 31)
 
 

@@ -1,4 +1,4 @@
-"""Random numbers by purpose, seed, phase and number: no generator is carried, so nothing about it is saved.
+"""Random numbers by purpose, seed, phase and number, without the state of a generator.
 
 A run asks for random numbers in many places. Each place names a `Purpose`, and hashes it with the run's seed, the
 number of the phase, and a number of its own. So any process draws the same numbers at any time and in any order, a
@@ -23,7 +23,7 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # the step of SplitMix64: 2**64 over the
 
 @enum.unique
 class Purpose(bytes, enum.Enum):
-    """What random numbers are for. To use the seed for something new, add a line: nothing else may have its bytes.
+    """What random numbers are for. For a new use of the seed, add a line with bytes of its own.
 
     A purpose keeps its bytes for ever, or a run that is resumed would draw otherwise than before.
     """
@@ -138,7 +138,7 @@ def random_numbers(key: np.ndarray, count: int) -> np.ndarray:
 
 
 def random_numbers_at(key: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
-    """Numbers in [0, 1) for each of some places, whatever the other places are.
+    """Numbers in [0, 1) for each place. They do not depend on which other places are asked for.
 
     Number i of place p is output `count` · p + i of the generator that begins at the key.
 

@@ -37,7 +37,9 @@ class BlockInfo(NamedTuple):
     num_blocks: int  # N, static
     domain: jax.Array | np.ndarray | None = None  # i32[N]: number of the block's source
     cluster: jax.Array | np.ndarray | None = None  # i32[N]: number of the block's cluster
-    length: jax.Array | np.ndarray | None = None  # i32[N]: number of the block's length, where there are several
+    length: jax.Array | np.ndarray | None = (
+        None  # i32[N]: index of the block's length, from the longest; if lengths differ
+    )
     ref_loss: jax.Array | np.ndarray | None = None  # f32[N]: under a reference model
     weak_loss: jax.Array | np.ndarray | None = None  # f32[N]: under the weaker of two references
     strong_loss: jax.Array | np.ndarray | None = None  # f32[N]: under the stronger of two references

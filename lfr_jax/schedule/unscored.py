@@ -1,4 +1,4 @@
-"""What policies that measure nothing share: the state, and functions that leave it as it is."""
+"""What policies that measure nothing have in common: the state, and functions that leave it as it is."""
 
 from typing import NamedTuple
 

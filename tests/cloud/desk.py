@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 
+from running import PATIENCE
+
 from cloud import machines, server
 from cloud.machines import Network
 from cloud.tpus import Cloud
@@ -61,7 +63,7 @@ class Desk:
         serve = self.network.inside(python, "-S", str(script), "serve", str(path), f"{root}/lib")
         silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.gclouds = subprocess.Popen(serve, env=self.env, cwd=self.home, stdin=subprocess.PIPE, **silent)
-        machines.wait_for(path.exists, 60)
+        machines.wait_for(path.exists)
         self.network.program("gcloud", shlex.join([sys.executable, "-SE", str(script), "call", str(path)]) + ' "$@"')
         self.calls.clear()
 
@@ -77,7 +79,7 @@ class Desk:
             **options,
         )
 
-    def run(self, *command, code: int = 0, seconds: float = 200) -> str:
+    def run(self, *command, code: int = 0, seconds: float = PATIENCE) -> str:
         """All that the command wrote; an AssertionError with it unless the exit code is `code`."""
         with self.start(*command, start_new_session=True) as process:
             try:

@@ -17,6 +17,8 @@ import subprocess
 import sys
 import time
 
+from running import PATIENCE
+
 # Brings loopback up (SIOCSIFFLAGS; IFF_UP | IFF_LOOPBACK | IFF_RUNNING), hands out a listening socket, and stays.
 HOLDER = """
 import array, fcntl, socket, struct
@@ -171,7 +173,7 @@ class Machine:
             file.writelines(json.dumps({"kind": kind, "match": match}) + "\n" for _ in range(times))
 
 
-def wait_for(condition, seconds: float = 60.0):
+def wait_for(condition, seconds: float = PATIENCE):
     """What `condition()` returns as soon as it is true; TimeoutError if it never is."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):

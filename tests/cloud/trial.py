@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 
+from running import PATIENCE
+
 from cloud.desk import Desk
 from cloud.machines import Machine, wait_for
 
@@ -91,8 +93,8 @@ class Trial:
 
     def reaches(self, step: int) -> None:
         """Waits until the trainer is at work on all hosts, and has written this checkpoint."""
-        wait_for(lambda: len(self.starts()) == self.hosts, 100)
-        wait_for(lambda: self.step() >= step, 100)
+        wait_for(lambda: len(self.starts()) == self.hosts)
+        wait_for(lambda: self.step() >= step)
 
     def remove(self) -> None:
         """Nothing of it goes on, in the cloud or here."""
@@ -108,7 +110,7 @@ class Trial:
 
 def ended(process: subprocess.Popen, code: int = 0) -> str:
     """All that a command said until it ended, with this exit code."""
-    said = process.communicate(timeout=200)[0]
+    said = process.communicate(timeout=PATIENCE)[0]
     assert process.returncode == code, f"ended with {process.returncode}, not {code}:\n{said}"
     return said
 

@@ -52,6 +52,7 @@ def blocks(short_documents):
     return open_corpus(by_length("", short_documents).data).train
 
 
+@pytest.mark.slow
 def test_every_step_has_as_many_tokens(ran, blocks):
     """Catches: tokens counted by rows; a pass over short blocks charged as many tokens as one over long ones."""
     _, folder, result = ran
@@ -62,6 +63,7 @@ def test_every_step_has_as_many_tokens(ran, blocks):
     assert float(found[-1]["loss"]) < float(found[0]["loss"]) - 0.3  # it learns
 
 
+@pytest.mark.slow
 def test_every_block_is_charged_at_its_length(ran, drawn, blocks):
     """Counted block by block. Catches: short blocks charged as long ones; a pass charged to a phase that makes none, or
     to a step before or after; in what is known of a finished run, an expectation."""
@@ -78,6 +80,7 @@ def test_every_block_is_charged_at_its_length(ran, drawn, blocks):
     assert len({len(ids) for ids in drawn}) == 2
 
 
+@pytest.mark.slow
 def test_held_out_text_is_measured_as_in_any_run(ran, short_documents, tmp_path):
     """Catches: a loss on decomposed documents, which would not compare with that of other packings."""
     config, folder, _ = ran
@@ -88,6 +91,7 @@ def test_held_out_text_is_measured_as_in_any_run(ran, short_documents, tmp_path)
     assert tokens["a"] == 32 * min(8, np.sum(concatenated.domain_N == concatenated.domains.index("a")))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [7, 10])
 def test_sigterm_saves_and_the_next_start_goes_on_exactly(ran, tmp_path, monkeypatch, moment):
     """Stopped within a phase, and on an edge. Catches: an order of lengths, or draws of one, that begin anew."""
@@ -100,6 +104,7 @@ def test_sigterm_saves_and_the_next_start_goes_on_exactly(ran, tmp_path, monkeyp
         assert rows(tmp_path / "run", name) == rows(folder, name)
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(ran, tmp_path):
     """In all tables, to the last digit. Catches: rows of another length than those of the other process; batches in
     another order; losses of the rows of one process alone, or what they cost."""
@@ -110,6 +115,7 @@ def test_two_processes_train_as_one_does(ran, tmp_path):
         assert rows(tmp_path / "run", name) == rows(folder, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name, value", [("shortest", 8), ("curriculum", "uniform"), ("cycles", 1)])
 def test_how_blocks_are_cut_and_ordered_may_not_change(ran, name, value):
     """Catches: a run that goes on with other blocks under the same ids, or in another order."""
@@ -118,6 +124,7 @@ def test_how_blocks_are_cut_and_ordered_may_not_change(ran, name, value):
         train(changed(config, **{f"data__{name}": value}), quiet=True)
 
 
+@pytest.mark.slow
 def test_each_length_keeps_its_share_of_what_is_hard(ran, blocks):
     """Catches: short blocks kept because all of them look hard; lengths that the schedule is not told of."""
     _, _, result = ran
@@ -146,6 +153,7 @@ def directly(run, blocks):
     return loss_N
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_each_block_alone(ran, blocks, tmp_path, short_documents):
     """Written, and read back. Catches: losses in the order in which they are measured; blocks of a length left out;
     rows of padding; scores of concatenated blocks, or of other lengths, taken for these."""
@@ -160,6 +168,7 @@ def test_scores_are_those_of_each_block_alone(ran, blocks, tmp_path, short_docum
             score_files.read_scores(file, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "cut",
     [lambda store: Blocks(store, 32), lambda store: PackedBlocks(store, 32), lambda store: LengthBlocks(store, 16, 8)],
@@ -178,6 +187,7 @@ def test_the_command_for_scores_of_another_cut_makes_them(ran, blocks, cut, tmp_
     assert np.isfinite(score_files.read_scores(file, cut)).all()
 
 
+@pytest.mark.slow
 def test_probes_stand_in_the_order_of_their_rates(ran, blocks):
     """Catches: losses by length beside rates by id, which a report would take for one another's."""
     config, folder, _ = ran

@@ -1,15 +1,8 @@
 """Runs of unequal length."""
 
-import doctest
-
 import numpy as np
 
 from lfr_jax.data import blocks
-
-
-def test_doctests():
-    """Catches: positions of one run counted on from another's."""
-    assert doctest.testmod(blocks).attempted and doctest.testmod(blocks).failed == 0
 
 
 def test_no_runs():

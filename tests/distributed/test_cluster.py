@@ -25,6 +25,7 @@ from lfr_jax.storage.checkpoint import latest_step, restore_params
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train.loop import train
 
+pytestmark = pytest.mark.apart
 # From which step on they are alike in runs that were evaluated at other steps up to 10.
 TABLES = {"metrics.csv": 1, "eval.csv": 11, "scores/probes.csv": 10, "scores/rates.csv": 0}
 
@@ -38,6 +39,7 @@ def check_blocks_and_losses(run_dir, expected_dir):
     np.testing.assert_allclose(*losses, rtol=2e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_one_stopped_to_the_same_bits(finished, corpus_dir, tmp_path, monkeypatch):
     """On the mesh that one had alone. Catches: rows that another process holds; what each computes from its part
     alone, as of losses or rates; a table that two write, or that one decides by; a result that each prints."""
@@ -62,6 +64,7 @@ def test_two_processes_go_on_where_one_stopped_to_the_same_bits(finished, corpus
     assert {**kept, "seconds": 0} == {**expected.summary, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_stops_all_and_other_numbers_go_on(finished, corpus_dir, tmp_path):
     """Four processes (data × fsdp), then two (tensor), then one. Catches: one that saves or stops alone, or at another
     step; a signal in a scoring pass that is forgotten; draws or a state that depend on the number of processes."""
@@ -83,6 +86,7 @@ def test_sigterm_to_one_stops_all_and_other_numbers_go_on(finished, corpus_dir, 
     check_blocks_and_losses(run_dir, finished[1])
 
 
+@pytest.mark.slow
 def test_when_one_is_killed_the_others_say_so_and_the_run_goes_on(corpus_dir, tmp_path, monkeypatch):
     """Two devices a process, which stand in the mesh in turns; the reference losses lie where process 0 alone sees
     them, NaN among them. Catches: a survivor that waits, or ends with 0 or 75; rows that are taken to lie
@@ -134,6 +138,7 @@ def config_file(corpus_dir, tmp_path):
     return file
 
 
+@pytest.mark.slow
 def test_a_comparison_is_made_by_all_and_told_by_one(config_file, port, tmp_path):
     """Catches: what process 0 does alone, for the report, that is an operation of all."""
     short = ("--train.steps", "6", "--train.eval-every", "1", "--policies", "random_drop", "uniform")
@@ -143,6 +148,7 @@ def test_a_comparison_is_made_by_all_and_told_by_one(config_file, port, tmp_path
     assert (tmp_path / "run" / "report" / "report.html").exists()
 
 
+@pytest.mark.slow
 def test_processes_that_differ_do_not_begin(config_file, port, tmp_path):
     """Catches: training on two settings at once; a difference that is not named; a trace in the run's folder."""
     results = ended([lfr(config_file, 0, port), lfr(config_file, 1, port, "--optimizer.peak-lr", "0.1")], [{}, {}])
@@ -154,6 +160,7 @@ def test_processes_that_differ_do_not_begin(config_file, port, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_what_process_0_is_refused_ends_all(config_file, port, tmp_path):
     """The folder is in use. Catches: others that wait for a process that has given up."""
     with RunDir(tmp_path / "run").lock():
@@ -163,6 +170,7 @@ def test_what_process_0_is_refused_ends_all(config_file, port, tmp_path):
     assert "lfr: process 1 of 2: process 0 of 2 stopped: RunInUse: " in second[2]
 
 
+@pytest.mark.slow
 def test_one_host_of_several_does_not_wait_for_ever(config_file, port, tmp_path):
     """Catches: a hang; an abort in place of a message; a folder made for a run that does not begin."""
     (result,) = ended([lfr(config_file, 0, port, "--distributed.start-timeout", "1")], [{}])

@@ -77,6 +77,7 @@ def started(*processes: tuple[int, int, str]):
         return ended
 
 
+@pytest.mark.slow
 def test_all_get_what_all_gave():
     """Catches: values in order of arrival, one round's taken for the next one's; a farewell taken for a death."""
     for code, out, err in started((2, 3, "leave"), (0, 3, "leave"), (1, 3, "leave")):
@@ -84,6 +85,7 @@ def test_all_get_what_all_gave():
         assert out.strip() == "[{'from': 0}, {'from': 1}, {'from': 2}] [[0], [1], [2]]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize(
     "order, message",
@@ -107,6 +109,7 @@ def test_when_one_ends_all_end_and_say_which(order, message, victim):
         assert ended[victim][::2] == (1, "no more\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "processes, message",
     [
@@ -124,6 +127,7 @@ def test_who_does_not_fit_is_told_so(processes, message):
         assert code == 1 and message in err and out == "" and "Traceback" not in err
 
 
+@pytest.mark.slow
 def test_what_else_knocks_is_not_a_process():
     """Catches: dying of a port scan, or counting it."""
     with (

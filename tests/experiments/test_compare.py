@@ -44,6 +44,7 @@ def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps, fraction
         assert 0 <= budget - spent(run.train.steps, 0) < spent(1, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*sources have no")
 def test_compare_prints_a_table_and_writes_a_report(short_documents, tmp_path, capsys):
     """In blocks of several lengths. Catches: losses in the wrong row, a missing difference, a report that needs other

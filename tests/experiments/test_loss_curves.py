@@ -79,8 +79,11 @@ def test_curves_are_level_where_the_run_scores(run_dirs):
 
 
 def test_runs_without_probes_have_bands_too(tmp_path):
-    """Catches: bands that need the rates of probes; Review in grey where nothing says which phases leave blocks out."""
+    """Catches: bands that need the rates of probes; Review in grey where nothing says which phases leave blocks out; a
+    comparison without bands because its first policy leaves nothing out."""
     left, _ = draw_losses({"lfr": make_run(tmp_path / "lfr", probes=False)}).axes
+    assert spans(left) == [(800, 1200), (1600, 2000)]
+    left, _ = draw_losses({"uniform": make_run(tmp_path / "uniform", "uniform"), "lfr": tmp_path / "lfr"}).axes
     assert spans(left) == [(800, 1200), (1600, 2000)]
 
 

@@ -1,6 +1,5 @@
 """One palette, which colour-blind people can read."""
 
-import doctest
 import itertools
 import pathlib
 import re
@@ -54,10 +53,6 @@ def oklab(color: str, seen: np.ndarray) -> np.ndarray:
     )
 
 
-def test_doctests():
-    assert doctest.testmod(palette).failed == 0
-
-
 @pytest.mark.parametrize("eye", SEEN_WITH)
 @pytest.mark.parametrize(
     "colors",
@@ -65,10 +60,12 @@ def test_doctests():
     ids=["domains", "classes"],
 )
 def test_colours_of_one_panel_can_be_told_apart(colors, eye):
-    """Catches: a pair such as matplotlib's own green and red, which are one colour to one man in twelve."""
+    """Catches: a pair such as matplotlib's own green and red, which are one colour to one man in twelve; a pair that is
+    hard to tell apart among the first three domains, all that most corpora have."""
     seen = {color: oklab(color, SEEN_WITH[eye]) for color in colors}
     for one, other in itertools.combinations(colors, 2):
-        assert np.linalg.norm(seen[one] - seen[other]) > 0.06, (one, other)
+        few = {one, other} <= {*palette.DOMAIN_COLORS[:3], palette.ALL_DOMAINS}
+        assert np.linalg.norm(seen[one] - seen[other]) > (0.15 if few else 0.06), (one, other)
     for one, place in seen.items():  # and from white paper, and from the bands
         for paper in ("white", palette.LEAVES_OUT):
             assert np.linalg.norm(place - oklab(paper, SEEN_WITH[eye])) > 0.15, (one, paper)

@@ -1,18 +1,11 @@
 """What is read back of a run, finished or not."""
 
-import doctest
-
 import numpy as np
 import pytest
 from made_runs import STEPS, blocks, domain_of, kept, make_run, probe_loss, tokens_of
 
-from lfr_jax.experiments import results
 from lfr_jax.experiments.results import check_same_probes, read_results, split_by_phase
 from lfr_jax.schedule import Phase
-
-
-def test_doctests():
-    assert doctest.testmod(results).failed == 0
 
 
 def test_a_run_is_read_back(tmp_path):

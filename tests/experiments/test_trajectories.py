@@ -1,16 +1,10 @@
 """Classes of trajectories, and the null that they are compared with."""
 
-import doctest
-
 import numpy as np
 import pytest
 
 from lfr_jax.experiments import trajectories
 from lfr_jax.experiments.trajectories import CLASSES, classify, count_classes, decompose, noise_threshold
-
-
-def test_doctests():
-    assert doctest.testmod(trajectories).failed == 0
 
 
 @pytest.mark.parametrize(

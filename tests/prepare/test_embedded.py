@@ -102,6 +102,7 @@ def test_unicode_tables():
     assert documents[0].id == "tables/unicode/0020"
 
 
+@pytest.mark.slow
 def test_this_python_carries_enough():
     """Catches: an empty domain, duplicates, odd modules imported, all of it parsed at each call."""
     before = set(sys.modules)

@@ -116,7 +116,7 @@ def test_what_cannot_be_made_leaves_nothing(corpus_dir, noisy, german, tmp_path)
     """Catches: a kind or an option passed over in silence; noise that counts as clean text; half a folder."""
     for args, message in (
         (("--share", 1), "found --share 1.0, expected a share"),
-        (("--share", 1e-4), "makes 0 junk blocks; expected one of each kind"),
+        (("--share", 1e-4), "makes 0 junk blocks; expected at least one of each kind"),
         (("--kinds", "hex", "hex"), "found --kinds hex hex"),
         (("--copies", 0), "found --copies 0"),
         (("--kinds", "foreign"), "the kind foreign without --foreign; give both, as in"),
@@ -172,6 +172,7 @@ def test_in_a_linked_corpus(tmp_path):
         lfr_data(*asked[:3], tmp_path / "again", *asked[4:], "--kinds", "shuffled")
 
 
+@pytest.mark.slow
 def test_a_run_on_noise_tells_what_became_of_it(noisy, tmp_path):
     """Catches: domains of noise that a run, or its results, cannot tell apart; noise that is evaluated."""
     config = changed(tiny(tmp_path / "run", noisy), train__steps=5, train__eval_every=1, train__checkpoint_every=99)

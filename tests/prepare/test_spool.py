@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from running import PATIENCE
 
 from lfr_jax.data import tokenizer
 from lfr_jax.data.tokenizer import Bytes
@@ -166,7 +167,7 @@ def test_killed_and_run_again(texts, tmp_path, monkeypatch):
         file.seek(0)
         workers = [int(process) for process in file.read().split()]
     assert done.returncode == -signal.SIGKILL and workers
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while any(map(alive, workers)) and time.monotonic() < deadline:
         time.sleep(0.05)
     outlived = [process for process in workers if alive(process)]

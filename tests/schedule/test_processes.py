@@ -8,6 +8,7 @@ from running import ended, held_port
 
 from lfr_jax import schedule
 
+pytestmark = pytest.mark.slow
 N, DRAWS = 64, 40
 
 # What a process does. Its own part of the state is 32 blocks on each of two devices.

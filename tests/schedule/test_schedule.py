@@ -1,24 +1,12 @@
-"""The documentation of the schedule package: its examples run, and none is missing."""
+"""The documentation of the schedule package: none is missing."""
 
-import doctest
-import importlib
 import inspect
-import pkgutil
 
 import pytest
 
 from lfr_jax import schedule
 
-MODULES = ["lfr_jax.schedule"] + [m.name for m in pkgutil.walk_packages(schedule.__path__, "lfr_jax.schedule.")]
 FUNCTIONS = [name for name in schedule.__all__ if inspect.isroutine(getattr(schedule, name))]
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_docstring_examples_run(module):
-    """Catches: any change of behaviour that an example shows."""
-    assert len(MODULES) > 30
-    result = doctest.testmod(importlib.import_module(module))
-    assert result.failed == 0
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -167,6 +167,7 @@ for step in range(1, 1000):
 """
 
 
+@pytest.mark.slow
 def test_kill_9_while_saving_leaves_a_sound_checkpoint(tmp_path):
     """Catches: an unfinished save taken for a checkpoint, or in the way of the same step's next save."""
     tests = pathlib.Path(__file__).parents[1]
@@ -256,6 +257,7 @@ for size in (100, 240, 300, 600):
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_leaves_the_last_checkpoint(tmp_path, namespace):
     """On disks in memory of several sizes, keeping one checkpoint. Catches: the old one deleted before the new one is
     whole; an error that does not say what is full; one that comes again when all is closed, and hides the first; debris

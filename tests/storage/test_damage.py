@@ -6,9 +6,6 @@ import os
 import pathlib
 import random
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import warnings
 
@@ -23,6 +20,7 @@ from made_states import (
     size_of,
     truncate,
 )
+from running import ended, held_port
 
 from lfr_jax.storage import checkpoint, damage
 from lfr_jax.storage.checkpoint import Checkpointer, DamagedCheckpoint
@@ -254,7 +252,7 @@ def test_what_is_not_known_to_be_damage_is_not(tmp_path, error):
 
 ONE_OF_TWO_PROCESSES = """
 import sys, time
-sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + "/storage"]
+sys.path.insert(0, {here!r})
 import conftest, jax
 jax.config.update("jax_num_cpu_devices", 4)
 jax.distributed.initialize("127.0.0.1:{port}", num_processes=2, process_id={process})
@@ -306,25 +304,14 @@ print("sound")
 """
 
 
+@pytest.mark.slow
 def test_two_processes_agree_when_one_cannot_read_its_part(tmp_path):
     """Catches: one process that falls back alone, or that gives up alone; waiting for one that failed, or for one that
     no longer finds what the other has renamed; two renames;
     a step that cannot be saved again by the same object that found it damaged."""
-    tests = pathlib.Path(__file__).parents[1]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    places = dict(root=str(tests.parent), tests=str(tests), folder=str(tmp_path / "checkpoints"), port=port)
-    programs = [ONE_OF_TWO_PROCESSES.format(process=process, **places) for process in (0, 1)]
-    processes = [
-        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for program in programs
-    ]
-    try:
-        for process in processes:
-            out, err = process.communicate(timeout=120)
-            assert out.endswith("sound\n") and ("moved to" in err) == (process is processes[0]), err[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
+    places = dict(here=str(pathlib.Path(__file__).parent), folder=str(tmp_path / "checkpoints"))
+    with held_port() as port:
+        programs = [ONE_OF_TWO_PROCESSES.format(process=process, port=port, **places) for process in (0, 1)]
+        found = ended([["-c", program] for program in programs], [{}, {}])
+    for process, (_, out, err) in enumerate(found):
+        assert out.endswith("sound\n") and ("moved to" in err) == (process == 0), err[-3000:]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from buckets import URL
 from helpers import changed, rows, tiny
-from running import killed
+from running import PATIENCE, killed
 
 from lfr_jax import cli
 from lfr_jax.config import DataConfig, ScheduleConfig
@@ -69,6 +69,7 @@ def remote(bucket, corpus_dir, finished):
     return config, saves
 
 
+@pytest.mark.slow
 def test_a_run_is_there_as_it_would_be_on_a_disk(bucket, remote, finished):
     """Catches: a file that stays on this machine; one that is copied before its last rows; a lock left behind."""
     remote, _ = remote
@@ -96,6 +97,7 @@ def lfr(monkeypatch, capsys, *args):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_tables_are_never_behind_a_checkpoint(remote, finished):
     """Catches: copying the tables after the checkpoint: a kill in between loses rows for good."""
     for step, counts in remote[1]:
@@ -104,6 +106,7 @@ def test_tables_are_never_behind_a_checkpoint(remote, finished):
     assert [step for step, _ in remote[1]] == [4, 8, 12, 16, 20, 24]
 
 
+@pytest.mark.slow
 def test_the_command_line_uses_it(bucket, remote, finished, tmp_path, monkeypatch, capsys):
     """Catches: a subcommand that takes the URL of a run for a path."""
     remote, _ = remote
@@ -115,12 +118,13 @@ def test_the_command_line_uses_it(bucket, remote, finished, tmp_path, monkeypatc
     lfr(monkeypatch, capsys, "score", finished[1], "--out", tmp_path / "here.csv")
     assert (tmp_path / "there.csv").read_bytes() == (tmp_path / "here.csv").read_bytes()
     assert f"report: {remote.run_dir}/report/report.html" in lfr(monkeypatch, capsys, "report", remote.run_dir)
-    assert b"What became of the blocks" in bucket.files.cat_file(f"{remote.run_dir}/report/report.html")
+    assert b"Losses of single blocks" in bucket.files.cat_file(f"{remote.run_dir}/report/report.html")
     assert bucket.files.exists(f"{remote.run_dir}/report/losses.png")
     with pytest.raises(SystemExit, match="no run in gs://bucket/none"):
         lfr(monkeypatch, capsys, "evaluate", f"{URL}/none")
 
 
+@pytest.mark.slow
 def test_scored_here_and_trained_there(bucket, corpus_dir, finished, tmp_path, url, monkeypatch, capsys):
     """Catches: losses that cannot leave the machine, or that another cannot read; a URL taken for a path, and its
     slashes lost; a file of scores refused in a bucket without the command that writes it there."""
@@ -155,6 +159,7 @@ def test_what_cannot_be_copied_is_kept(bucket, finished, tmp_path, url, monkeypa
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(bucket, corpus_dir, finished, tmp_path, url, monkeypatch):
     """Catches: what a run needs and a bucket lacks; what a killed save left, taken for a checkpoint."""
     config = changed(tiny(url, corpus_dir), train__checkpoint_every=8)
@@ -171,6 +176,7 @@ def test_killed_and_resumed_equals_uninterrupted(bucket, corpus_dir, finished, t
     jax.tree.map(np.testing.assert_array_equal, params, expected)
 
 
+@pytest.mark.slow
 def test_sigterm_and_resumed_equals_uninterrupted(bucket, corpus_dir, finished, url, monkeypatch):
     """Catches: tables that are not copied when a run is preempted; a lock that its successor must wait for."""
     config, real = changed(tiny(url, corpus_dir), train__checkpoint_every=8), MetricsWriter.train
@@ -191,6 +197,7 @@ def test_sigterm_and_resumed_equals_uninterrupted(bucket, corpus_dir, finished, 
     same_as(bucket, url, finished[1])
 
 
+@pytest.mark.slow
 def test_the_newest_trainer_has_the_run(bucket, corpus_dir, finished, url, monkeypatch):
     """Catches: two trainers that write one run in turns; an older one that lets the newer one's lock go."""
     config = changed(tiny(url, corpus_dir), train__checkpoint_every=12)
@@ -212,6 +219,7 @@ def test_the_newest_trainer_has_the_run(bucket, corpus_dir, finished, url, monke
     same_as(bucket, url, finished[1])
 
 
+@pytest.mark.slow
 def test_settings_may_not_change(bucket, remote):
     """Catches: a run in a bucket that goes on under other settings, as if it were new."""
     remote, _ = remote
@@ -231,6 +239,7 @@ def test_block_info_is_kept(bucket, corpus_dir, url, tmp_path):
     np.testing.assert_array_equal(block_info.load(run.path, blocks).cluster, info.cluster)
 
 
+@pytest.mark.slow
 def test_rows_of_the_last_checkpoint_of_an_older_trainer_are_kept(bucket, remote, corpus_dir, finished, url):
     """It comes between the moment at which the run is taken and that at which checkpoints are looked for. Catches:
     tables that were fetched before it, and are put in place of those that reach up to it."""
@@ -246,6 +255,7 @@ def test_rows_of_the_last_checkpoint_of_an_older_trainer_are_kept(bucket, remote
     same_as(bucket, url, finished[1])
 
 
+@pytest.mark.slow
 def test_a_table_that_cannot_be_fetched_is_not_empty(bucket, remote, finished, monkeypatch):
     """Catches: rows lost because one object was not to be had when the run went on."""
     monkeypatch.setattr(bucket, "trouble", ("eval.csv?alt=media", 404))
@@ -331,10 +341,11 @@ def test_a_checkpoint_that_cannot_be_written(bucket, url, monkeypatch):
 HOLD = "import sys; from lfr_jax.storage.run_dir import RunDir\nwith RunDir(sys.argv[1]).lock(): pass"
 
 
+@pytest.mark.slow
 def test_no_scratch_folder_is_left(bucket, url, tmp_path):
     """Catches: a folder on this machine for each start of a run, until its disk is full."""
     environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    subprocess.run([sys.executable, "-c", HOLD, url], env=environment, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", HOLD, url], env=environment, check=True, timeout=PATIENCE)
     assert not list(tmp_path.iterdir())
     assert not bucket.files.exists(f"{url}/lock")
 

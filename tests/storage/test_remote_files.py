@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from buckets import URL
 from helpers import documents
+from running import PATIENCE
 
 from lfr_jax import cli
 from lfr_jax.config import DataConfig
@@ -113,6 +114,7 @@ def test_killed_while_it_fetches(local, url, monkeypatch):
         shutil.rmtree(os.environ["LFR_CACHE"])
 
 
+@pytest.mark.slow
 def test_worker_processes_share_the_cache(bucket, local, url, monkeypatch):
     """Catches: a connection or a lock that is pickled; a worker with a cache of its own, or none."""
     monkeypatch.setattr(remote_files, "CHUNK", 1 << 20)  # as the worker has it, which knows nothing of this test
@@ -141,12 +143,13 @@ for ids in np.array_split(np.random.default_rng(int(seed)).permutation(local.num
 """
 
 
+@pytest.mark.slow
 def test_processes_read_at_the_same_time(local, url, tmp_path):
     """Catches: a process that cuts off, or overwrites with older bytes, what another has fetched and marked."""
     command = [sys.executable, "-c", READ, url, str(local.store.path)]
     readers = [subprocess.Popen([*command, str(seed)], stderr=subprocess.PIPE, text=True) for seed in range(2)]
     for reader in readers:
-        _, errors = reader.communicate(timeout=60)
+        _, errors = reader.communicate(timeout=PATIENCE)
         assert reader.returncode == 0, errors
     (marks,) = (tmp_path / "cache").glob("*/*.chunks-4096")
     assert marks.read_bytes() == b"\1" * -(-2 * TOKENS // CHUNK)

@@ -7,6 +7,7 @@ import pytest
 from cloud.clusters import JOIN
 from cloud.machines import Machine, wait_for
 from cloud.tpus import STOCK_OUT, Fate
+from running import PATIENCE
 
 NODE = "--accelerator-type=v4-16", "--version=tpu-ubuntu2204-base"  # two VMs
 QUEUED = "--accelerator-type=v4-16", "--runtime-version=tpu-ubuntu2204-base", "--spot"
@@ -110,7 +111,7 @@ def test_machine(desk):
 def test_connection(desk):
     """Catches: output that is lost, an exit code that is not the command's, a detached process that holds the line."""
     assert on(desk, 0, "echo out; echo err >&2; exit 7", code=7).splitlines() in (["out", "err"], ["err", "out"])
-    on(desk, 0, "setsid sleep 1000 > /dev/null 2>&1 < /dev/null &", seconds=60)
+    on(desk, 0, "setsid sleep 1000 > /dev/null 2>&1 < /dev/null &")
     machine = desk.cloud.machines["there"][0]
     wait_for(lambda: list(machine.processes().values()) == ["sleep 1000"])
     machine.terminate()
@@ -144,4 +145,4 @@ def test_jax_forms_a_cluster_over_slices(desk):
     machines = [machine for name in ("slice-0", "slice-1") for machine in desk.cloud.machines[name]]
     joins = [desk.start("ssh", f"me@{machine.address}", "--", command) for machine in machines]
     for number, join in enumerate(joins):
-        assert join.communicate(timeout=100)[0].splitlines()[-1] == f"ids [0, 1, 2, 3] {number}"
+        assert join.communicate(timeout=PATIENCE)[0].splitlines()[-1] == f"ids [0, 1, 2, 3] {number}"

@@ -99,6 +99,7 @@ while :; do sleep 0.05; done
     assert process.returncode == 75
 
 
+@pytest.mark.slow
 def test_cluster(tmp_path):
     """What GKE tells the pods of two slices of one host. Catches: settings that keep JAX from finding the others."""
     known = dict(JAX_FORCE_TPU_INIT="1", TPU_WORKER_ID="0", TPU_WORKER_HOSTNAMES="localhost")

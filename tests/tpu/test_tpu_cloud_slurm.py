@@ -52,6 +52,7 @@ def test_arguments(tmp_path):
     assert submit(tmp_path, lfr)[0] == 2
 
 
+@pytest.mark.slow
 def test_cluster(tmp_path):
     """Catches: a task that does not see what Slurm tells it."""
     with held_port() as port:

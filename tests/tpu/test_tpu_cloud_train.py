@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 
+import pytest
 from cloud.machines import wait_for
 from cloud.trial import TPU, ended, source
 from helpers import changed, rows, tiny
 
 from lfr_jax.train.loop import train
 
+pytestmark = pytest.mark.apart
 CONFIG = """
 import json
 from lfr_jax.config import Config
@@ -49,10 +51,10 @@ def test_preempted_run_ends_as_an_uninterrupted_one(desk, trial, corpus_dir, tmp
     config = changed(config, train__eval_every=100)
     one = training(desk, trial, "a", config)
     run = one.start("run")
-    wait_for(lambda: one.step() >= 40, 200)
+    wait_for(lambda: one.step() >= 40)
     first = one.machines
     first[1].terminate()
-    wait_for(lambda: len(exit_codes(first)) == 2, 100)
+    wait_for(lambda: len(exit_codes(first)) == 2)
     one.cloud.preempt("a")
     assert exit_codes(first) == ["75", "75"] and 40 <= one.step() < 200
     train(config, quiet=True)

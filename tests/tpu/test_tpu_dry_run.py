@@ -53,6 +53,7 @@ def tpu(tmp_path):
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("topology", ["v5litepod-8", "v6e-256x2"])
 def test_changes_nothing(tpu, topology):
     """Catches: a dry run that calls gcloud, writes a file, or shows a line that a shell would not take as it is."""

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from running import PATIENCE
 
 ROOT = pathlib.Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tpu"))
@@ -17,7 +18,10 @@ sys.path.append(str(ROOT / "tpu"))
 from fleet import Fleet  # noqa: E402
 from runner import delete_all  # noqa: E402
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are Linux machines")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are Linux machines"),
+    pytest.mark.apart,
+]
 # Every start of it is noted. The first one of worker 0 has the TPU preempted after its first checkpoint.
 TRAINER = """
 echo "$(cat ../identity) $MESSAGE" >> "$STUB/starts"
@@ -53,7 +57,7 @@ class Desk:
         given = dict(project="p", zone="us-central2-b", name="t", source=self.source, setup="true", poll_s=0.05)
         given |= dict(run_dir=self.home / "out", command="MESSAGE=first bash trainer.sh", settle_s=0.3, backoff_s=0.05)
         flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
-        flags += ["--grace-s=2", "--env=LFR_DEVICES=/nowhere/*", f"--env=STUB={self.stub}"]
+        flags += ["--grace-s=10", "--env=LFR_DEVICES=/nowhere/*", f"--env=STUB={self.stub}"]
         line = [sys.executable, "-SE", ROOT / "tpu" / "tpu.py", command, ROOT / "tpu" / "topologies" / "v4-32.toml"]
         out = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         return subprocess.Popen([*line, *flags, *words], env=self.env | env, cwd=self.home, **out)
@@ -61,7 +65,7 @@ class Desk:
     def tpu(self, command: str, *words: str, code: int = 0, **env: str) -> str:
         """What `tpu.py COMMAND` printed; it must end with `code`."""
         process = self.start(command, *words, **env)
-        said, _ = process.communicate(timeout=100)
+        said, _ = process.communicate(timeout=PATIENCE)
         assert process.returncode == code, said
         return said
 
@@ -78,7 +82,7 @@ class Desk:
         return json.loads((self.home / ".lfr_tpu" / "p.us-central2-b.t.json").read_text())
 
 
-def wait_for(condition, seconds: float = 60.0) -> None:
+def wait_for(condition, seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, f"nothing after {seconds} s"
@@ -183,7 +187,7 @@ def test_stop_reaches_a_run_that_waits(desk):
     watcher = desk.start("run", "--command", "sleep 100", "--setup", setup)
     wait_for((desk.stub / "setup").exists)
     desk.tpu("stop")
-    said = watcher.communicate(timeout=100)[0]
+    said = watcher.communicate(timeout=PATIENCE)[0]
     assert watcher.returncode == 1 and "stopped: somebody stopped the run" in said
     assert not any("sleep 100" in line for line in (desk.stub / "calls").read_text().splitlines())
 
@@ -196,7 +200,7 @@ def test_another_run_is_not_overwritten(desk):
     assert "found another run at work, 'true'" in desk.tpu("run", "--command", "false", code=1)
     lock = ["flock", file.with_suffix(".lock"), "sleep", "100"]
     with subprocess.Popen(lock, start_new_session=True) as holder:
-        subprocess.run(["bash", "-c", f"while flock -n {lock[1]} true; do sleep 0.05; done"], timeout=60)
+        subprocess.run(["bash", "-c", f"while flock -n {lock[1]} true; do sleep 0.05; done"], timeout=PATIENCE)
         assert "is at work on this TPU" in desk.tpu("down", code=1)
         assert "READY" in desk.tpu("status")
         os.killpg(holder.pid, signal.SIGKILL)

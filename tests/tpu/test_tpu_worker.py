@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from running import PATIENCE
 
 ROOT = pathlib.Path(__file__).parents[2]
 SCRIPTS = sorted((ROOT / "tpu" / "worker").glob("*.sh"))
@@ -21,7 +22,10 @@ import bundle  # noqa: E402
 from gcloud import Answer  # noqa: E402
 from workers import replies  # noqa: E402
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are Linux machines")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="workers are Linux machines"),
+    pytest.mark.apart,
+]
 NO_DEVICES = "LFR_DEVICES=/nowhere/*"
 
 
@@ -40,7 +44,7 @@ class Agent:
         """The fields that the agent answers with, and `line` and `rest`."""
         script = self.home / "code" / "tpu" / "worker" / "agent.sh"
         # A command that holds the connection open would end in the timeout.
-        done = subprocess.run(["bash", script, *map(str, words)], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["bash", script, *map(str, words)], capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == code, done
         reply = replies([Answer(0, done.stdout, "")], words[0] if words[0] != "stop" else "status")[0, 3]
         return reply.fields | dict(line=reply.line, rest=reply.rest)
@@ -56,7 +60,7 @@ class Agent:
         wait_for(lambda: self("status")["line"] == text)
 
 
-def wait_for(condition, seconds: float = 60.0):
+def wait_for(condition, seconds: float = PATIENCE):
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < deadline, f"nothing after {seconds} s"
@@ -241,13 +245,13 @@ def test_status_tells_how_long_the_trainer_has_been_silent(agent):
     agent.launch("a", "echo first; while [ ! -e ../more ]; do sleep 0.05; done; echo more; sleep 100")
     agent.wait_line("first")
     log = agent.home / "runs" / "a" / "log"
-    for age, least, most in ((500, 500, 530), (-500, 0, 0)):
+    for age, least, most in ((5000, 5000, 9000), (-5000, 0, 0)):
         os.utime(log, (time.time() - age,) * 2)
         assert least <= int(agent("status")["silence"]) <= most
     os.utime(log, (1, 1))
     (agent.home / "more").touch()
     agent.wait_line("more")
-    assert int(agent("status")["silence"]) < 30
+    assert int(agent("status")["silence"]) < 5000
 
 
 def test_logs_in_parts(agent):

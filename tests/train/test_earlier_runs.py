@@ -14,6 +14,7 @@ from lfr_jax.train.loop import train
 BEGUN = pathlib.Path(__file__).with_name("begun_before_the_move.tar.gz")
 
 
+@pytest.mark.slow
 def test_a_run_begun_before_the_files_moved_goes_on(tmp_path, monkeypatch):
     """Catches: a checkpoint that names modules or classes, or leaves by names that changed; a saved setting that is
     refused, or forgotten; draws in another order."""

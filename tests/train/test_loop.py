@@ -19,6 +19,8 @@ from lfr_jax.storage.checkpoint import Checkpointer
 from lfr_jax.train import load_run, score, start, steps
 from lfr_jax.train.loop import train
 
+pytestmark = pytest.mark.apart
+
 
 def test_a_run_writes_every_step_and_its_cost(finished, corpus_dir):
     """Catches: a lost or repeated row, a wrong phase at an edge, scoring that is not charged or charged twice."""
@@ -71,6 +73,7 @@ def test_a_finished_run_is_left_as_it_is(finished):
     jax.tree.map(np.testing.assert_array_equal, again.state, result.state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [1, 7, 10, 15, 23])
 def test_sigterm_saves_and_the_next_start_goes_on_exactly(finished, corpus_dir, tmp_path, monkeypatch, moment):
     """After steps 10 and 15 the run stops on an edge. Catches: a phase entered twice or never, a plan begun anew."""
@@ -84,6 +87,7 @@ def test_sigterm_saves_and_the_next_start_goes_on_exactly(finished, corpus_dir, 
         assert rows(tmp_path / "run", name) == rows(path, name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scores", ["train", "detrended"])
 def test_free_scores_need_no_pass(corpus_dir, tmp_path, scores):
     """Catches: a scoring pass that is run or charged although the training losses serve."""
@@ -93,6 +97,7 @@ def test_free_scores_need_no_pass(corpus_dir, tmp_path, scores):
     assert np.asarray(result.state.schedule.rate).mean() == pytest.approx(0.3, abs=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["uniform", "random_drop"])
 def test_other_policies_train(corpus_dir, tmp_path, policy):
     """Without probes. Catches: a policy that the trainer treats specially; a division by the number of probes."""
@@ -102,6 +107,7 @@ def test_other_policies_train(corpus_dir, tmp_path, policy):
     assert rows(tmp_path / "run" / "scores", "probes.csv") == rows(tmp_path / "run" / "scores", "rates.csv") == []
 
 
+@pytest.mark.slow
 def test_a_sample_is_scored_and_charged_and_the_run_goes_on_with_it(corpus_dir, tmp_path, monkeypatch):
     """With clusters, and losses of training mixed in. Catches: all blocks scored or charged; after a stop another
     sample, or other clusters; groups that a checkpoint loses."""
@@ -129,6 +135,7 @@ def whole_documents(config):
     return changed(config, data__packing="best_fit", data__fim_rate=0.5)
 
 
+@pytest.mark.slow
 def test_packed_and_rearranged_documents_train_and_go_on(short_documents, tmp_path, monkeypatch):
     """Stopped within a phase. Catches: another packing, or other rows rearranged, after a stop; a loss that padding
     makes NaN; steps charged for text without padding."""
@@ -148,6 +155,7 @@ def test_packed_and_rearranged_documents_train_and_go_on(short_documents, tmp_pa
     assert expected.summary["trained_tokens"] == 24 * 8 * 32
 
 
+@pytest.mark.slow
 def test_what_is_measured_is_plain_text(finished, corpus_dir, tmp_path):
     """Catches: probes, scores or held-out text rearranged, or training text that is not."""
     config = tiny(tmp_path / "run", corpus_dir, learn=1, focus=1, review=1, focus2=1)
@@ -158,6 +166,7 @@ def test_what_is_measured_is_plain_text(finished, corpus_dir, tmp_path):
     assert rows(tmp_path / "run")[0]["loss"] != rows(finished[1])[0]["loss"]
 
 
+@pytest.mark.slow
 def test_reference_losses_come_from_another_run(finished, corpus_dir, tmp_path, monkeypatch):
     """The file is gone by the time the run goes on. Catches: losses that do not reach the policy, or are read again."""
     file = tmp_path / "scores.csv"
@@ -188,6 +197,7 @@ class Watched:
         return self.value[key]
 
 
+@pytest.mark.slow
 def test_between_two_readings_no_host_looks_at_a_device(corpus_dir, tmp_path, monkeypatch):
     """With the losses of training observed. Catches: a metric, or the schedule's state, that is read at every step."""
     compiled, now, looks = steps.compiled_off_the_clock, [0], {"state": set(), "metrics": set()}
@@ -212,6 +222,7 @@ def test_between_two_readings_no_host_looks_at_a_device(corpus_dir, tmp_path, mo
     assert looks["metrics"] == {5, 9, 10, 15, 20, 24}  # and whenever four wait besides the newest
 
 
+@pytest.mark.slow
 def test_worker_processes_change_nothing(finished, corpus_dir, tmp_path):
     """Catches: batches out of order across workers, or a phase served from the one before."""
     _, path, expected = finished

@@ -1,7 +1,6 @@
 """Learning-rate shapes, clipping, and what weight decay touches."""
 
 import dataclasses
-import doctest
 
 import jax
 import jax.numpy as jnp
@@ -18,10 +17,6 @@ CONFIG = OptimizerConfig(peak_lr=1.0, end_lr=0.1, warmup_steps=10, decay_fractio
 def rates(shape, steps=100, **changes):
     rate = optimizer.learning_rate(dataclasses.replace(CONFIG, lr_schedule=shape, **changes), steps)
     return np.asarray(rate(np.arange(steps + 1)))
-
-
-def test_doctests():
-    assert doctest.testmod(optimizer).failed == 0
 
 
 @pytest.mark.parametrize("shape", ["cosine", "wsd", "constant"])

@@ -120,6 +120,7 @@ def test_later_steps_are_dropped(nine):
     assert rows(nine.folder, "probes.csv") == []
 
 
+@pytest.mark.slow
 def test_a_run_looks_at_its_probes(finished, blocks, tmp_path):
     """Catches: an evaluation, an edge or the beginning left out; other parameters or rates than the run's."""
     _, path, result = finished

@@ -11,6 +11,7 @@ import random
 
 import jax
 import numpy as np
+import pytest
 from helpers import changed, rows, tiny
 from running import killed
 
@@ -19,6 +20,7 @@ from lfr_jax.model import decoder
 from lfr_jax.storage.checkpoint import restore_params
 from lfr_jax.storage.run_dir import RunDir
 
+pytestmark = pytest.mark.slow
 # In the order in which a run meets them: edges, scoring, saving, plain steps. Each stands for one kill.
 FIXED = [
     ("score", 1),  # in the first scoring pass

@@ -63,6 +63,7 @@ def test_two_trainers_do_not_share_a_folder(finished):
         train(config, quiet=True)
 
 
+@pytest.mark.slow
 def test_divergence_stops_with_step_blocks_and_checkpoint(corpus_dir, tmp_path):
     """Catches: training on NaN, saving it, or not saying where it began."""
     config = changed(tiny(tmp_path / "run", corpus_dir, "uniform"), optimizer__peak_lr=1e38, optimizer__clip_norm=0.0)
