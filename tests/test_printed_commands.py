@@ -48,9 +48,7 @@ NOT_HERE = {
     r"JAX_PLATFORMS=cuda": "needs a GPU",
     r"tools/bench_|tools/score_study": "measures for minutes; tests/test_tools.py runs the tools with small sizes",
     r"^tools/test|^EXTRAS=": "is the test suite",
-    r"^source ": "is for an interactive shell",
     r"python -m pytest": "is the test suite",
-    r"--optimizer\.name lion": "needs the optimizer that the page adds",
     r"--policies middle": "needs the policy that the page adds",
     r"tools/policy_docs": "writes the pages of the policies; tests/test_docs.py",
 }
