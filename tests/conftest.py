@@ -82,6 +82,8 @@ def finished(tmp_path_factory, corpus_dir):
     )
     config = tiny(tmp_path_factory.mktemp("finished") / "run", corpus_dir)
     shutil.copytree(trained, config.run_dir)
+    settings = pathlib.Path(config.run_dir) / "config.json"
+    settings.write_text(settings.read_text().replace(str(trained), config.run_dir))
     return config, RunDir(config.run_dir).path, results[0] if results else train(config, quiet=True)
 
 
