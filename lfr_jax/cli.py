@@ -161,7 +161,7 @@ def generate(args: list[str]) -> None:
 
 
 def report(args: list[str]) -> None:
-    """what became of the blocks:       lfr report runs/smoke/lfr runs/smoke/uniform"""
+    """figures of single blocks:        lfr report runs/smoke/lfr runs/smoke/uniform"""
 
     def arguments(
         run: Positional[str], other: Positional[str] = "", out: str = "", phase: str = "", threshold: float = 0.0
