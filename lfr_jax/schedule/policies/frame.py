@@ -37,7 +37,7 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
 
     $$ \sigma\!\left(\frac{\tau - a}{\text{width}}\right) - \sigma\!\left(\frac{\tau - b}{\text{width}}\right) $$
 
-    of the draws, where σ is the logistic function. To get it, each block draws the time
+    of the draws, where σ is the logistic function. To get it, each block gets the random time
     $a + (b - a) u + \text{width} \ln \frac{v}{1 - v}$, with u and v uniform in (0, 1): these times have that
     density. In the order of their times the blocks are cut into as many equal parts as
     there are rounds, each block in one part. A round draws its part at equal rates. As in the paper, each block is
