@@ -166,7 +166,7 @@ def report(args: list[str]) -> None:
     def arguments(
         run: Positional[str], other: Positional[str] = "", out: str = "", phase: str = "", threshold: float = 0.0
     ):
-        """Draws how the losses of the probe blocks changed, in one run or in two: figures, and an HTML page with them all.
+        """Draws how the losses of the probe blocks changed, in one run or in two: figures, and an HTML page of them.
 
         Args:
           run: Run directory.
