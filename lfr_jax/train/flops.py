@@ -92,7 +92,10 @@ def forecast(config: Config, phases: tuple[Phase, ...], blocks: Blocks) -> str:
     scored = passes * blocks.num_tokens * num_scored(config, blocks.num_blocks) / blocks.num_blocks
     share = float(passes * cost.scoring_pass / (passes * cost.scoring_pass + steps * cost.step))
     line += f"; {passes} scoring passes read {scored / 1e6:.2f} M, {100 * share:.0f} % of all FLOPs"
-    hint = ". Most of the run is scoring: score a sample (--schedule.score-fraction 0.1) or train for more steps"
+    hint = (
+        ". Most of the run is scoring: train for more steps, or score a sample (--schedule.score-fraction 0.1; "
+        "lfr then needs --schedule.options.scores mixed)"
+    )
     return line + (hint if share > 0.5 else "")
 
 

@@ -130,7 +130,7 @@ def test_a_forecast_says_what_the_run_will_train_on_and_score(blocks):
     expected = f"50 steps train 0.01 M tokens ({trained / plain.num_tokens:.2f} epochs); 2 scoring passes read "
     assert flops.forecast(config(), phases, plain) == f"{expected}{scored / 1e6:.2f} M, {share:.0f} % of all FLOPs"
     short = flops.forecast(config(), schedule.fit(schedule.lfr(reps=1), 9).phases, plain)
-    assert short.endswith("score a sample (--schedule.score-fraction 0.1) or train for more steps")
+    assert "; lfr then needs --schedule.options.scores mixed)" in short
     sampled = flops.forecast(config(score_fraction=0.1), schedule.fit(schedule.lfr(reps=1), 9).phases, plain)
     assert f"2 scoring passes read {2 * -(-plain.num_blocks // 10) * 32 / 1e6:.2f} M" in sampled
     assert "scoring" not in flops.forecast(config(), schedule.uniform(5).phases, plain)
