@@ -273,7 +273,7 @@ def test_what_somebody_else_made_is_left_alone(desk):
     node = dict(name="p/nodes/t", state="READY", health="HEALTHY", networkEndpoints=[{}], createTime="")
     (desk.stub / "cloud.json").write_text(json.dumps(desk.cloud() | dict(nodes=dict(t=node))))
     assert "found nodes t, which no queued resource made" in desk.tpu("run", code=1)
-    assert "node t: no queued resource made it" in desk.tpu("status")
+    assert "node t: not created by a queued resource" in desk.tpu("status")
     assert "gcloud compute tpus tpu-vm delete t" in desk.tpu("down", code=1)
     assert list(desk.cloud()["nodes"]) == ["t"] and desk.cloud()["made"] == 1
 
