@@ -4,6 +4,7 @@ A file is run by one worker, as its tests share fixtures and compiled programs, 
 """
 
 import ctypes
+import functools
 import gc
 import os
 import pathlib
@@ -12,6 +13,7 @@ import sys
 
 import jax
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 STARTING = {"desk", "trial", "agent"}  # fixtures of `tests/tpu` with processes, all of whose users are slow
 UNIT = 2**10 if sys.platform == "linux" else 1  # bytes that `getrusage` counts memory in
@@ -34,13 +36,28 @@ def pytest_xdist_auto_num_workers(config) -> int:
     return min(8, processors) + (0 if config.option.markexpr == "not slow" else 2)
 
 
+class ByFile(LoadScopeScheduling):
+    """Gives workers whole files, and the tests of those marked `apart` one by one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return nodeid if apart(self.config.rootpath / file) else file
+
+
+@functools.cache
+def apart(file: pathlib.Path) -> bool:
+    return "pytest.mark.apart" in file.read_text()
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return ByFile(config, log) if config.getvalue("dist") == "loadscope" else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items) -> None:
     for item in items:
         if STARTING & set(item.fixturenames):
             item.add_marker("slow")
-        if not (item.get_closest_marker("apart") or item.get_closest_marker("xdist_group")):
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
     if hasattr(config, "workerinput"):
         items[:] = mixed(items)
 

@@ -1,14 +1,10 @@
 """`tpu/tpu.py run` through what happens to TPUs, by the real gcloud on a cloud of this machine (`tests/cloud`)."""
 
-import pytest
 from cloud.machines import wait_for
 from cloud.tpus import STOCK_OUT, Fate
 from cloud.trial import ended, kill
 
-SECOND = pytest.mark.xdist_group("a cloud of its own")  # these take about as long as the others
 
-
-@SECOND
 def test_from_nothing_to_done(trial):
     """Catches: a step that is left out; a second run of what is done."""
     one = trial("a")
@@ -30,7 +26,6 @@ def test_preempted(trial):
     assert one.starts() == {"b-w-0": 2, "b-w-1": 2} and one.creations() == 2
 
 
-@SECOND
 def test_slice_preempted(trial):
     """One slice of two goes, the other one's hosts wait for it. Catches: a half TPU that is kept, or joined."""
     two = trial("c", slices=2, delete_at_end=True)
@@ -47,7 +42,6 @@ def test_slice_preempted(trial):
     assert not any(machine.processes() for machine in survivors) and not two.cloud.nodes
 
 
-@SECOND
 def test_node_vanishes(trial):
     """The queued resource stays ACTIVE. Catches: a state that is taken for the machine's health."""
     one = trial("d")
@@ -60,7 +54,6 @@ def test_node_vanishes(trial):
     assert one.starts() == {"d-w-0": 2, "d-w-1": 2}
 
 
-@SECOND
 def test_unhealthy_node(trial):
     """READY is not healthy. Catches: a launch on it; a TPU that is thrown away at once."""
     one = trial("e")
@@ -89,7 +82,6 @@ def test_worker_fails(trial):
     assert one.starts() == {"f-w-0": 2, "f-w-1": 2} and one.creations() == 1
 
 
-@SECOND
 def test_worker_fails_without_progress(trial):
     """Catches: a broken program that is started for ever, or whose other hosts stay at work."""
     one = trial("g")
@@ -135,7 +127,6 @@ def test_creation_fails_for_good(trial):
     assert one.creations() == 2 and not one.starts()
 
 
-@SECOND
 def test_silent_worker(trial):
     """A host answers no more. Catches: a run without end; the silence of one host taken for that of all, or of none."""
     one = trial("i", unreachable_s=3.0, ssh_timeout_s=6.0)
