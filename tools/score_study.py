@@ -88,7 +88,9 @@ def report(step, phase, loss_N, measured, info) -> None:
     nothing = schedule.init_measured(len(loss_N))
     for fraction in FRACTIONS:
         for name, of in groups.items():
-            samples = [score.sample(np.asarray(of.of), round(fraction * len(loss_N)), 0, i) for i in range(SAMPLES)]
+            samples = [
+                score.sample_blocks(np.asarray(of.of), round(fraction * len(loss_N)), 0, i) for i in range(SAMPLES)
+            ]
             for label, known, scores in [("pass", nothing, "pass"), ("mixed", measured, "mixed")]:
                 told = [schedule.observe(known, ids, loss_N[ids], step) for ids in samples]
                 label = f"{label}, {fraction:.0%} sampled; others: {name}'s mean"

@@ -15,7 +15,7 @@ PROMPT_STEP = 64  # prompts are padded to a multiple of this, so that few length
 
 
 class Sampling(NamedTuple):
-    """Settings of `sample`. Hashable, since they are static in jit."""
+    """Settings of `sample_token`. Hashable, since they are static in jit."""
 
     temperature: float
     top_k: int
@@ -23,7 +23,7 @@ class Sampling(NamedTuple):
     vocab_size: int
 
 
-def generate(
+def generate_ids(
     config: ModelConfig,
     params,
     prompt_ids,
@@ -75,8 +75,8 @@ def generate(
     return np.asarray(ids)[: int(count)].tolist()
 
 
-def sample(logits_V, key, temperature: float, top_k: int, top_p: float, vocab_size: int):
-    """Draws one id, i32[], from replicated float32 logits. Settings as in `generate`."""
+def sample_token(logits_V, key, temperature: float, top_k: int, top_p: float, vocab_size: int):
+    """Draws one id, i32[], from replicated float32 logits. Settings as in `generate_ids`."""
     logits_V = jnp.where(jnp.arange(len(logits_V)) < vocab_size, logits_V, -jnp.inf)
     if temperature == 0:
         return jnp.argmax(logits_V).astype(jnp.int32)
@@ -105,7 +105,7 @@ def _generate(params, prompt_T, length, key, eos_id, config, max_new_tokens, sam
 
     def next_id(hidden_D, step):
         logits_V = jax.reshard(model.logits(hidden_D[None])[0], P(None))
-        return sample(logits_V, jax.random.fold_in(key, step), *sampling)
+        return sample_token(logits_V, jax.random.fold_in(key, step), *sampling)
 
     # The padding of the prompt fills rows of the cache. New tokens overwrite them before any query attends to them.
     cache = new_cache(config, len(prompt_T) + max_new_tokens)

@@ -12,7 +12,7 @@ from lfr_jax.data import score_files, tokenizer
 from lfr_jax.data.corpus import Corpus, open_corpus
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
-from lfr_jax.model.generate import generate as generate_ids
+from lfr_jax.model.generate import generate_ids
 from lfr_jax.storage import checkpoint
 from lfr_jax.storage.mirror import atomic_file_at
 from lfr_jax.storage.paths import Path, as_path
@@ -87,7 +87,7 @@ def generate(
     one is put before the prompt; with `model.mask_documents` nothing is.
 
     Raises:
-      ValueError: of `model.generate.generate`; or nothing to begin with: no prompt, under `model.mask_documents`.
+      ValueError: of `generate_ids`; or nothing to begin with: no prompt, under `model.mask_documents`.
     """
     before = [] if run.config.model.mask_documents else [run.tokenizer.eos_id]
     prompt_ids = [*before, *run.tokenizer.encode(prompt)]

@@ -151,7 +151,7 @@ def train(config: Config, quiet: bool = False) -> Result:
                 if phase.score:
                     groups_N = block_info.domain if block_info.cluster is None else block_info.cluster
                     count = flops.num_scored(config, block_info.num_blocks)
-                    ids = score.sample(groups_N, count, config.train.seed, index)
+                    ids = score.sample_blocks(groups_N, count, config.train.seed, index)
                     with losses_of(ids, "scoring", config.data.workers) as losses:
                         schedule_state = score.observe_all(sched, schedule_state, step, losses)
                     spent = spent.score(config.model, corpus.train, ids)

@@ -21,7 +21,7 @@ def observe_all(sched: schedule.Schedule, schedule_state, step: int, measured: I
     return schedule_state
 
 
-def sample(group_N: np.ndarray, count: int, seed: int, phase: int) -> np.ndarray:
+def sample_blocks(group_N: np.ndarray, count: int, seed: int, phase: int) -> np.ndarray:
     """Ids of the `count` blocks that the scoring pass of a phase reads, without replacement, in rising order.
 
     Each group gets its share of the sample, to within one block: blocks are ordered by group, at random within a

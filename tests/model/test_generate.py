@@ -72,7 +72,7 @@ def test_greedy_takes_the_likeliest_token_until_the_end(shape):
             padded = np.append(wanted, [-1] * (40 - len(wanted))).astype(np.int32)
             wanted.append(int(np.argmax(whole_logits(config, params, padded)[len(wanted) - 1])))
         new = wanted[len(PROMPT) :]
-        write = functools.partial(generate.generate, config, params, PROMPT, 12, temperature=0)
+        write = functools.partial(generate.generate_ids, config, params, PROMPT, 12, temperature=0)
         assert write() == new
         end = new[7]
         assert write(eos_id=end) == new[: new.index(end)]
@@ -83,7 +83,7 @@ def test_fills_the_longest_sequence():
     config, mesh = CONFIGS["gpt2"], make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
         params = random_params(config, mesh)
-        ids = generate.generate(config, params, PROMPT * 7, 5, temperature=0)
+        ids = generate.generate_ids(config, params, PROMPT * 7, 5, temperature=0)
         wanted = whole_logits(config, params, np.array(PROMPT * 7 + ids))
     assert ids == np.argmax(wanted[34:39], axis=-1).tolist()
 
@@ -91,7 +91,7 @@ def test_fills_the_longest_sequence():
 def drawn(temperature=1.0, top_k=0, top_p=1.0, vocab_size=5):
     """How often each id is drawn, of probabilities 0.1, 0.4, 0.2, 0.25, 0.05."""
     logits = jnp.log(jnp.array([0.1, 0.4, 0.2, 0.25, 0.05]))
-    draw = jax.vmap(lambda key: generate.sample(logits, key, temperature, top_k, top_p, vocab_size))
+    draw = jax.vmap(lambda key: generate.sample_token(logits, key, temperature, top_k, top_p, vocab_size))
     return np.bincount(draw(jax.random.split(jax.random.key(0), 2000)), minlength=5) / 2000
 
 
@@ -113,7 +113,7 @@ def test_draws_by_the_key():
     with jax.set_mesh(mesh):
         params = jax.tree.map(jnp.zeros_like, random_params(config, mesh))  # all tokens equally likely
         first, again, other = (
-            generate.generate(config, params, PROMPT, 12, key=jax.random.key(seed)) for seed in (0, 0, 1)
+            generate.generate_ids(config, params, PROMPT, 12, key=jax.random.key(seed)) for seed in (0, 0, 1)
         )
     assert first == again != other
     assert len(set(first)) > 6
@@ -134,7 +134,7 @@ def test_refuses(change, message):
     """Catches: a check left out; each of these would give wrong or NaN text without a word."""
     arguments = {"prompt_ids": PROMPT, "key": jax.random.key(0)} | change
     with pytest.raises(ValueError, match=message):
-        generate.generate(CONFIGS["llama"], {}, max_new_tokens=4, **arguments)
+        generate.generate_ids(CONFIGS["llama"], {}, max_new_tokens=4, **arguments)
 
 
 @pytest.mark.skipif(not STORIES.exists(), reason="the stories260K checkpoint is not beside this repository")
@@ -146,7 +146,7 @@ def test_writes_the_published_story():
     mesh = make_mesh(1, 1, 1)
     with jax.set_mesh(mesh):
         params = decoder.put_on_mesh(params, config, mesh)
-        assert generate.generate(config, params, ids[:1], len(ids) - 1, temperature=0) == ids[1:]
+        assert generate.generate_ids(config, params, ids[:1], len(ids) - 1, temperature=0) == ids[1:]
         logprobs = jax.nn.log_softmax(whole_logits(config, params, np.array(ids[:-1])))
     nll = -np.asarray(logprobs)[np.arange(len(ids) - 1), ids[1:]].mean()
     assert nll == pytest.approx(reference["greedy_mean_nll"], abs=1e-5)

@@ -91,7 +91,7 @@ GROUPS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2, 4], [400, 90, 
 @pytest.mark.parametrize("count", [1, 4, 50, 125, 499, 500])
 def test_a_sample_has_its_share_of_each_group(count):
     """Catches: blocks twice; a share off by one; a plain sample, which leaves small groups out; ids out of order."""
-    chosen = score.sample(GROUPS, count, seed=3, phase=1)
+    chosen = score.sample_blocks(GROUPS, count, seed=3, phase=1)
     assert len(chosen) == count and np.all(np.diff(chosen) > 0) and chosen[0] >= 0 and chosen[-1] < 500
     for group in range(5):
         share = count * np.mean(GROUPS == group)
@@ -100,14 +100,14 @@ def test_a_sample_has_its_share_of_each_group(count):
 
 def test_a_sample_follows_from_seed_and_phase():
     """Catches: the same blocks in each phase; a sample that differs between a run and the same run resumed."""
-    draws = [score.sample(GROUPS, 50, seed, phase).tolist() for seed in range(4) for phase in range(4)]
+    draws = [score.sample_blocks(GROUPS, 50, seed, phase).tolist() for seed in range(4) for phase in range(4)]
     assert len({tuple(ids) for ids in draws}) == 16
-    assert score.sample(GROUPS, 50, 1, 2).tolist() == draws[6]
+    assert score.sample_blocks(GROUPS, 50, 1, 2).tolist() == draws[6]
 
 
 def test_no_block_is_likelier_than_another():
     """Expected: 100 ± 9.5 of 1,000 samples. Catches: samples that all begin at one place, and leave blocks out."""
-    counts = sum(np.bincount(score.sample(GROUPS, 50, 0, phase), minlength=500) for phase in range(1000))
+    counts = sum(np.bincount(score.sample_blocks(GROUPS, 50, 0, phase), minlength=500) for phase in range(1000))
     assert counts.min() > 60 and counts.max() < 140
     small = counts[GROUPS == 4]  # three blocks, 0.3 of which are in a sample
     assert 60 < small.mean() < 140
@@ -117,5 +117,5 @@ def test_no_block_is_likelier_than_another():
 def test_a_sample_is_no_regular_one_of_the_order_of_training(phase):
     """Catches: the sample taken from the permutation that the phase's own batches come from."""
     order_N = schedule.plan(np.ones(500), 500, 0, phase)[:]
-    places = np.flatnonzero(np.isin(order_N, score.sample(np.zeros(500, int), 50, 0, phase)))
+    places = np.flatnonzero(np.isin(order_N, score.sample_blocks(np.zeros(500, int), 50, 0, phase)))
     assert len(set(np.diff(places))) > 5
