@@ -92,7 +92,7 @@ def emulated() -> Iterator[Bucket]:
         def end_headers(self):
             # TensorStore wants to know which generation it has read.
             name = unquote(self.path.partition("/o/")[2].partition("?")[0])
-            if "alt=media" in self.path and name in storage.objects["bucket"]:
+            if "alt=media" in self.path and name in storage.objects.get("bucket", {}):  # none before the first object
                 self.send_header("x-goog-generation", storage.objects["bucket"][name]["generation"])
             super().end_headers()
 
