@@ -217,7 +217,7 @@ def test_blocks_of_one_length_are_drawn_by_the_plan_itself(corpus_dir):
     assert np.concatenate([found[i] for i in range(9)]).tolist() == schedule.plan(rates_N, 36, 5, 2)[:].tolist()
 
 
-@pytest.mark.parametrize("workers, start", [(0, 0), (0, 7), (0, 19), (2, 7)])
+@pytest.mark.parametrize("workers, start", [(0, 0), (0, 7), (0, 19), pytest.param(2, 7, marks=pytest.mark.slow)])
 def test_batches_are_read_from_any_step_on(blocks, workers, start):
     """Catches: rows of another block or length, from the middle of a phase too; blocks that do not pickle."""
     wanted = of(blocks, np.linspace(0, 1, blocks.num_blocks), 20, curriculum="grow_p2", cycles=2)

@@ -24,7 +24,7 @@ def plan(blocks, num_draws):
     return schedule.plan(rates, num_draws, seed=1, phase=2)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("start", [0, 5, 19])
 def test_batches_are_the_plan_from_any_position(blocks, workers, start):
     """Catches: reordering by threads or workers; an offset that restarts at 0; a dropped or repeated batch."""

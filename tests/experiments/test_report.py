@@ -45,6 +45,7 @@ def folders(tmp_path):
     return [lfr, uniform]
 
 
+@pytest.mark.slow
 def test_the_report_of_two_runs(folders, tmp_path):
     """Catches: a picture that is linked, missing, or not saved as PNG and as SVG; a name that is not escaped; counts
     of the other run, or of another class; a class or domain left out."""

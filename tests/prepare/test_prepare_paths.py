@@ -250,6 +250,7 @@ def test_errors_say_what_goes_on(texts, monkeypatch):
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_the_embedded_corpus(tmp_path):
     """Catches: `--embedded` that reads nothing; a domain of it without validation text."""
     summary = command("--embedded", "--out", str(tmp_path / "out"), "--byte-tokenizer")

@@ -55,7 +55,7 @@ def plain_orbax(folder, states):
         return checkpointer.restore(folder / "state", abstract(states))
 
 
-@pytest.mark.parametrize("round_trip", [ours, plain_orbax])
+@pytest.mark.parametrize("round_trip", [pytest.param(ours, marks=pytest.mark.slow), plain_orbax])
 def test_a_state_survives_a_checkpoint(round_trip, states, tmp_path):
     """Catches: a Python number, a None or a function in a state; a field whose type no checkpoint holds;
     a policy that remembers something outside of its state."""

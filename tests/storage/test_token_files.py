@@ -69,7 +69,7 @@ def test_a_replaced_file_is_read_on_but_not_opened_again(store):
         Blocks(pickle.loads(pickled), 8).tokens(np.array([5]))
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_error_reaches_the_training_loop(store, workers):
     """Catches: an error that stays in a thread or a worker process, and a loop that waits for ever."""
     cut = Blocks(store, 8)

@@ -67,7 +67,11 @@ def on_one_device(config):
 
 @pytest.mark.parametrize(
     "config, sizes",
-    [(LLAMA, sizes) for sizes in MESHES] + [(GPT2, (1, 8, 1)), (GPT2, (2, 2, 2))],
+    [
+        *[pytest.param(LLAMA, sizes, marks=[pytest.mark.slow] * (sizes != (2, 2, 2))) for sizes in MESHES],
+        pytest.param(GPT2, (1, 8, 1), marks=pytest.mark.slow),
+        (GPT2, (2, 2, 2)),
+    ],
     ids=lambda value: value if isinstance(value, tuple) else value.norm,
 )
 def test_every_mesh_trains_alike(config, sizes):
