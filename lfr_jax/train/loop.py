@@ -92,17 +92,26 @@ def train(config: Config, quiet: bool = False) -> Result:
                     score_step, state.params, corpus.train, score_batch_size, mesh, ids, workers, advance
                 )
 
-        def measure() -> dict[str, evaluate.Loss]:
-            """The losses of the probe blocks, and the held-out loss of each domain. Neither counts as work."""
+        def probe() -> None:
+            """Writes down the losses of the probe blocks. They are for the report: the clock stops."""
             tracker.flush()
-            with clock.paused():
-                with losses_of(probes.ids, "probing") as losses:
-                    probes.measure(step, losses)
-                per_domain = config.train.eval_blocks
-                with tracker.stage("evaluating", len(evaluate.chosen_blocks(corpus.valid, per_domain))) as advance:
-                    losses = evaluate.held_out_loss(
-                        score_step, state.params, corpus.valid, per_domain, score_batch_size, mesh, advance=advance
-                    )
+            with clock.paused(), losses_of(probes.ids, "probing") as losses:
+                probes.measure(step, losses)
+
+        def measure() -> dict[str, evaluate.Loss]:
+            """The held-out loss of each domain. The clock stops here too."""
+            probe()
+            num_blocks = len(evaluate.chosen_blocks(corpus.valid, config.train.eval_blocks))
+            with clock.paused(), tracker.stage("evaluating", num_blocks) as advance:
+                losses = evaluate.held_out_loss(
+                    score_step,
+                    state.params,
+                    corpus.valid,
+                    config.train.eval_blocks,
+                    score_batch_size,
+                    mesh,
+                    advance=advance,
+                )
             tracker.evaluation(step, losses)
             run_dir.upload()
             return losses
@@ -143,9 +152,7 @@ def train(config: Config, quiet: bool = False) -> Result:
                 continue
 
             if step == phase.start:
-                tracker.flush()
-                with clock.paused(), losses_of(probes.ids, "probing") as losses:
-                    probes.measure(step, losses)
+                probe()
                 # Score: what the model finds hard now. It comes before `begin`, which turns the losses into rates.
                 schedule_state = state.schedule
                 if phase.score:
