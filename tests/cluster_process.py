@@ -34,7 +34,7 @@ def send(name: str, config: Config) -> None:
     os.kill(os.getpid(), signal.Signals[name])
     notice = "RECEIVED_PREEMPTION_NOTICE"  # what JAX's coordination service is told; without it a run is over too soon
     global_state.client.blocking_key_value_get(notice, 600_000)
-    time.sleep(2)  # in which all settle on a step
+    time.sleep(5)  # in which all settle on a step
 
 
 if __name__ == "__main__":

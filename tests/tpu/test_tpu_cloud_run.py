@@ -129,7 +129,7 @@ def test_creation_fails_for_good(trial):
 
 def test_silent_worker(trial):
     """A host answers no more. Catches: a run without end; the silence of one host taken for that of all, or of none."""
-    one = trial("i", unreachable_s=3.0, ssh_timeout_s=6.0)
+    one = trial("i", unreachable_s=6.0, ssh_timeout_s=20.0)
     one.limit(2)
     run = one.start("run")
     one.reaches(2)
