@@ -3,9 +3,9 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import tqdm
 import tyro
 
+from lfr_jax import terminal
 from lfr_jax.config import DataConfig, Packing
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import training_blocks
@@ -59,10 +59,10 @@ def count_by_source(store: Store, seq_len: int) -> np.ndarray:
 
 
 def table_row(name: str, sources: int | str, counts: np.ndarray, store: Store) -> tuple[str, ...]:
-    """The cells of a row: name, sources, documents, tokens, share of the tokens, blocks."""
+    """The cells of a row: name, as it can be printed, sources, documents, tokens, share of the tokens, blocks."""
     documents, tokens, blocks = (int(count) for count in counts)
     share = f"{tokens / store.card.tokens:.1%}"
-    return name, str(sources), f"{documents:,}", f"{tokens:,}", share, f"{blocks:,}"
+    return terminal.printable(name), str(sources), f"{documents:,}", f"{tokens:,}", share, f"{blocks:,}"
 
 
 def verify(store: Folder) -> None:
@@ -75,7 +75,7 @@ def verify(store: Folder) -> None:
       ValueError: something is wrong.
     """
     sides = open_sides(store, cache="")  # no cache: read what the object store holds
-    with tqdm.tqdm(total=sum(side.card.tokens for side in sides), unit=" tokens", unit_scale=True, disable=None) as bar:
+    with terminal.bar(total=sum(side.card.tokens for side in sides), unit=" tokens", unit_scale=True) as bar:
         found = [wrong for side in sides for wrong in faults(side, bar.update)]
     for side in sides:
         folder = tokenizer_of(side)
@@ -135,7 +135,8 @@ def sample(store: Folder, blocks: int = 2, seq_len: int = 128, domain: str = "",
         if domain in ("", name):
             for block, tokens in zip(chosen, found.tokens(chosen)):
                 source = side.sources[found.source_of(np.array([block]))[0]].name
-                print(f"--- block {block}: {name}, {source} ---\n{decode_documents(tokenizer, tokens[:-1])}\n")
+                text = terminal.printable(decode_documents(tokenizer, tokens[:-1]), keep="\n\t")
+                print(f"--- block {block}: {terminal.printable(f'{name}, {source}')} ---\n{text}\n")
 
 
 def decode_documents(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:

@@ -169,10 +169,11 @@ def hex_dumps(rng: np.random.Generator) -> Iterator[Document]:
 
 
 def encoded(documents: Iterator[Document], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
-    """The tokens of documents, each with end-of-text. Documents that cannot be read are left out."""
+    """The tokens of documents, each with end-of-text. Documents that cannot be read or encoded are left out."""
     readable = (document for document in documents if not document.problem)
     for batch in text_source.memory_chunks(text_source.cut_long_documents(readable), text_source.CHUNK_BYTES):
-        yield np.concatenate(segments.encode_documents(batch.items, tokenizer))
+        _, tokens = segments.encode_documents(batch.items, tokenizer)
+        yield np.concatenate(tokens)
 
 
 def append_tokens(writer: StoreWriter, tokens: Iterator[np.ndarray], total: int, kind: Kind, eos_id: int) -> None:

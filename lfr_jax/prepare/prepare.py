@@ -2,12 +2,11 @@
 
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Iterable
 
-import tqdm
 import tyro
 
+from lfr_jax import terminal
 from lfr_jax.data.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, load_tokenizer, train_sentencepiece
 from lfr_jax.prepare import embedded as embedded_text
 from lfr_jax.prepare import hf_text, inputs, text_source, tfds_text
@@ -51,7 +50,7 @@ def prepare_paths(
 
     Args:
       paths: Text files, JSON lines (.jsonl, .ndjson, .json) and .parquet files (fields text, id, domain, source),
-        folders of them laid out as domain/source; .gz and .zst too.
+        folders of them laid out as domain/source; .gz, .zst, .xz and .bz2 too.
       out: Folder to write. It must not exist.
       append: Begin with all that this prepared folder holds. Its tokenizer and split are used; its blocks keep their
         ids.
@@ -99,20 +98,23 @@ def prepare_paths(
 
     with work_folder(out) as folder:
         fields = Fields(text_field, domain=domain_field, source=source_field)
-        found = inputs.of_paths(paths, fields)
+        files = list(inputs.files(paths, fields))
+        found = inputs.of_files(files)
         found += [tfds_text.of_name(name, split, text_field, tfds_dir) for name in tfds]
         found += [hf_text.of_name(name, split, hf_config, fields) for name in hf]
         found += [embedded_text.as_input()] if embedded else []
         before = open_prepared(append) if append is not None else None
+        if files:
+            terminal.show(f"reading {inputs.in_words(files)}")
         tokenizer = None if train_tokenizer else before.tokenizer if before else open_tokenizer(sentencepiece, gpt2)
         if left := len(list(folder.glob("*.index"))):
-            print(f"An earlier run left {left:,} encoded chunks; those of this text are used.", file=sys.stderr)
+            terminal.show(f"An earlier run left {left:,} encoded chunks; those of this text are used.")
         total = sum(text_input.size for text_input in found) if all(text_input.size for text_input in found) else None
         fraction = before.valid_fraction if before else valid_fraction
         with name_kept_work(folder), explain_full_disk(out):
             if train_tokenizer:
                 tokenizer = trained_tokenizer(found, vocab_size or 4096, sample, folder)
-            with tqdm.tqdm(desc="encoding", total=total, unit="B", unit_scale=True, disable=None) as bar:
+            with terminal.bar(desc="encoding", total=total, unit="B", unit_scale=True) as bar:
                 spool = Spool(folder, tokenizer, sample, bar.update)
                 return write_prepared(out, found, spool, fraction, tolerate, workers or cores(), before)
 

@@ -22,6 +22,7 @@ from lfr_jax.prepare.store_writer import write_store
 from lfr_jax.prepare.text_source import Input
 from lfr_jax.storage.files import atomic_folder, save_array
 from lfr_jax.storage.paths import require_local
+from lfr_jax.terminal import printable
 
 DESCRIBED = 1000  # so many broken documents are described in prepared.json
 
@@ -41,7 +42,7 @@ class PrepareSummary(NamedTuple):
         total = np.zeros(4, int)
         for domain, train in self.train.items():
             numbers = (*train, *self.valid[domain])
-            rows.append((domain, *(f"{n:,}" for n in numbers)))
+            rows.append((printable(domain), *(f"{n:,}" for n in numbers)))
             total += numbers
         rows.append(("all", *(f"{n:,}" for n in total)))
         table = "\n".join(f"{row[0]:<16}" + "".join(f"{cell:>20}" for cell in row[1:]) for row in rows)
