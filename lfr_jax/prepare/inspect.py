@@ -7,6 +7,8 @@ import tyro
 
 from lfr_jax import terminal
 from lfr_jax.config import DataConfig, Packing
+from lfr_jax.config.settings import Seed
+from lfr_jax.config.values import AtLeast1, checked
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import training_blocks
 from lfr_jax.data.store import Store, file_sha256, open_store
@@ -17,12 +19,13 @@ AT_ONCE = 1 << 23  # tokens read at once
 Folder = tyro.conf.Positional[str]
 
 
+@checked
 def info(
     store: Folder,
-    seq_len: int = 1024,
+    seq_len: AtLeast1 = 1024,
     sources: bool = False,
     packing: Packing = "concatenate",
-    shortest: int = DataConfig.shortest,
+    shortest: AtLeast1 = DataConfig.shortest,
 ) -> None:
     """Lists the domains of a store: documents, tokens, and blocks.
 
@@ -110,7 +113,8 @@ def faults(store: Store, advance=lambda tokens: None) -> Iterator[str]:
         yield f"{store.path}: its documents do not begin in order, or not where its sources do"
 
 
-def sample(store: Folder, blocks: int = 2, seq_len: int = 128, domain: str = "", seed: int = 0) -> None:
+@checked
+def sample(store: Folder, blocks: AtLeast1 = 2, seq_len: AtLeast1 = 128, domain: str = "", seed: Seed = 0) -> None:
     """Prints random blocks of a store as text.
 
     Args:
@@ -122,7 +126,7 @@ def sample(store: Folder, blocks: int = 2, seq_len: int = 128, domain: str = "",
 
     Raises:
       FileNotFoundError: there is no tokenizer.
-      ValueError: no such domain, or `seq_len` is longer than every source.
+      ValueError: no such domain, a number out of its range, or `seq_len` is longer than every source.
     """
     side = open_sides(store)[0]
     tokenizer = load_tokenizer(tokenizer_of(side))

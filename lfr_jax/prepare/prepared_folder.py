@@ -105,7 +105,8 @@ def write_prepared(
         }
         origins = [text_input.origin for text_input in found if text_input.origin]
         told = {"valid_fraction": valid_fraction, "origins": origins, "described": spool.described[:DESCRIBED]}
-        (folder / "prepared.json").write_text(json.dumps(summary._asdict() | sides | told, indent=1) + "\n")
+        card = summary._asdict() | sides | told
+        (folder / "prepared.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return summary
 
 

@@ -10,9 +10,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Annotated, TypeVar
+
+from msgspec import Meta
 
 Result = TypeVar("Result")
+NumWorkers = Annotated[int, Meta(ge=0, le=1024)]  # all of them begin at once; 0: as many as there are cores
 
 
 @contextlib.contextmanager

@@ -129,7 +129,8 @@ def in_words(example: dict) -> str:
     words = []
     for name, value in example.items():
         if name == "side":
-            words.append(printable(f"{value}: document {example['document']:,} of {example['domain']}, {example['source']}"))
+            place = printable(f"{example['domain']}, {example['source']}")
+            words.append(f"{value}: document {example['document']:,} of {place}")
         elif isinstance(value, dict):
             words.append(f"{name.replace('_', ' ')} {in_words(value)}")
         elif name not in ("document", "domain", "source"):
