@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from lfr_jax.prepare import text_source
+from lfr_jax.prepare.compression import SUFFIXES
 
 HEAD_BYTES = 8000  # so many are looked at, or more
 
@@ -65,9 +66,10 @@ def refuse_other_than_text(path: pathlib.Path, head: bytes, text_field: str) -> 
     if b"\0" in head or (CONTROL.search(head) and not is_utf8(head)):
         raise ValueError(f"{path}: found bytes that are no text, expected text in UTF-8; convert it or take it away")
     if holds_records(head, text_field):
+        ending = ".jsonl" + path.suffix * (path.suffix.lower() in SUFFIXES)
         raise ValueError(
-            f"{path}: found JSON lines in a file whose name says that it is one text; name it .jsonl, or .jsonl"
-            f"{path.suffix} if it is packed, or take it away"
+            f"{path}: found JSON lines in a file whose name says that it is one text; rename it to end in {ending}, or "
+            "take it away"
         )
 
 

@@ -60,7 +60,7 @@ def in_words(found: list[File]) -> str:
     shown = ", ".join(texts[:3]) + ", ..." * (len(texts) > 3)
     words = [f"{count:,} {kind.suffixes[0]}" for kind, count in kinds.items() if kind.suffixes]
     words += [f"{len(texts):,} read as one text each ({shown})"] if texts else []
-    return f"{len(found):,} files: {', '.join(words)}"
+    return f"{len(found):,} file{'s' * (len(found) != 1)}: {', '.join(words)}"
 
 
 def format_of(path: pathlib.PurePath) -> FileFormat:

@@ -1,6 +1,8 @@
 """Parquet files: a document in each row. Row groups are chunks, and are read a few rows at a time."""
 
 import itertools
+import os
+import pathlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,6 +12,7 @@ from lfr_jax.storage.files import require_regular
 
 ROWS = 256  # read at once
 COPY = "; copy it anew"
+END_BYTES = 8  # of a file: the length of the footer before them, and a mark
 
 
 class RowGroup(NamedTuple):
@@ -63,7 +66,24 @@ def opened(file: File):
 
     require_regular(file.path)
     with short_errors(f"{file.path}: found no complete Parquet file", COPY):
-        return pyarrow.parquet.ParquetFile(file.path, buffer_size=1 << 20, page_checksum_verification=True)
+        metadata = pyarrow.parquet.read_metadata(pyarrow.BufferReader(footer(file.path)))
+        return pyarrow.parquet.ParquetFile(
+            file.path, metadata=metadata, buffer_size=1 << 20, page_checksum_verification=True
+        )
+
+
+def footer(path: pathlib.Path) -> bytes:
+    """The end of a file, which says where its columns lie, without Arrow's own schema.
+
+    That may ask for Arrow's dictionaries, whose strings Arrow checks all at once: a bad one would cost its row group.
+    """
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - END_BYTES))
+        last = file.read(END_BYTES)
+        size = END_BYTES + int.from_bytes(last[:4], "little") * (last[4:] == b"PAR1")  # else the library says so
+        file.seek(max(0, end - size))
+        return b"PAR1" + file.read().replace(b"ARROW:schema", b"arrow_schema")
 
 
 def leaves(table) -> set[str]:

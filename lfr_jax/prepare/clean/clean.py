@@ -4,12 +4,12 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
 from msgspec import Meta
 
-from lfr_jax.config.values import AtLeast0, AtLeast1, Share, check_value, checked
+from lfr_jax.config.values import AtLeast0, AtLeast1, Share, check_value, checked, from_json
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import load_tokenizer
 from lfr_jax.prepare.clean import contamination
@@ -21,6 +21,7 @@ from lfr_jax.prepare.clean.rewrite import write_kept
 from lfr_jax.prepare.workers import NumWorkers, cores
 from lfr_jax.storage.files import atomic_folder, explain_full_disk, refuse_existing
 from lfr_jax.storage.paths import require_local
+from lfr_jax.storage.remote_files import read_bytes
 
 Likeness = Annotated[float, Meta(gt=0, le=0.99)]
 NgramLength = Annotated[int, Meta(ge=1, le=1000)]  # tokens
@@ -130,7 +131,7 @@ def apply_steps(sides: Sides, steps: Steps, workers: int) -> tuple[Sides, Report
 def carry_over(folder: pathlib.Path, made: pathlib.Path, after: Sides) -> None:
     """Copies what `lfr prepare --append` needs, if it is there: the split, and the digests of all texts ever read."""
     if (folder / "prepared.json").is_file():
-        card = json.loads((folder / "prepared.json").read_text())
+        card = from_json(read_bytes(folder / "prepared.json"), dict[str, Any], folder / "prepared.json")
         for side in Sides._fields:
             card[side] = {domain: n._asdict() for domain, n in count_by_domain(getattr(after, side)).items()}
         (made / "prepared.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
