@@ -61,6 +61,12 @@ def require_local(path: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(path)
 
 
+def refuse_existing(target: str | os.PathLike) -> None:
+    """Raises FileExistsError if a file, a folder or a link is there."""
+    if os.path.lexists(require_local(target)):
+        raise FileExistsError(f"{target}: exists, and is never overwritten; remove it or choose another name")
+
+
 def require_storable(path: str | os.PathLike) -> Path:
     """The absolute path of a folder for checkpoints, which Orbax and TensorStore can write and read back.
 

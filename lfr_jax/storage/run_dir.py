@@ -17,9 +17,10 @@ from typing import Any
 from lfr_jax.config import Config, check_resumable, from_saved
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import explain_full_disk, write_atomically
-from lfr_jax.storage.mirror import LOCK, RunInUse, RunMirror, temporary_folder
+from lfr_jax.storage.mirror import LOCK, RunInUse, RunMirror, folder_while_alive
 from lfr_jax.storage.paths import Path, as_path, is_remote, require_storable
 from lfr_jax.storage.remote_files import explain_errors, read_bytes
+from lfr_jax.storage.unfinished import remove_leftovers_in
 
 
 class RunDir:
@@ -48,7 +49,7 @@ class RunDir:
 
     @functools.cached_property
     def folder(self) -> pathlib.Path:
-        return temporary_folder(self) if is_remote(self.path) else self.path
+        return folder_while_alive(self) if is_remote(self.path) else self.path
 
     @property
     def exists(self) -> bool:
@@ -90,6 +91,8 @@ class RunDir:
             file.truncate(0)
             file.write(holder)
             file.flush()
+            for folder in (self.path, self.path / "scores"):
+                remove_leftovers_in(folder)
             yield
 
     def refuse_foreign_files(self) -> None:
