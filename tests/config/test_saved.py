@@ -75,8 +75,7 @@ def test_what_may_change_exists_and_may_change():
     changed = UNUSUAL
     assert resumable_settings(Config) == MAY_CHANGE
     for dotted in sorted(MAY_CHANGE):
-        value = flat(UNUSUAL)[dotted]
-        changed = replaced(changed, dotted, value + 1 if type(value) is int else "other")
+        changed = replaced(changed, dotted, other_value(dotted))
     check_resumable(UNUSUAL, changed)
     for dotted in [
         "train.steps",
@@ -87,7 +86,17 @@ def test_what_may_change_exists_and_may_change():
         "schedule.policy",
     ]:
         with pytest.raises(ValueError, match=dotted):
-            check_resumable(UNUSUAL, replaced(UNUSUAL, dotted, "other"))
+            check_resumable(UNUSUAL, replaced(UNUSUAL, dotted, other_value(dotted)))
+
+
+def other_value(dotted: str):
+    """A value that the setting may have, and does not have in `UNUSUAL`."""
+    names = {"model.attention": "xla", "model.dtype": "bfloat16"}
+    value = flat(UNUSUAL)[dotted]
+    assert dotted not in names or names[dotted] != value
+    return names.get(dotted) or (
+        not value if type(value) is bool else "other" if type(value) in (str, type(None)) else value + 2
+    )
 
 
 def test_old_names_are_known_and_new_ones_exist():
@@ -101,5 +110,6 @@ def test_old_names_are_known_and_new_ones_exist():
 def test_saved_settings_are_read_under_their_new_names(old, new):
     """Catches: a run that began under an old name and is refused, or goes on with the default."""
     section, name = old.split(".")
-    config = from_saved({section: {name: 7}, "run_dir": "runs/a"}, "config.json")
-    assert flat(config)[new] == 7 and config.run_dir == "runs/a"
+    value = {"optimizer.shape": "wsd", "optimizer.decay": 0.7}.get(old, 7)
+    config = from_saved({section: {name: value}, "run_dir": "runs/a"}, "config.json")
+    assert flat(config)[new] == value and config.run_dir == "runs/a"

@@ -1,0 +1,194 @@
+"""What a value may be: ranges of numbers, and typed values from files that anybody may have edited.
+
+A number declares its range beside it, as the type of the field or of the argument:
+
+    keep_checkpoints: AtLeast1 = 2
+    def sample(store: str, docs: AtLeast1 = 3): ...
+
+The fields of a `Section` of settings are checked when it is made, the arguments of a `checked` function when it is
+called, and what a file holds by `from_json`.
+"""
+
+import copy
+import difflib
+import functools
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3e38  # of int32 and float32, which the device computes with
+
+AtLeast0 = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
+AtLeast1 = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
+NotNegative = Annotated[float, Meta(ge=0, le=LARGEST_FLOAT)]
+Positive = Annotated[float, Meta(gt=0, le=LARGEST_FLOAT)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+ShareBelow1 = Annotated[float, Meta(ge=0, lt=1)]  # of what may not be left out wholly
+ShareAbove0 = Annotated[float, Meta(gt=0, le=1)]
+
+T = TypeVar("T")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def check_value(name: str, value: Any, kind: Any) -> None:
+    """Raises ValueError, with the value and what was expected, unless `value` is of the type `kind`.
+
+    >>> check_value("train.keep_checkpoints", 0, AtLeast1)
+    Traceback (most recent call last):
+    ValueError: train.keep_checkpoints is 0, expected a whole number, at least 1, at most 2147483647
+    """
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        raise ValueError(f"{name} is {shown(value)}, expected {described(kind)}") from None
+
+
+def checked(function: Function) -> Function:
+    """The same function; it first refuses arguments outside the ranges that their annotations declare.
+
+    Only arguments with a range are looked at. The error is a ValueError, see `check_value`.
+
+    >>> @checked
+    ... def sample(store: str, docs: AtLeast1 = 3): ...
+    >>> sample("data/mine", docs=-1)
+    Traceback (most recent call last):
+    ValueError: docs is -1, expected a whole number, at least 1, at most 2147483647
+    """
+    signature = inspect.signature(function)
+    ranges = {name: hint for name, hint in get_type_hints(function, include_extras=True).items() if has_range(hint)}
+
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        for name, value in signature.bind(*args, **kwargs).arguments.items():
+            if name in ranges:
+                check_value(name, value, ranges[name])
+        return function(*args, **kwargs)
+
+    return call
+
+
+def from_json(text: bytes | str, kind: type[T], where: object) -> T:
+    """What a JSON file holds, as a value of the type `kind`: a dataclass, a dict, a list, ...
+
+    Keys that a dataclass has no field for are left out.
+
+    Args:
+      text: of the file.
+      kind: of the result. msgspec's table of types says what is understood.
+      where: the file, for errors.
+
+    Raises:
+      ValueError: the text is not JSON, or a value in it has another type or is out of its range. The message names the
+        file, the key, what was found and what was expected.
+
+    >>> from_json('{"bytes": "many"}', dict[str, int], "data/mine/store.json")
+    Traceback (most recent call last):
+    ValueError: data/mine/store.json: bytes is 'many': expected `int`, got `str`
+    """
+    return typed(parsed(text, where), kind, where)
+
+
+def parsed(text: bytes | str, where: object) -> Any:
+    """The value of a JSON text. Raises ValueError, with the file, if it is none, or is nested too deeply."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{where}: found no valid JSON ({error}); restore the file") from None
+
+
+def typed(value: Any, kind: type[T], where: object) -> T:
+    """The parsed content of a file as a value of the type `kind`. Errors are those of `from_json`."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at ")
+        keys, found = located(value, re.findall(r"[^.\[\]]+|\.\.\.", path.strip("`$")), kind)
+        at = f"{'.'.join(keys)} is {shown(found)}: " if keys else ""
+        raise ValueError(f"{where}: {at}{problem[0].lower()}{problem[1:]}") from None
+
+
+def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
+    """The keys that lead to the bad value, and that value. In `path`, "..." stands for a key that msgspec left out."""
+    root = inner = copy.deepcopy(value)
+    keys = []
+    for key in path:
+        if key == "...":  # it is the key that alone is enough to fail
+            entries = dict(inner)
+            for key in entries:
+                inner.clear()
+                inner[key] = entries[key]
+                if not convertible(root, kind):
+                    break
+        keys.append(key)
+        inner = inner[int(key) if isinstance(inner, list) else key]
+    return keys, inner
+
+
+def convertible(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def shown(value: Any) -> str:
+    """A value for an error message: on one line, and not longer than a line."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not print whole numbers of more than 4,300 digits
+        text = f"a number of {value.bit_length()} bits"
+    return text if len(text) <= 80 else f"{text[:60]}… ({len(text):,} characters)"
+
+
+def has_range(hint: Any) -> bool:
+    """Whether a type, or a part of it, declares a range."""
+    if any(isinstance(mark, Meta) for mark in getattr(hint, "__metadata__", ())):
+        return True
+    return any(has_range(part) for part in get_args(hint) if not isinstance(part, str))
+
+
+def described(hint: Any) -> str:
+    """A type in words.
+
+    >>> described(Positive | None)
+    'a number, over 0, at most 3e+38, or None'
+    """
+    if get_origin(hint) is Annotated:
+        base, *marks = get_args(hint)
+        return ", ".join([described(base), *(bounds for mark in marks if (bounds := bounds_of(mark)))])
+    if get_origin(hint) in (types.UnionType, typing.Union):
+        return ", or ".join(described(part) for part in get_args(hint))
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(hint)))
+    names = {int: "a whole number", float: "a number", bool: "True or False", str: "a string", type(None): "None"}
+    return names.get(hint) or str(getattr(hint, "__name__", hint))
+
+
+def bounds_of(mark: Any) -> str:
+    """A range in words.
+
+    >>> bounds_of(Meta(gt=0, le=1))
+    'over 0, at most 1'
+    """
+    if not isinstance(mark, Meta):
+        return ""
+    bounds = [("at least", mark.ge), ("over", mark.gt), ("at most", mark.le), ("less than", mark.lt)]
+    return ", ".join(f"{word} {bound}" for word, bound in bounds if bound is not None)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A question to put into an error message, or nothing.
+
+    >>> nearest("unifrom", ["uniform", "lfr"])
+    "did you mean 'uniform'? "
+    """
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
