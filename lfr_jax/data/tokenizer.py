@@ -1,6 +1,7 @@
 """Text to token ids and back: SentencePiece, GPT-2's BPE, or plain bytes, with one interface."""
 
 import abc
+import contextlib
 import hashlib
 import io
 import json
@@ -14,6 +15,23 @@ import tiktoken
 from lfr_jax.storage.paths import as_path
 
 CARD = "tokenizer.json"  # in a saved folder: names the kind and the digest
+
+
+class EncodeError(ValueError):
+    """This text cannot be encoded, or these ids cannot be decoded; others still can."""
+
+
+@contextlib.contextmanager
+def library_failures(doing: str) -> Iterator[None]:
+    """Turns whatever a tokenizer's library raises into an EncodeError. A panic of Rust is not even an Exception."""
+    try:
+        yield
+    except (EncodeError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise EncodeError(f"cannot {doing}: the tokenizer failed on it ({type(error).__name__}: {error})") from None
 
 
 class Tokenizer(abc.ABC):
@@ -34,17 +52,41 @@ class Tokenizer(abc.ABC):
             hasher.update(hashlib.sha256(self.files[name]).digest())
         return hasher.hexdigest()
 
-    @abc.abstractmethod
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without any special token."""
+        """The ids of `text`, without any special token.
 
-    @abc.abstractmethod
+        Raises:
+          EncodeError: the tokenizer's library fails on this text. GPT-2's BPE does on a million spaces in a row; all
+            kinds do on a lone surrogate, which is no character.
+        """
+        return self.encode_batch([text])[0]
+
     def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
-        """The ids of each text. `threads` threads work on it; None: as many as there are cores."""
+        """The ids of each text. `threads` threads work on it; None: as many as there are cores.
+
+        Raises:
+          EncodeError: as `encode`; it does not say for which of the texts.
+        """
+        with library_failures(f"encode text of {sum(map(len, texts)):,} characters"):
+            return self._encode_batch(texts, max(1, min(threads or os.cpu_count() or 1, len(texts))))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`; broken UTF-8 becomes U+FFFD.
+
+        Raises:
+          EncodeError: an id is not in the vocabulary.
+        """
+        ids = [int(i) for i in ids]
+        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
+            raise EncodeError(f"cannot decode ids from {min(ids)} to {max(ids)}; expected 0 to {self.vocab_size - 1}")
+        with library_failures(f"decode {len(ids):,} ids"):
+            return self._decode(ids)
 
     @abc.abstractmethod
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; broken UTF-8 becomes U+FFFD."""
+    def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]: ...
+
+    @abc.abstractmethod
+    def _decode(self, ids: list[int]) -> str: ...
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes what `load_tokenizer` needs into `folder`; makes the folder."""
@@ -70,13 +112,10 @@ class Bytes(Tokenizer):
     def __init__(self):
         super().__init__({})
 
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
+    def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
+        return [list(text.encode()) for text in texts]
 
-    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
-
-    def decode(self, ids: Iterable[int]) -> str:
+    def _decode(self, ids: list[int]) -> str:
         return bytes(i for i in ids if i != self.eos_id).decode(errors="replace")
 
 
@@ -108,11 +147,7 @@ class SentencePiece(Tokenizer):
         around = self.model.encode("a") + self.space_bytes + self.model.encode("b")
         self.keeps_space = self.model.decode(around) == f"a{self.SPACE}b"
 
-    def encode(self, text: str) -> list[int]:
-        return self.encode_batch([text])[0]
-
-    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
-        threads = 1 if len(texts) == 1 else threads or os.cpu_count()
+    def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
         ids = self.model.encode(texts, num_threads=threads)
         for number, text in enumerate(texts):
             if self.keeps_space and self.SPACE in text:
@@ -120,8 +155,8 @@ class SentencePiece(Tokenizer):
                 ids[number] = first + [i for piece in rest for i in self.space_bytes + piece]
         return ids
 
-    def decode(self, ids: Iterable[int]) -> str:
-        return self.model.decode([int(i) for i in ids])
+    def _decode(self, ids: list[int]) -> str:
+        return self.model.decode(ids)
 
 
 def train_sentencepiece(texts: Iterable[str], vocab_size: int, sample_chars: int = 4_000_000) -> SentencePiece:
@@ -211,14 +246,13 @@ class Gpt2Bpe(Tokenizer):
         """The tokenizer of a folder that holds `encoder.json` and `vocab.bpe`."""
         return cls(as_path(folder) / "encoder.json", as_path(folder) / "vocab.bpe")
 
-    def encode(self, text: str) -> list[int]:
-        return self.encoding.encode_ordinary(text)
+    def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
+        for text in texts:
+            text.encode()  # a lone surrogate is refused here; tiktoken would put U+FFFD in its place
+        return self.encoding.encode_ordinary_batch(texts, num_threads=threads)
 
-    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
-        return self.encoding.encode_ordinary_batch(texts, num_threads=threads or os.cpu_count())
-
-    def decode(self, ids: Iterable[int]) -> str:
-        return self.encoding.decode([i for i in map(int, ids) if i != self.eos_id])
+    def _decode(self, ids: list[int]) -> str:
+        return self.encoding.decode([i for i in ids if i != self.eos_id])
 
 
 def check_merges(ids: dict[str, int], merges: str, where: str) -> None:
@@ -244,7 +278,7 @@ class Ids(Tokenizer):
     """Stands for the unknown tokenizer of linked token files. A model trains on the ids, but has no text.
 
     Raises:
-      ValueError: `eos_id` is no id. `encode` and `decode` always raise it.
+      ValueError: `eos_id` is no id. `encode` and `decode` always raise an EncodeError.
     """
 
     kind = "ids"
@@ -255,14 +289,11 @@ class Ids(Tokenizer):
         super().__init__({"ids.json": json.dumps({"vocab_size": vocab_size, "eos_id": eos_id}).encode()})
         self.vocab_size, self.eos_id = vocab_size, eos_id
 
-    def encode(self, text: str) -> list[int]:
-        raise ValueError("cannot encode text: the data was linked without a tokenizer; link it again with one")
+    def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
+        raise EncodeError("cannot encode text: the data was linked without a tokenizer; link it again with one")
 
-    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
-        return [self.encode(text) for text in texts]
-
-    def decode(self, ids: Iterable[int]) -> str:
-        raise ValueError("cannot decode ids: the data was linked without a tokenizer; link it again with one")
+    def _decode(self, ids: list[int]) -> str:
+        raise EncodeError("cannot decode ids: the data was linked without a tokenizer; link it again with one")
 
 
 def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
