@@ -145,8 +145,8 @@ def train(config: Config, quiet: bool = False) -> Result:
         if step == num_steps:
             return Result(state, run_dir.load_summary())
         tracker.progress.note(flops.forecast(config, sched.phases, corpus.train))
-        if packing := corpus.train.summary():
-            tracker.progress.note(packing)
+        for note in filter(None, (corpus.train.summary(), corpus.unchecked)):
+            tracker.progress.note(note)
 
         for index, phase in enumerate(sched.phases):
             if step >= phase.stop:  # it was done before the run was interrupted
