@@ -66,8 +66,8 @@ def generate_ids(
     ):
         raise ValueError(
             f"found {temperature=}, {top_k=}, {top_p=}, {max_new_tokens=}, {eos_id=}, {vocab_size=}; expected "
-            f"temperature 0, or {MIN_TEMPERATURE} to {1 / MIN_TEMPERATURE:g}, top_k >= 0, 0 < top_p <= 1, max_new_tokens >= 1, "
-            f"eos_id from -1 to {config.vocab_size - 1}, vocab_size from 0 to {config.vocab_size}"
+            f"temperature 0, or {MIN_TEMPERATURE} to {1 / MIN_TEMPERATURE:g}, top_k >= 0, 0 < top_p <= 1, "
+            f"max_new_tokens >= 1, eos_id from -1 to {config.vocab_size - 1}, vocab_size from 0 to {config.vocab_size}"
         )
     if not 0 < length <= config.max_len - max_new_tokens:
         raise ValueError(

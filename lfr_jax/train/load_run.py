@@ -1,6 +1,5 @@
 """A run loaded from its directory, to evaluate, to score data, or to generate text."""
 
-import csv
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate as held_out
 from lfr_jax.train import score, steps
+from lfr_jax.train.track.metrics import csv_line
 
 
 class LoadedRun(NamedTuple):
@@ -67,14 +67,13 @@ def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str
     blocks = corpus_for(run, store, **cut).train
     with atomic_file_at(out) as file, jax.set_mesh(run.mesh):
         file.write(score_files.origin(blocks, run.step))
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(score_files.COLUMNS)
+        file.write(csv_line(score_files.COLUMNS))
         measured = score.losses(score_step(run), run.params, blocks, score_batch_size(run), run.mesh)
         loss_N = np.empty(blocks.num_blocks, np.float32)
         for ids_B, nll_B, count_B in score.on_host(measured):
             loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
         domains = (blocks.domains[domain] for domain in blocks.domain_N)
-        table.writerows(zip(range(blocks.num_blocks), domains, loss_N))
+        file.writelines(map(csv_line, zip(range(blocks.num_blocks), domains, loss_N)))
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
 
 
