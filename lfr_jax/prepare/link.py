@@ -1,5 +1,6 @@
 """Token files of other programs as a corpus to train on: stores of links to them; nothing is copied."""
 
+import dataclasses
 import hashlib
 import os
 import pathlib
@@ -10,14 +11,13 @@ import numpy as np
 import tqdm
 import tyro
 
-from lfr_jax.data.store import check_ids, file_sha256, token_dtype
-from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, write_card
+from lfr_jax.data.store import check_ids, file_sha256
+from lfr_jax.data.store_card import FileContent, Part, Source, StoreCard, TokenizerId, token_dtype, write_card
 from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_tokenizer
 from lfr_jax.prepare.checks import check_settings, chosen_options
 from lfr_jax.prepare.folders import files_below
 from lfr_jax.prepare.token_formats import Layout, layout
 from lfr_jax.storage.files import atomic_folder, refuse_existing, save_array
-from lfr_jax.storage.token_files import Part
 
 CHUNK = 1 << 23  # tokens read at once
 
@@ -216,9 +216,9 @@ def split_off_tail(linked: LinkedPart, fraction: float) -> tuple[LinkedPart, Lin
         split = int(starts[np.searchsorted(starts, split)])
     later = part.offset + split * np.dtype(part.dtype).itemsize
     return (
-        linked._replace(part=part._replace(tokens=split), doc_starts=starts[starts < split]),
+        linked._replace(part=dataclasses.replace(part, tokens=split), doc_starts=starts[starts < split]),
         linked._replace(
-            part=part._replace(offset=later, tokens=part.tokens - split),
+            part=dataclasses.replace(part, offset=later, tokens=part.tokens - split),
             doc_starts=np.union1d([0], starts[starts >= split] - split),
         ),
     )
@@ -232,7 +232,7 @@ def write_links(folder: pathlib.Path, linked: list[LinkedPart], tokenizer: Token
         name = f"tokens-{number:05}.bin"
         (folder / name).symlink_to(one.path)
         files[name] = FileContent(one.path.stat().st_size, one.sha256)
-        parts.append(one.part._replace(file=name))
+        parts.append(dataclasses.replace(one.part, file=name))
         sources.append(Source(one.name, one.domain, total, one.part.tokens))
         starts.append(total + one.doc_starts)
         total += one.part.tokens

@@ -1,5 +1,6 @@
 """Writes a token store: documents are appended, source by source, to a folder that appears when it is complete."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Iterator
@@ -8,8 +9,8 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lfr_jax.data.store import Store, check_ids, file_sha256, token_dtype
-from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, write_card
+from lfr_jax.data.store import Store, check_ids, file_sha256
+from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, token_dtype, write_card
 from lfr_jax.storage.files import atomic_folder, save_array
 
 COPY_TOKENS = 4 << 20  # copied at once
@@ -105,7 +106,8 @@ class StoreWriter:
         starts = self.total + np.cumsum(lengths, dtype=np.int64) - lengths
         self.starts.append(starts[1:] if goes_on else starts)
         self.total += len(tokens)
-        self.sources[-1] = self.sources[-1]._replace(count=self.total - self.sources[-1].first)
+        last = self.sources[-1]
+        self.sources[-1] = dataclasses.replace(last, count=self.total - last.first)
 
     def write(self, raw: bytes) -> None:
         self.file.write(raw)

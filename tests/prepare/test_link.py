@@ -133,7 +133,7 @@ def test_folders_are_domains_and_files_sources(tmp_path):
     written.nanogpt(tmp_path / "e.bin", [5] * 50)
     summary = link_files(tmp_path / "out", [tmp_path / "in", tmp_path / "e.bin"], Ids(10, EOS), valid_fraction=0.2)
     store = open_store(tmp_path / "out/train")
-    assert [source[:2] for source in store.sources] == [
+    assert [(source.name, source.domain) for source in store.sources] == [
         ("code/c.bin", "code"),
         ("web/2024/a.bin", "web"),
         ("web/b.npy", "web"),
