@@ -139,6 +139,8 @@ def link_files(
     """
     check_settings(valid_fraction)
     raw_dtype = np.dtype(dtype or token_dtype(tokenizer.vocab_size)).str
+    if np.dtype(raw_dtype).kind not in "iu":
+        raise ValueError(f"found dtype={dtype}, expected a type of integers")
     if not inputs:
         raise ValueError("found no input; expected token files, or folders of them")
     train = [read_file(*file, raw_dtype, tokenizer, advance) for file in list_token_files(inputs)]
@@ -194,8 +196,10 @@ def scan_tokens(path: pathlib.Path, found: Layout, tokenizer: Tokenizer, advance
                 check_ids(tokens, tokenizer.vocab_size)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}; or they are not of type {found.dtype} (--dtype)") from None
-            if found.dtype == "<u2" and len(tokens) > 1000 and not tokens[1::2].any():
-                raise ValueError(f"{path}: every second token is 0: these are uint32, not uint16; say --dtype uint32")
+            if not found.offset and len(tokens) > 1000 and not tokens[1::2].any():
+                wide = 16 * tokens.itemsize
+                advice = f"say --dtype uint{wide}" if wide <= 32 else "save them as uint32"
+                raise ValueError(f"{path}: every second token is 0: these have {wide} bits, not {wide // 2}; {advice}")
             ends.append(np.flatnonzero(tokens == tokenizer.eos_id) + (position + 1))
             position += len(tokens)
             advance(len(raw))
