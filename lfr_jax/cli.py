@@ -16,6 +16,7 @@ import tyro
 
 from lfr_jax.config import RENAMED, Config, nearest
 from lfr_jax.distributed.peers import log_prefix
+from lfr_jax.terminal import shield_standard_streams
 
 Positional = tyro.conf.Positional
 
@@ -189,6 +190,7 @@ COMMANDS = {f.__name__: f for f in (prepare, link, data, train, compare, evaluat
 
 def main() -> None:
     """Runs one subcommand. Bad input ends in one line on standard error and exit code 1, not in a traceback."""
+    shield_standard_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.path.insert(0, "")  # policies of one's own are found where the command runs, as under `python -m`
     arguments = sys.argv[1:]

@@ -16,6 +16,7 @@ from jax._src import clusters, xla_bridge  # JAX has no public function that det
 import lfr_jax
 from lfr_jax.config import DistributedConfig
 from lfr_jax.distributed.peers import Peers, connect
+from lfr_jax.terminal import Unfailing
 
 FLAGS = "--distributed.coordinator HOST:PORT --distributed.num-processes N --distributed.process-id I"
 
@@ -98,8 +99,8 @@ def check_process_index(peers: Peers) -> None:
 
 def exit_at_once() -> None:
     """Exits before JAX's own exit handler, which would wait for the other processes. They have ended."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        Unfailing(stream).flush()
     os._exit(1)
 
 

@@ -13,10 +13,11 @@ import json
 import os
 import queue
 import socket
-import sys
 import threading
 import time
 from typing import Any
+
+from lfr_jax.terminal import show
 
 HEARTBEATS = 5  # sent per heartbeat_timeout
 GRACE = 1.0  # seconds to wait, after an error, for the message of another process that explains it
@@ -106,11 +107,7 @@ class Peers:
         if not self.exiting.acquire(blocking=False):
             return  # this process ends for another reason already
         self._send_all("stopped", reason)
-        print(
-            f"\nlfr: {self.name()}: {reason}. This process ends too; the same command goes on from the last checkpoint",
-            file=sys.stderr,
-            flush=True,
-        )
+        show(f"\nlfr: {self.name()}: {reason}. This process ends too; the same command goes on from the last save")
         self._wait_for_others()
         os._exit(1)
 

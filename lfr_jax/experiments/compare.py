@@ -1,6 +1,7 @@
 """Trains several policies on one configuration, each with the same total FLOPs, scoring included."""
 
 import dataclasses
+import sys
 from typing import Any
 
 from lfr_jax.config import Config
@@ -8,6 +9,7 @@ from lfr_jax.data.corpus import open_corpus
 from lfr_jax.distributed import cluster
 from lfr_jax.experiments import report
 from lfr_jax.storage.paths import Path, as_path
+from lfr_jax.terminal import Unfailing
 from lfr_jax.train import flops, policy
 from lfr_jax.train.loop import train
 
@@ -33,7 +35,7 @@ def compare_policies(config: Config, policies: list[str]) -> Path | None:
                 steps = cost.steps_within(summaries[policies[0]]["flops"], passes[name])
             runs[name] = run = config_for_policy(config, name, steps)
             if peers.first:
-                print(f"\n{name}: {steps} steps in {run.run_dir}", flush=True)
+                say(f"\n{name}: {steps} steps in {run.run_dir}")
             summaries[name] = train(run).summary
         if peers.first:
             return print_and_write_report(as_path(config.run_dir) / "report", runs, summaries)
@@ -42,10 +44,10 @@ def compare_policies(config: Config, policies: list[str]) -> Path | None:
 def print_and_write_report(folder: Path, runs: dict[str, Config], summaries: dict[str, dict[str, Any]]) -> Path:
     """Prints the table, writes the report to `folder`, prints and returns its path."""
     table = report.comparison_table(summaries)
-    print("\n" + table)
+    say("\n" + table)
     run_dirs = {name: as_path(run.run_dir) for name, run in runs.items()}
     path = report.write_html(folder, run_dirs, table, report.analyse_probes_or_reason(run_dirs))
-    print(f"\nreport: {path}")
+    say(f"\nreport: {path}")
     return path
 
 
@@ -67,3 +69,8 @@ def config_for_policy(config: Config, name: str, steps: int) -> Config:
         schedule=policy.switch(config.schedule, name),
         train=dataclasses.replace(config.train, steps=steps),
     )
+
+
+def say(text: str) -> None:
+    """Prints a line on standard output, between two runs: so an error must not end the second."""
+    print(text, file=Unfailing(sys.stdout), flush=True)

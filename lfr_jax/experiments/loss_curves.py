@@ -8,10 +8,11 @@ from matplotlib.lines import Line2D
 
 from lfr_jax.experiments import palette
 from lfr_jax.experiments.panels import WIDTH, add_legend, escape_math, leave_headroom, styled, use_flops_axis
-from lfr_jax.experiments.results import printable, read_complete_steps, read_csv, read_flops
+from lfr_jax.experiments.results import read_complete_steps, read_csv, read_flops
 from lfr_jax.experiments.time_axis import Span, flops_spans, level_in_scoring, mark_spans, span_key
 from lfr_jax.schedule import Phase
 from lfr_jax.storage.paths import Path
+from lfr_jax.terminal import printable
 
 
 @styled

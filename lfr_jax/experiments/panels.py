@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullLocator
 
 from lfr_jax.experiments import palette
-from lfr_jax.experiments.results import printable
+from lfr_jax.terminal import printable
 
 WIDTH = 11.0  # of a figure, inches
 COLUMNS = 4  # panels beside each other

@@ -14,7 +14,6 @@ from lfr_jax.experiments.results import (
     ProbeSplit,
     Results,
     check_same_probes,
-    printable,
     read_results,
     split_by_phase,
 )
@@ -22,6 +21,7 @@ from lfr_jax.experiments.trajectories import CLASSES, ClassCounts, count_classes
 from lfr_jax.storage.mirror import local_folder_for
 from lfr_jax.storage.paths import Path
 from lfr_jax.storage.run_dir import RunDir
+from lfr_jax.terminal import printable
 
 
 class ProbeAnalysis(NamedTuple):

@@ -14,6 +14,7 @@ from lfr_jax.storage.damage import try_read
 from lfr_jax.storage.paths import Path
 from lfr_jax.storage.remote_files import exists, read_bytes
 from lfr_jax.storage.run_dir import RunDir
+from lfr_jax.terminal import printable
 
 MIN_MEASUREMENTS = 4  # of each probe; with fewer, noise and trend cannot be told apart
 
@@ -168,12 +169,3 @@ def read_csv(path: Path) -> list[dict[str, Any]]:
 def read_flops(metrics: list[dict[str, Any]]) -> dict[int, float]:
     """FLOPs spent after each step, by the rows of `metrics.csv`."""
     return {0: 0.0} | {int(row["step"]): float(row["flops"]) for row in metrics}
-
-
-def printable(name: str) -> str:
-    """Replaces control characters. Names come from the data, and could steer a terminal.
-
-    >>> printable("a\\x1b[31mb")
-    'a\\ufffd[31mb'
-    """
-    return "".join(letter if letter.isprintable() else "\ufffd" for letter in name)

@@ -13,11 +13,13 @@ from typing import TextIO
 
 from tqdm import tqdm
 
+from lfr_jax.terminal import Unfailing, printable
+
 WINDOW = 30.0  # seconds of training over which the speed is measured
 
 
 class Progress:
-    """Shows a run of `total_steps` on `stream` (default: standard error).
+    """Shows a run of `total_steps` on `stream` (default: standard error). What cannot be shown is lost, and no error.
 
     Args:
       quiet: show nothing.
@@ -34,14 +36,12 @@ class Progress:
         now: Callable[[], float] = time.monotonic,
     ):
         self.total_steps, self.quiet, self.now = total_steps, quiet, now
-        self.stream = stream or sys.stderr
+        self.stream = Unfailing(stream or sys.stderr)
         terminal = self.stream.isatty() and not quiet
         form = "{percentage:3.0f}%|{bar:16}| {desc}"
         self.bar = None
         if terminal:
-            # Some terminals (in containers, under `script`) report a width of 0, in which tqdm would draw nothing.
-            sized = os.get_terminal_size(self.stream.fileno()).columns > 0
-            width = dict(dynamic_ncols=True) if sized else dict(ncols=120, nrows=25)
+            width = dict(dynamic_ncols=True) if self._has_width() else dict(ncols=120, nrows=25)
             self.bar = tqdm(total=total_steps, file=self.stream, bar_format=form, **width)
         self.interval = 0.1 if terminal else every
         self.shown_at, self.unshown = -float("inf"), ""
@@ -97,14 +97,22 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Prints a line that stays, such as the result of an evaluation."""
+        text = printable(text)
         if self.bar is not None:
             self.bar.write(text, file=self.stream)
         elif not self.quiet:
             print(text, file=self.stream, flush=True)
 
+    def _has_width(self) -> bool:
+        """False for some terminals (in containers, under `script`): tqdm would draw nothing in their width of 0."""
+        try:
+            return os.get_terminal_size(self.stream.fileno()).columns > 0
+        except OSError:
+            return False
+
     def show(self, text: str) -> None:
         """Shows `text` in place of the last text, unless that was shown less than `interval` seconds ago."""
-        self.unshown = text
+        self.unshown = printable(text)
         if self.now() - self.shown_at >= self.interval:
             self.show_now()
 
