@@ -143,6 +143,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
         if step == num_steps:
             return Result(state, run_dir.load_summary())
+        tracker.progress.note(f"policy {policy.described(config.schedule)}")
         tracker.progress.note(flops.forecast(config, sched.phases, corpus.train))
         if packing := corpus.train.summary():
             tracker.progress.note(packing)
