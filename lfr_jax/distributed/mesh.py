@@ -16,6 +16,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
+# Under other values, training would end at its first step, or at its first checkpoint.
+FLAGS = {"jax_enable_x64": False, "jax_disable_jit": False, "jax_numpy_dtype_promotion": "standard"}
 BATCH = P(("data", "fsdp"))  # rows of a batch: split over both axes that hold different data
 
 
@@ -64,11 +66,11 @@ def find_devices() -> list[jax.Device]:
     """All devices of all processes.
 
     Raises:
-      ValueError: there is none of the kind that JAX_PLATFORMS names; or JAX is set to 64 bits, which nothing here is
-        written for: numbers would have other types than those in checkpoints.
+      ValueError: there is none of the kind that JAX_PLATFORMS names; or a flag of JAX is set otherwise than in `FLAGS`.
     """
-    if jax.config.jax_enable_x64:
-        raise ValueError("found JAX_ENABLE_X64, and runs compute in 32 bits; unset it")
+    for name, expected in FLAGS.items():
+        if (found := getattr(jax.config, name)) != expected:
+            raise ValueError(f"found {name.upper()}={found}, and all that is computed here needs {expected}; unset it")
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts that a GPU is there
@@ -80,7 +82,7 @@ def find_devices() -> list[jax.Device]:
 
 
 class DeviceError(OSError):
-    """A device has failed, or its memory is full."""
+    """The runtime of JAX has failed: a device is lost, its memory is full, or the like."""
 
 
 @contextlib.contextmanager
@@ -97,7 +99,7 @@ def device_errors_explained() -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" in reason:
             advice = "lower train.batch_size or train.score_batch_size, raise train.grad_accum_steps, set model.remat"
             raise DeviceError(f"the memory of a device is full ({reason}); {advice}, or take more devices") from error
-        raise DeviceError(f"a device failed ({reason}); the same command goes on from what was saved") from error
+        raise DeviceError(f"JAX failed ({reason}); the same command goes on from what was saved") from error
 
 
 class Shards(NamedTuple):
