@@ -144,9 +144,10 @@ def train(config: Config, quiet: bool = False) -> Result:
             probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
         if step == num_steps:
             return Result(state, run_dir.load_summary())
+        tracker.progress.note(f"policy {policy.described(config.schedule)}")
         tracker.progress.note(flops.forecast(config, sched.phases, corpus.train))
-        if packing := corpus.train.summary():
-            tracker.progress.note(packing)
+        for note in filter(None, (corpus.train.summary(), corpus.unchecked)):
+            tracker.progress.note(note)
 
         for index, phase in enumerate(sched.phases):
             if step >= phase.stop:  # it was done before the run was interrupted
