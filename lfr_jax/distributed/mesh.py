@@ -4,10 +4,9 @@ All axes are Explicit: an array's type carries its sharding, and a wrong shardin
 instead of causing silent communication. One device is the mesh (1, 1, 1), not a special case.
 """
 
-import contextlib
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -79,27 +78,6 @@ def find_devices() -> list[jax.Device]:
             f"JAX finds no device (JAX_PLATFORMS is {jax.config.jax_platforms or 'not set'}): {reason}; name what this "
             "machine has, such as JAX_PLATFORMS=cpu, or unset it"
         ) from None
-
-
-class DeviceError(OSError):
-    """The runtime of JAX has failed: a device is lost, its memory is full, or the like."""
-
-
-@contextlib.contextmanager
-def device_errors_explained() -> Iterator[None]:
-    """Says what to do about an error of JAX's runtime.
-
-    Raises:
-      DeviceError: in place of `jax.errors.JaxRuntimeError`.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        if "RESOURCE_EXHAUSTED" in reason:
-            advice = "lower train.batch_size or train.score_batch_size, raise train.grad_accum_steps, set model.remat"
-            raise DeviceError(f"the memory of a device is full ({reason}); {advice}, or take more devices") from error
-        raise DeviceError(f"JAX failed ({reason}); the same command goes on from what was saved") from error
 
 
 class Shards(NamedTuple):
