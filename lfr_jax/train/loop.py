@@ -15,7 +15,7 @@ from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.phase_batches import plan_batches
 from lfr_jax.data.pipeline import batches, shard_batch
 from lfr_jax.distributed import cluster
-from lfr_jax.distributed.mesh import device_errors_explained, make_mesh
+from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.storage.checkpoint import Checkpointer
 from lfr_jax.storage.run_dir import RunDir
@@ -41,13 +41,11 @@ def train(config: Config, quiet: bool = False) -> Result:
       ValueError: the settings contradict each other, the data, the devices, or the run that is there.
       NonFiniteLoss: a loss became NaN or infinite; the message names the step, its blocks, and the checkpoint.
       SystemExit(75): SIGTERM came; everything is saved.
-      OSError: not all processes connected within `distributed.start_timeout`; or the folder is in use; or a device
-        failed, or its memory is full.
+      OSError: not all processes connected within `distributed.start_timeout`; or the folder is in use.
     """
     with contextlib.ExitStack() as stack:
         # What the run is made of. All that can be refused is refused here, before anything is compiled or written.
         peers = stack.enter_context(cluster.initialize(config.distributed))
-        stack.enter_context(device_errors_explained())
         corpus = open_corpus(config.data)
         sched = policy.build(config.schedule, config.train.steps)
         num_steps = sched.phases[-1].stop
