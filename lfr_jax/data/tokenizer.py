@@ -17,6 +17,7 @@ from lfr_jax.config.values import AtLeast0, AtLeast1, check_value, from_json, sh
 from lfr_jax.data.gpt2_files import END, byte_alphabet, read_gpt2_files
 from lfr_jax.storage.files import require_regular
 from lfr_jax.storage.paths import as_path, is_remote
+from lfr_jax.terminal import printable
 
 CARD = "tokenizer.json"  # in a saved folder: names the kind and the digest
 
@@ -35,7 +36,8 @@ def library_failures(doing: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise EncodeError(f"cannot {doing}: the tokenizer failed on it ({type(error).__name__}: {error})") from None
+        reason = printable(f"{type(error).__name__}: {error}")
+        raise EncodeError(f"cannot {doing}: the tokenizer failed on it ({reason})") from None
 
 
 class Tokenizer(abc.ABC):
@@ -134,19 +136,19 @@ class SentencePiece(Tokenizer):
         super().__init__({"tokenizer.model": model})
         try:
             self.model = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise ValueError(f"{name}: found no SentencePiece model in it ({error})") from None
-        self.vocab_size, self.eos_id = self.model.vocab_size(), self.model.eos_id()
+            self.vocab_size, self.eos_id = self.model.vocab_size(), self.model.eos_id()
+            # A U+2581 in the text itself would be decoded as a space. Its three bytes are not, where the model
+            # has byte pieces and puts no space of its own before a text.
+            self.space_bytes = [self.model.piece_to_id(f"<0x{byte:02X}>") for byte in self.SPACE.encode()]
+            around = self.model.encode("a") + self.space_bytes + self.model.encode("b")
+            self.keeps_space = self.model.decode(around) == f"a{self.SPACE}b"
+        except Exception as error:  # RuntimeError, UnicodeError, and what else the library raises for broken files
+            raise ValueError(f"{name}: found no SentencePiece model in it ({printable(str(error))})") from None
         if self.eos_id < 0:
             raise ValueError(
                 f"{name}: found no end-of-text piece (eos_id is -1), expected one, which separates documents; "
                 "train the model with an eos_id of 0 or more"
             )
-        # A U+2581 in the text itself would be decoded as a space. Its three bytes are not, where the model
-        # has byte pieces and puts no space of its own before a text.
-        self.space_bytes = [self.model.piece_to_id(f"<0x{byte:02X}>") for byte in self.SPACE.encode()]
-        around = self.model.encode("a") + self.space_bytes + self.model.encode("b")
-        self.keeps_space = self.model.decode(around) == f"a{self.SPACE}b"
 
     def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
         ids = self.model.encode(texts, num_threads=threads)
@@ -317,7 +319,10 @@ def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
         return Gpt2Bpe.from_folder(folder)
     if card.kind == Ids.kind:
         ids = from_json(content(folder / "ids.json"), IdsFile, folder / "ids.json")
-        return Ids(ids.vocab_size, ids.eos_id)
+        try:
+            return Ids(ids.vocab_size, ids.eos_id)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'ids.json'}: {error}") from None
     return Bytes()
 
 
