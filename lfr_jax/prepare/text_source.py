@@ -134,6 +134,7 @@ SHORT.maxlist = 20
 
 def with_problem(document: Document, kind: str, where: str) -> Document:
     """The document without its text, to be counted under `kind` and left out of the store."""
+    where = where.encode(errors="backslashreplace").decode()  # the name of a file need not be Unicode
     return document._replace(text="", problem=Problem(kind, where))
 
 
