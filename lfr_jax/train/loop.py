@@ -144,6 +144,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
         if step == num_steps:
             return Result(state, run_dir.load_summary())
+        tracker.progress.note(f"policy {policy.described(config.schedule)}")
         tracker.progress.note(flops.forecast(config, sched.phases, corpus.train))
         for note in filter(None, (corpus.train.summary(), corpus.unchecked)):
             tracker.progress.note(note)
