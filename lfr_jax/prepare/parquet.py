@@ -83,7 +83,7 @@ def footer(path: pathlib.Path) -> bytes:
         last = file.read(END_BYTES)
         size = END_BYTES + int.from_bytes(last[:4], "little") * (last[4:] == b"PAR1")  # else the library says so
         file.seek(max(0, end - size))
-        return b"PAR1" + file.read().replace(b"ARROW:schema", b"arrow_schema")
+        return file.read().replace(b"ARROW:schema", b"arrow_schema")
 
 
 def leaves(table) -> set[str]:

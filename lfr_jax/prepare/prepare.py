@@ -73,8 +73,8 @@ def prepare_paths(
       byte_tokenizer: Use the 256 bytes of UTF-8.
       valid_fraction: Share of the documents to hold out for validation.
       sample: Use only this share of the documents, chosen by a hash of their ids.
-      tolerate: Share of the documents that may be unreadable (not UTF-8, not JSON, no text). They are left out,
-        counted, and described in prepared.json. With a larger share, the command fails.
+      tolerate: Share of the documents that may be unreadable (not UTF-8, not JSON, no text, a bad id). They are left
+        out, counted, and described in prepared.json. With a larger share, the command fails.
       workers: Processes that encode; 0: as many as there are cores.
 
     Raises:
