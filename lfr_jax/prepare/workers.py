@@ -3,12 +3,11 @@
 import concurrent.futures
 import contextlib
 import multiprocessing
-import multiprocessing.connection
 import os
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
+
+from lfr_jax.data.worker_process import begin_worker
 
 
 @contextlib.contextmanager
@@ -26,18 +25,6 @@ def process_pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecuto
         raise OSError("a worker process was killed, perhaps for want of memory: take fewer with --workers") from None
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def begin_worker() -> None:
-    """Runs first in a worker. It leaves Ctrl-C to the main process, and ends the worker when the main process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process().sentinel
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def cores() -> int:
