@@ -18,8 +18,8 @@ import tyro
 from lfr_jax.config import RENAMED, Config, ScheduleConfig, nearest, read_config
 from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
 from lfr_jax.distributed.peers import log_prefix
-from lfr_jax.faults import check_written, explained, one_line, second_interrupt_kills
 from lfr_jax.terminal import shield_standard_streams
+from lfr_jax.terminal.faults import check_written, explained, one_line, second_interrupt_kills
 
 Settings = TypeVar("Settings", bound=Config)
 Positional = tyro.conf.Positional

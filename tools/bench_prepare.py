@@ -71,7 +71,7 @@ def cpu_seconds() -> float:
 def repeated(path: pathlib.Path, megabytes: float) -> None:
     """The embedded corpus as a `.jsonl` file of about this size, no document twice."""
     written, copy = 0, 0
-    with open(path, "w") as file:
+    with open(path, "w", encoding="utf-8") as file:
         while written < 1e6 * megabytes:
             for document in embedded.documents():
                 text = f"copy {copy}\n{document.text}"
@@ -115,7 +115,7 @@ def main() -> None:
                 before = cpu_seconds()
                 seconds[name].append(runs[name]())
                 cpu[name].append(cpu_seconds() - before)
-        tokens = json.loads((folder / "out/prepared.json").read_text())
+        tokens = json.loads((folder / "out/prepared.json").read_text(encoding="utf-8"))
         total = sum(count["tokens"] for side in ("train", "valid") for count in tokens[side].values())
         for name, took in seconds.items():
             median = statistics.median(took)

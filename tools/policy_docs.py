@@ -271,7 +271,7 @@ def main() -> None:
     if asked is not None:
         draw_all(asked or every)
     for name, text in pages().items():
-        (PAGES / f"{name}.md").write_text(text)
+        (PAGES / f"{name}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -115,5 +115,5 @@ def read_weights(run: pathlib.Path, blocks: Blocks, starts: list[int]) -> tuple[
 
 
 def read_rows(path: pathlib.Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -187,7 +187,7 @@ def load(path: str | os.PathLike, flags: dict[str, Any]) -> Settings:
         shipped = ", ".join(sorted(file.name for file in (ROOT / "tpu" / "topologies").glob("*.toml")))
         raise FileNotFoundError(f"{path}: no such file; tpu/topologies has {shipped}")
     try:
-        values = tomllib.loads(path.read_text())
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{path}: not TOML: {error}") from None
     for key in values:

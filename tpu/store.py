@@ -29,7 +29,7 @@ class Store:
           ValueError: the file is damaged.
         """
         try:
-            return Memory(**json.loads(self.file.read_text()))
+            return Memory(**json.loads(self.file.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return Memory()
         except (ValueError, TypeError) as error:
@@ -37,7 +37,7 @@ class Store:
 
     def save(self, memory: Memory) -> None:
         partial = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        with open(partial, "w") as file:
+        with open(partial, "w", encoding="utf-8") as file:
             file.write(json.dumps(dataclasses.asdict(memory), indent=2) + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -51,7 +51,7 @@ class Store:
           Busy: another command holds the lock; the message names it.
         """
         self.lock_file.parent.mkdir(parents=True, exist_ok=True)
-        with open(self.lock_file, "a+") as file:
+        with open(self.lock_file, "a+", encoding="utf-8") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

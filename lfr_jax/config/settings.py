@@ -186,7 +186,7 @@ class TrainConfig(Section):
     seed: Seed = 0
     log_every: AtLeast1 = may_change(10)  # steps between two readings of the metrics
     eval_every: AtLeast0 = may_change(1000)  # steps between two evaluations; 0: only at the end
-    eval_blocks: AtLeast1 = may_change(256)  # held-out blocks evaluated in each domain
+    eval_blocks: AtLeast1 = 256  # held-out blocks evaluated in each domain
     probe_blocks: AtLeast0 = 1024  # training blocks whose losses and rates are written down throughout; 0: none
     checkpoint_every: AtLeast0 = may_change(1000)  # steps between two checkpoints; 0: only the one at the end
     keep_checkpoints: AtLeast1 = may_change(2)  # the newest ones that stay on disk

@@ -35,6 +35,7 @@ Positive = Annotated[float, Meta(gt=0, le=LARGEST_FLOAT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 ShareBelow1 = Annotated[float, Meta(ge=0, lt=1)]  # of what may not be left out wholly
 ShareAbove0 = Annotated[float, Meta(gt=0, le=1)]
+ShareBetween = Annotated[float, Meta(gt=0, lt=1)]  # of what has to leave something on both sides
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])

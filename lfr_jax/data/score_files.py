@@ -50,7 +50,7 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
         raise FileNotFoundError(
             f"found no file of scores {str(path)!r}; {remedy}, where RUN is a run of the reference model"
         )
-    with local_copy(path) as here, open(here, newline="", errors="replace") as file:
+    with local_copy(path) as here, open(here, newline="", encoding="utf-8", errors="replace") as file:
         first = ORIGIN.fullmatch(file.readline())
         rows = csv.reader(file)
         if first is None or next(rows, None) != COLUMNS:

@@ -4,9 +4,10 @@ All axes are Explicit: an array's type carries its sharding, and a wrong shardin
 instead of causing silent communication. One device is the mesh (1, 1, 1), not a special case.
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
@@ -25,12 +26,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
 
     Raises:
       ValueError: two axes are -1, a size is below 1, the sizes do not divide the number of devices,
-        or they need more devices than there are.
+        or they need more devices than there are; or as `find_devices` raises.
 
     >>> dict(make_mesh(1, 1, 1).shape)
     {'data': 1, 'fsdp': 1, 'tensor': 1}
     """
-    devices = jax.devices() if devices is None else list(devices)
+    devices = find_devices() if devices is None else list(devices)
     sizes = dict(zip(AXES, (data, fsdp, tensor)))
     asked = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
     free = [axis for axis, size in sizes.items() if size == -1]
@@ -57,6 +58,46 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         )
     explicit = (AxisType.Explicit,) * 3
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=explicit, devices=devices[:needed])
+
+
+def find_devices() -> list[jax.Device]:
+    """All devices of all processes.
+
+    Raises:
+      ValueError: there is none of the kind that JAX_PLATFORMS names; or JAX is set to 64 bits, which nothing here is
+        written for: numbers would have other types than those in checkpoints.
+    """
+    if jax.config.jax_enable_x64:
+        raise ValueError("found JAX_ENABLE_X64, and runs compute in 32 bits; unset it")
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that a GPU is there
+        reason = str(error).partition("\n")[0] or "no such device"
+        raise ValueError(
+            f"JAX finds no device (JAX_PLATFORMS is {jax.config.jax_platforms or 'not set'}): {reason}; name what this "
+            "machine has, such as JAX_PLATFORMS=cpu, or unset it"
+        ) from None
+
+
+class DeviceError(OSError):
+    """A device has failed, or its memory is full."""
+
+
+@contextlib.contextmanager
+def device_errors_explained() -> Iterator[None]:
+    """Says what to do about an error of JAX's runtime.
+
+    Raises:
+      DeviceError: in place of `jax.errors.JaxRuntimeError`.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        if "RESOURCE_EXHAUSTED" in reason:
+            advice = "lower train.batch_size or train.score_batch_size, raise train.grad_accum_steps, set model.remat"
+            raise DeviceError(f"the memory of a device is full ({reason}); {advice}, or take more devices") from error
+        raise DeviceError(f"a device failed ({reason}); the same command goes on from what was saved") from error
 
 
 class Shards(NamedTuple):

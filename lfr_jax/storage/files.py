@@ -5,6 +5,7 @@ import errno
 import os
 import pathlib
 import shutil
+import stat
 import types
 import uuid
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ def atomic_file(path: str | os.PathLike) -> Iterator[TextIO]:
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", newline="") as file:
+        with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -75,6 +76,30 @@ def atomic_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
 def refuse_existing(target: str | os.PathLike) -> None:
     if os.path.lexists(require_local(target)):
         raise FileExistsError(f"{target}: exists, and is never overwritten; remove it or choose another name")
+
+
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def require_regular(path: str | os.PathLike) -> None:
+    """Refuses what is no regular file, before it is opened: a pipe would make the reader wait, and a device never end.
+
+    Symbolic links are followed.
+
+    Raises:
+      FileNotFoundError: `path` does not exist.
+      OSError: `path` is a folder, a named pipe, a socket or a device.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        found = KINDS.get(stat.S_IFMT(mode), "no file")
+        raise OSError(f"{os.fspath(path)}: found {found}, expected a regular file")
 
 
 def fsync(path: pathlib.Path) -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import fsspec
 from etils import epath
 
-from lfr_jax.storage.files import explain_full_disk
+from lfr_jax.storage.files import explain_full_disk, require_regular
 from lfr_jax.storage.paths import Path, is_remote
 from lfr_jax.storage.token_files import WILL_NEED, Stamp, StoreChanged, TokenFile, read_ahead, stamp
 
@@ -57,8 +57,13 @@ def exists(path: Path) -> bool:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a small file or object. Raises what `stamp_of` raises."""
+    """The content of a small file or object.
+
+    Raises:
+      FileNotFoundError, OSError: as `stamp_of`, or the path is not a regular file.
+    """
     if not is_remote(path):
+        require_regular(path)
         return path.read_bytes()
     system, name = fsspec.core.url_to_fs(os.fspath(path))
     with explain_errors(path):
@@ -67,8 +72,9 @@ def read_bytes(path: Path) -> bytes:
 
 @contextlib.contextmanager
 def local_copy(path: Path) -> Iterator[pathlib.Path]:
-    """Yields the file itself, or a temporary copy of the object. Raises what `stamp_of` raises."""
+    """Yields the file itself, or a temporary copy of the object. Raises what `read_bytes` raises."""
     if not is_remote(path):
+        require_regular(path)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="lfr-") as folder:
@@ -219,6 +225,8 @@ class CachedFile:
 
 def open_sized(path: pathlib.Path, size: int) -> int:
     """Opens a file of `size` bytes. A new one is sparse: zeros that take no space."""
+    if os.path.exists(path):
+        require_regular(path)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     if os.fstat(descriptor).st_size != size:
         os.ftruncate(descriptor, size)

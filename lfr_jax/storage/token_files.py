@@ -4,14 +4,7 @@ import os
 import pathlib
 from typing import NamedTuple
 
-
-class Part(NamedTuple):
-    """Consecutive tokens in one file. A store is the concatenation of its parts."""
-
-    file: str  # its name in the store's folder
-    dtype: str  # of one token: a NumPy integer type, such as '<u2'
-    offset: int  # bytes of the file before the first token
-    tokens: int
+from lfr_jax.storage.files import require_regular
 
 
 class Stamp(NamedTuple):
@@ -44,11 +37,13 @@ class TokenFile:
     it is an error. And the blocks of a batch are requested from a cold disk together, not one after the other.
 
     Raises:
+      OSError: the path is not a regular file.
       StoreChanged: the file does not have the stamp `expected`.
     """
 
     def __init__(self, path: pathlib.Path, expected: Stamp):
         self.path, self.expected = path, expected
+        require_regular(path)
         self.descriptor = os.open(path, os.O_RDONLY)
         self.check_unchanged()
 

@@ -1,5 +1,6 @@
 """Held-out loss, by domain and over all domains."""
 
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,8 @@ import numpy as np
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.train import score
 from lfr_jax.train.steps import mean_nll
+
+ALL = "all"  # the name of the loss over all domains, in results and tables
 
 
 class Loss(NamedTuple):
@@ -36,7 +39,7 @@ def held_out_loss(
     mesh: jax.sharding.Mesh,
     advance: Callable[[int], None] = lambda n: None,
 ) -> dict[str, Loss]:
-    """The loss of each domain, and under `all` the loss over all tokens of all domains."""
+    """The loss of each domain, by its `unreserved` name, and under `ALL` the loss over all tokens of all domains."""
     ids = chosen_blocks(blocks, per_domain)
     measured = score.losses(score_step, params, blocks, batch_size, mesh, ids=ids, advance=advance)
     nll_N, count_N = np.zeros(blocks.num_blocks), np.zeros(blocks.num_blocks)
@@ -47,5 +50,14 @@ def held_out_loss(
         tokens = count_N[of_N].sum()
         return Loss(float(mean_nll(nll_N[of_N].sum(), tokens)), int(tokens))
 
-    by_domain = {name: ids[blocks.domain_N[ids] == domain] for domain, name in enumerate(blocks.domains)}
-    return {name: mean(of_N) for name, of_N in by_domain.items() if len(of_N)} | {"all": mean(ids)}
+    by_domain = {unreserved(name): ids[blocks.domain_N[ids] == domain] for domain, name in enumerate(blocks.domains)}
+    return {name: mean(of_N) for name, of_N in by_domain.items() if len(of_N)} | {ALL: mean(ids)}
+
+
+def unreserved(domain: str) -> str:
+    """The name of a domain in results, beside `ALL`: its own, except for a domain that is itself called so.
+
+    >>> unreserved("code"), unreserved("all"), unreserved("all (domain)")
+    ('code', 'all (domain)', 'all (domain) (domain)')
+    """
+    return f"{domain} (domain)" if re.fullmatch(rf"{ALL}( \(domain\))*", domain) else domain

@@ -1,6 +1,5 @@
 """A run loaded from its directory, to evaluate, to score data, or to generate text."""
 
-import csv
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 from lfr_jax.config import Config
 from lfr_jax.data import score_files, tokenizer
 from lfr_jax.data.corpus import Corpus, open_corpus
-from lfr_jax.distributed.mesh import make_mesh
+from lfr_jax.distributed.mesh import device_errors_explained, make_mesh
 from lfr_jax.model import decoder
 from lfr_jax.model.generate import generate_ids
 from lfr_jax.storage import checkpoint
@@ -19,6 +18,7 @@ from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate as held_out
 from lfr_jax.train import score, steps
+from lfr_jax.train.track.metrics import csv_line
 
 
 class LoadedRun(NamedTuple):
@@ -31,6 +31,7 @@ class LoadedRun(NamedTuple):
     step: int  # of the checkpoint
 
 
+@device_errors_explained()
 def load(run_dir: str) -> LoadedRun:
     """The parameters of the newest sound checkpoint, on all devices of this machine.
 
@@ -43,6 +44,7 @@ def load(run_dir: str) -> LoadedRun:
     return LoadedRun(config, params, tokenizer.load_tokenizer(run.path / "tokenizer"), mesh, step)
 
 
+@device_errors_explained()
 def evaluate(run: LoadedRun, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:
     """Held-out loss by domain, on `blocks` blocks of each domain (0: all), of the run's own corpus or of `store`."""
     corpus = corpus_for(run, store)
@@ -57,6 +59,7 @@ def evaluate(run: LoadedRun, store: str = "", blocks: int = 0) -> dict[str, held
         )
 
 
+@device_errors_explained()
 def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str:
     """Writes block id, domain and loss (mean NLL, nats per token) of every training block as CSV.
 
@@ -67,17 +70,17 @@ def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str
     blocks = corpus_for(run, store, **cut).train
     with atomic_file_at(out) as file, jax.set_mesh(run.mesh):
         file.write(score_files.origin(blocks, run.step))
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(score_files.COLUMNS)
+        file.write(csv_line(score_files.COLUMNS))
         measured = score.losses(score_step(run), run.params, blocks, score_batch_size(run), run.mesh)
         loss_N = np.empty(blocks.num_blocks, np.float32)
         for ids_B, nll_B, count_B in score.on_host(measured):
             loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
         domains = (blocks.domains[domain] for domain in blocks.domain_N)
-        table.writerows(zip(range(blocks.num_blocks), domains, loss_N))
+        file.writelines(map(csv_line, zip(range(blocks.num_blocks), domains, loss_N)))
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
 
 
+@device_errors_explained()
 def generate(
     run: LoadedRun, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
 ) -> str:

@@ -15,7 +15,7 @@ from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.phase_batches import plan_batches
 from lfr_jax.data.pipeline import batches, shard_batch
 from lfr_jax.distributed import cluster
-from lfr_jax.distributed.mesh import make_mesh
+from lfr_jax.distributed.mesh import device_errors_explained, make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.storage.checkpoint import Checkpointer
 from lfr_jax.storage.run_dir import RunDir
@@ -40,11 +40,13 @@ def train(config: Config, quiet: bool = False) -> Result:
       ValueError: the settings contradict each other, the data, the devices, or the run that is there.
       NonFiniteLoss: a loss became NaN or infinite; the message names the step, its blocks, and the checkpoint.
       SystemExit(75): SIGTERM came; everything is saved.
-      OSError: not all processes connected within `distributed.start_timeout`; or the folder is in use.
+      OSError: not all processes connected within `distributed.start_timeout`; or the folder is in use; or a device
+        failed, or its memory is full.
     """
     with contextlib.ExitStack() as stack:
         # What the run is made of. All that can be refused is refused here, before anything is compiled or written.
         peers = stack.enter_context(cluster.initialize(config.distributed))
+        stack.enter_context(device_errors_explained())
         corpus = open_corpus(config.data)
         sched = policy.build(config.schedule, config.train.steps)
         num_steps = sched.phases[-1].stop
@@ -121,8 +123,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             # All metrics are read first: a loss that is not finite ends the run here, and its params are not saved.
             tracker.flush()
             run_dir.upload()
-            meta = {"fingerprint": corpus.fingerprint, "seconds": clock.seconds, "spent": spent}
-            checkpoints.save(state, meta)
+            checkpoints.save(state, start.origin(corpus) | {"seconds": clock.seconds, "spent": spent})
 
         # Restore, or begin.
         with clock.paused():
@@ -132,7 +133,7 @@ def train(config: Config, quiet: bool = False) -> Result:
                 state, spent = steps.init_state(*parts, config.train.seed), flops.Spent()
             else:
                 state, meta = restored
-                start.check_meta(meta, corpus.fingerprint, config)
+                start.check_meta(meta, start.origin(corpus), config)
                 spent = flops.Spent(*meta["spent"])
                 clock.credit(meta["seconds"])
             step = int(state.step)
@@ -145,8 +146,8 @@ def train(config: Config, quiet: bool = False) -> Result:
             return Result(state, run_dir.load_summary())
         tracker.progress.note(f"policy {policy.described(config.schedule)}")
         tracker.progress.note(flops.forecast(config, sched.phases, corpus.train))
-        if packing := corpus.train.summary():
-            tracker.progress.note(packing)
+        for note in filter(None, (corpus.train.summary(), corpus.unchecked)):
+            tracker.progress.note(note)
 
         for index, phase in enumerate(sched.phases):
             if step >= phase.stop:  # it was done before the run was interrupted

@@ -7,43 +7,52 @@ from lfr_jax.config import OptimizerConfig, nearest
 
 
 def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
-    """The learning rate of each of `steps` optimizer steps.
+    """The learning rate of each of `steps` optimizer steps. It counts from 0: step n of the run has rate(n − 1).
 
-    Linear warm-up from 0 to `peak_lr` over the first `warmup_steps`, then
+    A linear warm-up from 0 reaches `peak_lr` at step `warmup_steps`: its first step has peak_lr / warmup_steps. Without
+    one, the first step has `peak_lr`. Then
 
-    - cosine: half a cosine down to `end_lr` at the last step (Loshchilov & Hutter 2017);
-    - wsd: constant, then linear down to `end_lr` over the last `decay_fraction` of all steps
-      (warm-up, stable, decay: Hu et al. 2024, "MiniCPM", section 4);
-    - constant: `peak_lr` to the end.
+    - cosine: half a cosine, which reaches `end_lr` at the last step (Loshchilov & Hutter 2017);
+    - wsd: constant, then linear, over the last `decay_fraction` of all steps, at least one; `end_lr` is reached at the
+      last step (warm-up, stable, decay: Hu et al. 2024, "MiniCPM", section 4);
+    - constant: `peak_lr` to the last step; there `end_lr` says nothing.
+
+    In a run of one step that step is the last.
 
     Raises:
-      ValueError: the warm-up, or warm-up and decay together, do not fit into `steps`.
+      ValueError: the warm-up, or warm-up and decay together, do not fit into `steps`; or the decay would rise.
 
     >>> rate = learning_rate(OptimizerConfig(peak_lr=1.0, end_lr=0.0, lr_schedule="wsd", warmup_steps=10), steps=100)
-    >>> [round(float(rate(step)), 2) for step in (0, 5, 50, 80, 90, 100)]
-    [0.0, 0.5, 1.0, 1.0, 0.5, 0.0]
+    >>> [round(float(rate(step - 1)), 2) for step in (1, 5, 10, 80, 81, 90, 100)]
+    [0.1, 0.5, 1.0, 1.0, 0.95, 0.5, 0.0]
     """
-    warmup_steps, shape = config.warmup_steps, config.lr_schedule
-    decay = {"cosine": steps - warmup_steps, "wsd": round(config.decay_fraction * steps), "constant": 0}[shape]
-    stable = steps - warmup_steps - decay
-    if stable < 0 or (decay == 0 and shape != "constant"):
+    warmup, peak, end, shape = config.warmup_steps, config.peak_lr, config.end_lr, config.lr_schedule
+    decay = {
+        "cosine": max(1, steps - max(1, warmup)),
+        "wsd": max(1, round(config.decay_fraction * steps)),
+        "constant": 0,
+    }[shape]
+    stable = steps - warmup - decay
+    if stable < 0:
         raise ValueError(
-            f"optimizer.warmup_steps={warmup_steps} steps and a {shape} decay of {decay} steps do not fit into a run "
+            f"optimizer.warmup_steps={warmup} steps and a {shape} decay of {decay} steps do not fit into a run "
             f"of {steps} steps; lower optimizer.warmup_steps or optimizer.decay_fraction, or raise train.steps"
         )
-    warmup = optax.linear_schedule(0.0, config.peak_lr, warmup_steps) if warmup_steps else None
-    if shape == "constant":
-        rest = [optax.constant_schedule(config.peak_lr)]
-    elif shape == "cosine":
-        rest = [optax.cosine_decay_schedule(config.peak_lr, decay, alpha=config.end_lr / config.peak_lr)]
-    else:
-        rest = [
-            optax.constant_schedule(config.peak_lr),
-            optax.linear_schedule(config.peak_lr, config.end_lr, decay),
-        ]
-    pieces = ([warmup] if warmup else []) + rest
-    boundaries = ([warmup_steps] if warmup else []) + [warmup_steps + stable]
-    return optax.join_schedules(pieces, boundaries[: len(pieces) - 1])
+    if decay and peak < end:
+        raise ValueError(
+            f"found optimizer.peak_lr={peak} below optimizer.end_lr={end}: the {shape} decay would rise; raise "
+            "optimizer.peak_lr, lower optimizer.end_lr, or set optimizer.lr_schedule=constant"
+        )
+    decays = {"cosine": half_cosine, "wsd": optax.linear_schedule, "constant": lambda *_: optax.constant_schedule(peak)}
+    after = optax.join_schedules([optax.constant_schedule(peak), decays[shape](peak, end, decay)], [stable])
+    whole = optax.join_schedules([optax.linear_schedule(0.0, peak, max(1, warmup)), after], [warmup])
+    return lambda count: whole(count + 1)
+
+
+def half_cosine(start: float, stop: float, steps: int) -> optax.Schedule:
+    """Half a cosine from `start` at 0 to `stop` at `steps`, exactly these two at its ends."""
+    share = optax.cosine_decay_schedule(1.0, steps)
+    return lambda count: start * share(count) + stop * (1 - share(count))
 
 
 def make_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

@@ -38,8 +38,9 @@ class Probes:
     def rewind(self, step: int) -> None:
         """Drops the rows of later steps; at step 0 all rows."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.losses.rewind(step)
-        self.rates.rewind(step)
+        entered = [phase.start for phase in self.phases if phase.start < step and len(self.ids)]
+        self.losses.rewind(step, due=entered)
+        self.rates.rewind(step, due=entered)
 
     @property
     def last(self) -> tuple[int, int]:
@@ -81,4 +82,4 @@ class Probes:
         )
 
     def domain(self, block: int) -> str:
-        return self.blocks.domains[self.blocks.domain_N[block]]
+        return evaluate.unreserved(self.blocks.domains[self.blocks.domain_N[block]])

@@ -128,6 +128,35 @@ def test_bytes_by_hand():
     assert made.decode([256, 195, 169, 256]) == "é"
 
 
+def failing(monkeypatch, made, error):
+    class Library:
+        def encode(self, *args, **kwargs):
+            raise error
+
+    monkeypatch.setattr(made, "model", Library())
+    return made
+
+
+def test_a_text_on_which_the_library_fails_is_one_value_error(tiny_gpt2, monkeypatch):
+    """Catches: a panic, which is no Exception, passed on; an interrupt or a lack of memory turned into a bad text."""
+    gpt2, pieces = tokenizer.Gpt2Bpe.from_folder(tiny_gpt2), tokenizer.SentencePiece(tiny_sentencepiece())
+    spaces = " " * 1_000_000  # the stack of tiktoken's pattern matcher overflows
+    for use in (lambda: gpt2.encode(spaces), lambda: gpt2.encode_batch(["a", spaces])):
+        with pytest.raises(tokenizer.EncodeError, match="cannot encode text of 1,000,00. characters: .*StackOverflow"):
+            use()
+    assert gpt2.encode("ab") == [256]
+    for made in (gpt2, pieces, tokenizer.Bytes()):
+        with pytest.raises(tokenizer.EncodeError, match="cannot encode text of 2 characters"):
+            made.encode("a\ud800")
+        with pytest.raises(tokenizer.EncodeError, match=f"from -1 to {made.vocab_size}; expected 0 to"):
+            made.decode([-1, 0, made.vocab_size])
+    with pytest.raises(tokenizer.EncodeError, match="RuntimeError: inside"):
+        failing(monkeypatch, pieces, RuntimeError("inside")).encode("a")
+    for error in (KeyboardInterrupt, MemoryError):
+        with pytest.raises(error):
+            failing(monkeypatch, pieces, error).encode("a")
+
+
 @hypothesis.settings(deadline=None, max_examples=200)
 @hypothesis.given(st.lists(st.text() | st.text("a▁ \n\t\r\0<s>/0xE2▅\ufeff\u2028"), min_size=1, max_size=4))
 def test_a_trained_model_loses_nothing(trained, texts):
@@ -191,7 +220,7 @@ def test_load_refuses_other_files(tmp_path, trained):
     """Catches: a digest that is written and never compared."""
     trained.save(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(tiny_sentencepiece())
-    with pytest.raises(ValueError, match="expected " + trained.digest[:12]):
+    with pytest.raises(ValueError, match=f"expected {trained.digest[:12]!r}"):
         tokenizer.load_tokenizer(tmp_path)
     card = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(card | {"kind": "morse"}))

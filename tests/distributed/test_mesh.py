@@ -3,7 +3,7 @@
 import jax
 import pytest
 
-from lfr_jax.distributed.mesh import make_mesh
+from lfr_jax.distributed.mesh import DeviceError, device_errors_explained, make_mesh
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,32 @@ def test_refuses(sizes, message):
     """Catches: a size of 0 or -2 taken; a mesh larger than the machine; a remainder dropped."""
     with pytest.raises(ValueError, match=message):
         make_mesh(*sizes)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend 'cuda': \nmore"), AssertionError()])
+def test_a_missing_device_is_one_line(monkeypatch, error):
+    """Catches: what JAX raises where JAX_PLATFORMS names a device that is not there."""
+
+    def devices():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", devices)
+    with pytest.raises(ValueError, match=r"JAX finds no device \(JAX_PLATFORMS is cpu\): [^\n]*; name what") as raised:
+        make_mesh()
+    assert "\n" not in str(raised.value)
+
+
+def test_64_bits_are_refused():
+    """Catches: a KeyError at the first checkpoint."""
+    with jax.enable_x64(True), pytest.raises(ValueError, match="found JAX_ENABLE_X64"):
+        make_mesh()
+
+
+def test_a_full_memory_is_explained():
+    """Catches: a traceback through JAX."""
+    with pytest.raises(DeviceError, match=r"^the memory of a device is full \(RESOURCE_EXHAUSTED: .*\); lower train"):
+        with device_errors_explained():
+            jax.jit(lambda: jax.numpy.ones(10**15, "float32"))()
+    with pytest.raises(DeviceError, match=r"^a device failed \(INTERNAL: lost\); the same command"):
+        with device_errors_explained():
+            raise jax.errors.JaxRuntimeError("INTERNAL: lost\nmore")

@@ -69,9 +69,7 @@ def test_verify_lists_all_that_is_wrong(lfr_data, corpus_dir, tmp_path):
         content = bytearray((tmp_path / "c/train" / name).read_bytes())
         content[-1 if name == "tokens.bin" else -3] ^= 64
         (tmp_path / "c/train" / name).write_bytes(content)
-    sources = [source._asdict() for source in open_store(corpus_dir / "valid").sources]
-    sources[1]["first"] += 1
-    rewritten(tmp_path / "c/valid", sources=sources, tokenizer={"kind": "bytes", "digest": "0" * 64})
+    rewritten(tmp_path / "c/valid", tokenizer={"kind": "bytes", "digest": "0" * 64})
     with pytest.raises(ValueError) as raised:
         lfr_data("verify", tmp_path / "c")
     faults = str(raised.value).splitlines()
@@ -79,8 +77,6 @@ def test_verify_lists_all_that_is_wrong(lfr_data, corpus_dir, tmp_path):
         "train/tokens.bin: found sha256",
         "train/docs.npy: found sha256",
         "train: found 1 ids that are not in the vocabulary of 257",
-        "train: its documents do not begin in order",
-        "valid: its sources do not follow one another",
         "tokenizer: is not the tokenizer that made .*valid",
     ):
         assert any(re.search(wanted, fault) for fault in faults), (wanted, faults)

@@ -9,7 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from lfr_jax.storage.files import atomic_file, atomic_folder, save_array, write_atomically
+from lfr_jax.storage.files import atomic_file, atomic_folder, require_regular, save_array, write_atomically
+from lfr_jax.storage.remote_files import local_copy, read_bytes
+from lfr_jax.storage.token_files import TokenFile, stamp
 
 
 class Broken(BaseException):
@@ -131,3 +133,29 @@ def test_an_array_is_saved_or_the_error_says_why(tmp_path):
     with pytest.raises(OSError) as raised:
         save_array("/dev/full", np.zeros(10**5))
     assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("kind, found", [("pipe", "a named pipe"), ("folder", "a folder"), ("device", "a device")])
+def test_only_regular_files_are_opened(tmp_path, kind, found):
+    """Catches: a reader that waits at a pipe for ever; one that looks at the link and not at what it leads to."""
+    target = tmp_path / "target"
+    match kind:
+        case "pipe":
+            os.mkfifo(target)
+        case "folder":
+            target.mkdir()
+        case "device":
+            target = pathlib.Path("/dev/null")
+    (tmp_path / "link").symlink_to(target)
+    (tmp_path / "file").write_text("x")
+    require_regular(tmp_path / "file")
+    for read in (
+        require_regular,
+        read_bytes,
+        lambda path: local_copy(path).__enter__(),
+        lambda path: TokenFile(path, stamp(path)),
+    ):
+        with pytest.raises(OSError, match=f"link: found {found}, expected a regular file"):
+            read(tmp_path / "link")
+        with pytest.raises(FileNotFoundError):
+            read(tmp_path / "none")

@@ -30,11 +30,16 @@ def test_a_run_begun_before_the_files_moved_goes_on(tmp_path, monkeypatch):
         found = rows(tmp_path / "run", name)
         assert len(found) == len(expected)
         for after, was in zip(found, expected):
-            exact = {"loss", "grad_norm"}  # equal to the last bit where jax, XLA and the processor are the same
-            assert {k: v for k, v in after.items() if k not in exact} == {
-                k: v for k, v in was.items() if k not in exact
+            measured = {"loss", "grad_norm", "learning_rate"}
+            assert {k: v for k, v in after.items() if k not in measured} == {
+                k: v for k, v in was.items() if k not in measured
             }
-            for column in exact & set(was):
-                assert float(after[column]) == pytest.approx(float(was[column]), rel=1e-4)
+            for column in {"loss", "grad_norm"} & set(was):
+                assert float(after[column]) == pytest.approx(float(was[column]), rel=1e-2)
+    # That version gave a step the rate that the step before it has now. So the runs end a little apart.
+    rates, rates_before = (
+        [row["learning_rate"] for row in of] for of in (rows(tmp_path / "run"), before["metrics.csv"])
+    )
+    assert rates == [*rates_before[:12], *rates_before[13:], "0.0"]
     with pytest.raises(ValueError, match="train.batch_size"):
         train(changed(config, train__batch_size=16), quiet=True)

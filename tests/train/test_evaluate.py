@@ -75,3 +75,12 @@ def test_a_domain_without_a_whole_block_is_left_out(scorer):
     """Catches: a division by zero tokens. The held-out text of a domain may be short."""
     assert scorer.valid.domains == ("a", "b", "c", "d") and not np.any(scorer.valid.domain_N == 3)
     assert "d" not in held_out_loss(scorer, 1, 16)
+
+
+def test_a_domain_called_all_and_the_total_are_two_numbers(scorer, monkeypatch):
+    """Catches: a domain that its own name replaces by the total."""
+    usual = held_out_loss(scorer, 3, 16)
+    monkeypatch.setattr(scorer.valid, "domains", ("all", "all (domain)", "c", "d"))
+    found = held_out_loss(scorer, 3, 16)
+    assert list(found) == ["all (domain)", "all (domain) (domain)", "c", "all"]
+    assert list(found.values()) == list(usual.values())

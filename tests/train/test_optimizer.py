@@ -15,45 +15,65 @@ CONFIG = OptimizerConfig(peak_lr=1.0, end_lr=0.1, warmup_steps=10, decay_fractio
 
 
 def rates(shape, steps=100, **changes):
+    """Of steps 1 to `steps`."""
     rate = optimizer.learning_rate(dataclasses.replace(CONFIG, lr_schedule=shape, **changes), steps)
-    return np.asarray(rate(np.arange(steps + 1)))
+    return np.broadcast_to(rate(np.arange(steps)), steps)
 
 
 @pytest.mark.parametrize("shape", ["cosine", "wsd", "constant"])
 def test_warmup_is_linear_from_zero(shape):
-    """Catches: a warm-up that starts at the peak, or is off by a step."""
-    np.testing.assert_allclose(rates(shape)[:11], np.arange(11) / 10, rtol=1e-6)
+    """Catches: a first step at 0; a warm-up that starts at the peak, or is off by a step."""
+    np.testing.assert_allclose(rates(shape)[:10], np.arange(1, 11) / 10, rtol=1e-6)
 
 
 def test_cosine():
-    """Catches: a cosine over all steps rather than those after the warm-up; an end other than end_lr."""
+    """Catches: a cosine over all steps rather than those after the warm-up; a last step above end_lr."""
     expected = 0.1 + 0.9 * (1 + np.cos(np.pi * np.arange(91) / 90)) / 2
-    np.testing.assert_allclose(rates("cosine")[10:], expected, rtol=1e-5)
+    np.testing.assert_allclose(rates("cosine")[9:], expected, rtol=1e-5)
 
 
 def test_wsd_is_stable_then_linear():
     """Catches: a decay that starts too soon or ends above end_lr."""
     rate = rates("wsd")
-    np.testing.assert_allclose(rate[10:81], 1.0)
-    np.testing.assert_allclose(rate[80:], np.linspace(1.0, 0.1, 21), rtol=1e-5)
+    np.testing.assert_allclose(rate[9:80], 1.0)
+    np.testing.assert_allclose(rate[79:], np.linspace(1.0, 0.1, 21), rtol=1e-5)
 
 
 def test_constant_stays():
-    assert np.all(rates("constant")[10:] == 1.0)
+    assert np.all(rates("constant")[9:] == 1.0)
 
 
 @pytest.mark.parametrize("shape", ["cosine", "wsd"])
-def test_without_warmup(shape):
-    """Catches: boundaries that are shifted when there is no warm-up piece."""
-    rate = rates(shape, warmup_steps=0)
-    assert rate[0] == 1.0 and rate[-1] == pytest.approx(0.1)
+@pytest.mark.parametrize(
+    "steps, warmup, first",
+    [(1, 0, 0.1), (2, 0, 1), (2, 1, 1), (10, 0, 1), (10, 1, 1), (10, 2, 1 / 2), (10, 8, 1 / 8), (10, 9, 1 / 9)],
+)
+def test_first_and_last_step(shape, steps, warmup, first):
+    """The last step has end_lr, the step that ends the warm-up peak_lr, to the bit. Catches: a decay of no step."""
+    rate = rates(shape, steps, warmup_steps=warmup, decay_fraction=0.1)
+    assert rate[0] == pytest.approx(first) and rate[-1] == np.float32(0.1)
+    assert steps == 1 or rate[max(1, warmup) - 1] == 1.0
 
 
-@pytest.mark.parametrize("shape, warmup", [("wsd", 90), ("cosine", 100), ("constant", 101)])
-def test_too_long_a_warmup_is_refused(shape, warmup):
+@pytest.mark.parametrize("steps, warmup", [(1, 0), (1, 1), (2, 2), (10, 0), (10, 10)])
+def test_constant_ends_at_its_peak(steps, warmup):
+    """With an end_lr above it, which says nothing here."""
+    assert rates("constant", steps, warmup_steps=warmup, end_lr=2.0)[-1] == 1.0
+
+
+@pytest.mark.parametrize(
+    "shape, steps, warmup", [("wsd", 100, 81), ("cosine", 100, 100), ("constant", 100, 101), ("wsd", 1, 1)]
+)
+def test_too_long_a_warmup_is_refused(shape, steps, warmup):
     """Catches: a schedule that silently never reaches its decay."""
-    with pytest.raises(ValueError, match="do not fit into a run of 100 steps"):
-        rates(shape, warmup_steps=warmup)
+    with pytest.raises(ValueError, match=f"do not fit into a run of {steps} steps"):
+        rates(shape, steps, warmup_steps=warmup)
+
+
+@pytest.mark.parametrize("shape", ["cosine", "wsd"])
+def test_a_decay_that_rises_is_refused(shape):
+    with pytest.raises(ValueError, match=r"optimizer\.peak_lr=1e-06 below optimizer\.end_lr=0\.1"):
+        rates(shape, peak_lr=1e-6)
 
 
 def test_decay_shrinks_matrices_only_and_clipping_bounds_the_gradient():

@@ -85,8 +85,9 @@ def test_rates_are_relative_to_the_mean_over_all_blocks(nine, blocks):
 
 def test_nothing_is_measured_or_written_twice(nine):
     """On an edge probes are due with an evaluation and on entry. Catches: both, and after a resume a third time."""
-    nine.measure(10, measured(nine.ids, 2.0))
-    nine.enter(PHASES[1], np.ones(nine.blocks.num_blocks))
+    for phase in PHASES[:2]:
+        nine.measure(phase.start, measured(nine.ids, 2.0))
+        nine.enter(phase, np.ones(nine.blocks.num_blocks))
     before = texts(nine)
     again = Probes(nine.folder, nine.blocks, 9, PHASES)
     again.rewind(10)
@@ -99,25 +100,35 @@ def test_nothing_is_measured_or_written_twice(nine):
 @pytest.mark.parametrize("lost", [1, 30, 100])
 def test_what_a_kill_tore_is_written_again_whole(nine, lost):
     """Catches: a measurement of which only some probes are left, taken for complete."""
+    nine.measure(0, measured(nine.ids, 3.0))
+    nine.enter(PHASES[0], np.ones(nine.blocks.num_blocks))
     nine.measure(6, measured(nine.ids, 1.0))
     nine.measure(10, measured(nine.ids, 2.0))
     before = texts(nine)
     (nine.folder / "probes.csv").write_text(before[0][:-lost])
     again = Probes(nine.folder, nine.blocks, 9, PHASES)
     again.rewind(10)
-    assert {row["step"] for row in rows(nine.folder, "probes.csv")} == {"6"}
+    assert {row["step"] for row in rows(nine.folder, "probes.csv")} == {"0", "6"}
     again.measure(10, measured(nine.ids, 2.0))
     assert texts(nine) == before
 
 
 def test_later_steps_are_dropped(nine):
     """Catches: rows of steps that the run will do again; rows of the checkpoint's own step lost."""
+    nine.enter(PHASES[0], np.ones(nine.blocks.num_blocks))
     for step in (0, 6, 12):
         nine.measure(step, measured(nine.ids, 1.0))
     nine.rewind(6)
     assert [int(row["step"]) for row in rows(nine.folder, "probes.csv")] == [0] * 9 + [6] * 9
     nine.rewind(0)  # a run that begins again
     assert rows(nine.folder, "probes.csv") == []
+
+
+def test_a_table_that_is_gone_is_missed(nine):
+    """Catches: silence; a warning of phases that the run has still to enter."""
+    nine.enter(PHASES[0], np.ones(nine.blocks.num_blocks))
+    with pytest.warns(UserWarning, match=r"probes.csv lacks 1 of the steps .* up to 10, the first of them 0: it was"):
+        nine.rewind(10)
 
 
 @pytest.mark.slow

@@ -4,16 +4,20 @@
 was killed and resumed leaves the same files as one that was not, except for the column `seconds`.
 """
 
+import contextlib
 import csv
 import io
-import itertools
 import pathlib
 import time
+import warnings
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from lfr_jax.storage.files import write_atomically
+from lfr_jax.storage.files import atomic_file
+from lfr_jax.terminal import printable
 
 TRAIN = ("step", "phase", "loss", "grad_norm", "learning_rate", "tokens", "flops", "blocks", "seconds")
 EVAL = ("step", "split", "domain", "loss", "tokens")
@@ -32,7 +36,7 @@ class MetricsWriter:
         """Drops the rows of later steps. At step 0 a run begins, and all rows go."""
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.train_table.rewind(step)
+        self.train_table.rewind(step, due=range(1, step + 1))
         self.eval_table.rewind(step)
         self.events = Events(self.folder / "tensorboard", step)
 
@@ -56,7 +60,8 @@ class MetricsWriter:
                 for domain, measured in losses.items()
             ]
         )
-        self.events.append([(step, {f"{split}/{domain}/loss": measured.loss for domain, measured in losses.items()})])
+        tags = {f"{split}/{printable(domain)}/loss": measured.loss for domain, measured in losses.items()}
+        self.events.append([(step, tags)])
 
     def close(self) -> None:
         if self.events:
@@ -95,7 +100,7 @@ class Events:
 
 
 class Table:
-    """A CSV file whose first column is the step, in rising order.
+    """A CSV file whose first column is the step, in rising order. UTF-8, whatever the locale; any name may stand in it.
 
     If each step has several rows (`rows_per_step`), `rewind` keeps all rows of a step or none. `last` is the last step
     in the file, −1 if there is none. If `writes` is false, another process owns the file; set `last` from it.
@@ -105,36 +110,65 @@ class Table:
         self.path, self.columns, self.rows_per_step, self.writes = path, columns, rows_per_step, writes
         self.last = -1
 
-    def rewind(self, step: int) -> None:
-        """Keeps the rows up to `step`, or up to the first incomplete row: a kill may cut one off."""
+    def rewind(self, step: int, due: Iterable[int] = ()) -> None:
+        """Keeps the complete rows up to `step`: a kill or a power cut may cut one off. At step 0 all rows go.
+
+        Warns if rows of a step in `due` are missing. They stay so: a table is no reason to stop a run.
+
+        Raises:
+          ValueError: the file has other columns.
+        """
         if not self.writes:
             return
-        lines = self.path.read_text().splitlines(keepends=True) if self.path.exists() and step else []
-        header = ",".join(self.columns) + "\n"
-        if lines and lines[0] != header:
+        records = split_records(self.path.read_bytes()) if self.path.exists() and step else []
+        header = ",".join(self.columns)
+        if records and records[0][1] != list(self.columns):
             raise ValueError(
-                f"{self.path} has the columns {lines[0].strip()}, and {header.strip()} are written now; "
+                f"{self.path} has the columns {','.join(records[0][1])}, and {header} are written now; "
                 "move the file away, or go on with the version that began it"
             )
-        rows = itertools.takewhile(lambda row: row and int(row[0]) <= step, map(self.whole, lines[1:]))
-        kept = [int(row[0]) for row in rows]
-        del kept[len(kept) // self.rows_per_step * self.rows_per_step :]
-        self.last = kept[-1] if kept else -1
-        write_atomically(self.path, header + "".join(lines[1 : 1 + len(kept)]))
+        whole = [(int(fields[0]), raw) for raw, fields in records[1:] if self.is_whole(raw, fields)]
+        rows = Counter(at for at, _ in whole)
+        kept = [(at, raw) for at, raw in whole if at <= step and rows[at] % self.rows_per_step == 0]
+        if missing := sorted(set(due) - {at for at, _ in kept}):
+            warnings.warn(
+                f"{self.path} lacks {len(missing)} of the steps that it should have up to {step}, the first of them "
+                f"{missing[0]}: it was removed, or damaged. The run goes on without them; if you have a copy of the "
+                "file, stop the run, put it there, and start again",
+                stacklevel=2,
+            )
+        self.last = kept[-1][0] if kept else -1
+        with atomic_file(self.path) as file:
+            file.buffer.write(b"".join([header.encode() + b"\n", *(raw for _, raw in kept)]))
 
-    def whole(self, line: str) -> list[str] | None:
-        """The fields of a complete row, or None."""
-        fields = next(csv.reader([line])) if line.endswith("\n") else []
-        return fields if len(fields) == len(self.columns) and fields[0].isdecimal() else None
+    def is_whole(self, raw: bytes, fields: list[str]) -> bool:
+        return raw.endswith(b"\n") and len(fields) == len(self.columns) and fields[0].isdecimal()
 
     def append(self, rows: list[dict[str, Any]]) -> None:
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-        writer.writerows({name: exact(value) for name, value in row.items()} for row in rows)
         if self.writes:
-            with open(self.path, "a", newline="") as file:
-                file.write(text.getvalue())
+            with open(self.path, "a", newline="", encoding="utf-8", errors="backslashreplace") as file:
+                file.write("".join(csv_line([exact(row[name]) for name in self.columns]) for row in rows))
         self.last = rows[-1]["step"] if rows else self.last
+
+
+def csv_line(fields: Iterable[Any]) -> str:
+    """A row of a CSV file, with the line's end. Fields with a line separator of any kind are quoted, "\\r" too."""
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\r\n").writerow(fields)  # Python 3.11 quotes the letters of the terminator alone
+    return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def split_records(content: bytes) -> list[tuple[bytes, list[str]]]:
+    """Each row of a CSV file, and its fields. What follows a quote that is never closed belongs to no row."""
+    # Latin-1 has a letter for each byte, and the letters that have a meaning in CSV are the same in UTF-8.
+    lines = list(io.StringIO(content.decode("latin-1"), newline=""))
+    reader, begin, records = csv.reader(lines), 0, []
+    with contextlib.suppress(csv.Error):
+        for fields in reader:
+            raw = "".join(lines[begin : reader.line_num])
+            records.append((raw.encode("latin-1"), fields))
+            begin = reader.line_num
+    return records
 
 
 def exact(value: Any) -> str:

@@ -11,7 +11,7 @@ import optax
 from lfr_jax.config import TrainConfig
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.schedule import Phase
-from lfr_jax.train.evaluate import Loss
+from lfr_jax.train.evaluate import Loss, unreserved
 from lfr_jax.train.track.clock import Clock
 from lfr_jax.train.track.metrics import MetricsWriter
 from lfr_jax.train.track.progress import Progress
@@ -42,7 +42,10 @@ class Tracker:
         quiet: bool,
     ):
         self.num_steps, self.tokens_per_step = num_steps, tokens_per_step
-        self.learning_rate, self.clock, self.writes = learning_rate, clock, writes
+        self.clock, self.writes = clock, writes
+        # All at once: what is computed for a few rows at a time may differ in the last digit by how many they are.
+        rates = np.asarray(learning_rate(np.arange(num_steps)), np.float32)
+        self.learning_rates = np.broadcast_to(rates, num_steps)
         self.metrics = MetricsWriter(folder)
         self.recorder = Recorder(config.log_every)
         self.progress = Progress(num_steps, quiet=quiet or not writes)
@@ -89,20 +92,19 @@ class Tracker:
     def _write(self, ready: list[tuple[StepRecord, dict[str, np.ndarray]]]) -> None:
         if not ready:
             return
-        rates = np.asarray(self.learning_rate(np.array([record.step - 1 for record, _ in ready])), np.float32)
         rows = [
             {
                 "step": record.step,
                 "phase": record.phase,
                 "loss": numbers["loss"],
                 "grad_norm": numbers["grad_norm"],
-                "learning_rate": rate,
+                "learning_rate": self.learning_rates[record.step - 1],
                 "tokens": record.tokens,
                 "flops": record.flops,
                 "blocks": f"{zlib.crc32(record.ids_B.tobytes()):08x}",  # shows which blocks, in which order
                 "seconds": self.clock.seconds,
             }
-            for (record, numbers), rate in zip(ready, rates)
+            for record, numbers in ready
         ]
         if self.writes:
             self.metrics.train(rows)
@@ -112,7 +114,7 @@ class Tracker:
         """Shows a phase and, where it leaves blocks out, how much of each domain it draws from."""
         self.progress.phase(phase.name, kept=np.mean(drawn_N))
         if not drawn_N.all():
-            of_domain = {name: drawn_N[blocks.domain_N == i] for i, name in enumerate(blocks.domains)}
+            of_domain = {unreserved(name): drawn_N[blocks.domain_N == i] for i, name in enumerate(blocks.domains)}
             parts = "  ".join(f"{name} {100 * np.mean(of):.0f} %" for name, of in of_domain.items() if len(of))
             self.note(phase.start, f"{phase.name} keeps  {parts}")
 

@@ -2,15 +2,21 @@
 
 import csv
 import math
+import os
+import subprocess
+import sys
 from typing import NamedTuple
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
+from lfr_jax.experiments import results
 from lfr_jax.train import flops
 from lfr_jax.train.track import metrics
-from lfr_jax.train.track.metrics import MetricsWriter
+from lfr_jax.train.track.metrics import MetricsWriter, Table
 
 
 class Loss(NamedTuple):
@@ -106,8 +112,65 @@ def test_other_columns_are_refused(tmp_path):
     (tmp_path / "metrics.csv").write_text("step,loss\n1,2.0\n")
     with pytest.raises(ValueError, match="metrics.csv has the columns step,loss"):
         MetricsWriter(tmp_path).rewind(1)
-    with pytest.raises(ValueError, match="grad"):
-        MetricsWriter(tmp_path).train_table.append([row(1) | {"grad": 1}])
+
+
+@pytest.mark.parametrize("first, last, cut", [(1, 6, ""), (4, 4, "4,lea\n")])
+def test_a_gap_is_said_and_no_row_is_lost_for_it(tmp_path, first, last, cut):
+    """The file was emptied, or is torn in its middle. Catches: silence; dropping what follows the torn row."""
+    run(tmp_path, 0, 6)
+    path = tmp_path / "metrics.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:first], cut, *lines[last + 1 :]]))
+    writer = MetricsWriter(tmp_path)
+    with pytest.warns(UserWarning, match=f"lacks {last - first + 1} of the steps .* to 6, the first of them {first}:"):
+        writer.rewind(6)
+    writer.close()
+    assert path.read_text() == "".join(lines[:first] + lines[last + 1 :])
+
+
+HARD_NAMES = ["", "all", "новости", "a\rb", "a\r\n,b", 'a"\nb', "\u2028", "\x85", "\x1c", "\0", "\ud800"]
+
+
+@given(st.lists(st.text(st.characters()) | st.sampled_from(HARD_NAMES)))
+@example(HARD_NAMES)
+def test_tables_survive_any_name(tmp_path_factory, names):
+    """Catches: a row cut in two where a run goes on; a name that reads back as another."""
+    table = Table(tmp_path_factory.mktemp("names") / "table.csv", ("step", "domain"), len(names) + 1)
+    table.rewind(0)
+    table.append([dict(step=1, domain=name) for name in ["first", *names]])
+    before = table.path.read_bytes()
+    table.rewind(1)
+    assert table.path.read_bytes() == before
+    storable = [name.encode("utf-8", "backslashreplace").decode() for name in names]  # there is no lone surrogate
+    assert [row["domain"] for row in results.read_csv(table.path)] == ["first", *storable]
+
+
+WRITE = """
+import sys
+from test_metrics import HARD_NAMES, Loss, MetricsWriter
+writer = MetricsWriter(sys.argv[1])
+writer.rewind(0)
+writer.evaluate(1, {name: Loss(1.5, 7) for name in HARD_NAMES})
+writer.rewind(1)
+"""
+
+
+@pytest.mark.slow
+def test_files_are_utf_8_whatever_the_locale(tmp_path):
+    """Catches: an evaluation that ends the run, in an ASCII locale; names that are no tags for TensorBoard."""
+    ascii = dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0", PYTHONPATH=os.pathsep.join(sys.path))
+    subprocess.run([sys.executable, "-c", WRITE, str(tmp_path)], env=os.environ | ascii, check=True)
+    assert "новости" in [row["domain"] for row in results.read_csv(tmp_path / "eval.csv")]
+    assert any(tag == r"valid/a\rb/loss" for _, tag, _ in events(tmp_path / "tensorboard"))
+
+
+def test_no_quote_that_is_left_open_ends_a_resume(tmp_path):
+    """More text after it than `csv` takes as a field. Catches: _csv.Error."""
+    run(tmp_path, 0, 1)
+    before = (tmp_path / "metrics.csv").read_text()
+    (tmp_path / "metrics.csv").write_text(before + '2,"learn' + "x" * 200_000 + "\n")
+    MetricsWriter(tmp_path).train_table.rewind(2)
+    assert (tmp_path / "metrics.csv").read_text() == before
 
 
 def events(folder):

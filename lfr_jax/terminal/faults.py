@@ -8,7 +8,7 @@ import threading
 import types
 from collections.abc import Iterator
 
-from lfr_jax.terminal import printable
+from lfr_jax.terminal.streams import printable
 
 LONGEST_MESSAGE = 1000  # characters
 
