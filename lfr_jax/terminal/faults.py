@@ -21,12 +21,21 @@ def second_interrupt_kills() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         raise KeyboardInterrupt
 
+    def unraisable(lost: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            return hook(lost)
+        # It came while an object was deleted, where nothing can be raised, nor in this hook: so it comes again, later.
+        signal.signal(signal.SIGINT, first)
+        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
         yield
         return
-    before = signal.signal(signal.SIGINT, first)
+    before, hook = signal.signal(signal.SIGINT, first), sys.unraisablehook
+    sys.unraisablehook = unraisable
     yield
     signal.signal(signal.SIGINT, before)
+    sys.unraisablehook = hook
 
 
 def check_written(name: str) -> None:
