@@ -169,8 +169,11 @@ def test_what_is_refused(tmp_path):
     written.nanogpt(tmp_path / "a.bin", [1, 2, 3, 10])
     written.olmo(tmp_path / "wide.npy", np.arange(1, 1001) % 10)
     out = tmp_path / "out"
+    written.olmo(tmp_path / "wider.npy", np.arange(1, 1001) % 10, "<u8")
     for inputs, options, message in [
         ([tmp_path / "a.bin"], {}, "a.bin: found token ids from 1 to 10, expected 0 to 9"),
+        ([tmp_path / "wider.npy"], {"dtype": "uint32"}, "these have 64 bits, not 32; save them as uint32"),
+        ([tmp_path / "a.bin"], {"dtype": "float16"}, "found dtype=float16, expected a type of integers"),
         ([tmp_path / "wide.npy"], {}, "wide.npy: every second token is 0: .* say --dtype uint32"),
         ([tmp_path / "a.bin"], {"valid_fraction": 0}, "found valid_fraction=0"),
         ([], {}, "found no input"),
@@ -192,6 +195,8 @@ def test_what_is_refused(tmp_path):
         ({"gpt2": "x", "eos_id": 1}, "found --gpt2 and --eos-id"),
         ({"gpt2": "x", "vocab_size": 10, "eos_id": 1}, "found --gpt2 and --vocab-size and --eos-id"),
         ({"vocab_size": 10, "eos_id": 10}, "found eos_id=10, expected 0 to 9"),
+        ({"vocab_size": 10, "eos_id": -1}, "found eos_id=-1, expected 0 to 9|eos_id is -1"),
+        ({"vocab_size": 10**30, "eos_id": 1}, "vocab_size is 1000.*expected a whole number, at least 1, at most 2"),
     ],
 )
 def test_one_tokenizer_is_to_be_named(tmp_path, options, message):
