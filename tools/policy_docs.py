@@ -203,11 +203,10 @@ def draw_all(names: list[str]) -> None:
     """Trains each policy for a short while and draws its rates."""
     from policy_figures import draw
 
-    from lfr_jax import cli
-    from lfr_jax.config import ScheduleConfig
+    from lfr_jax.config import ScheduleConfig, read_config
 
     prepare()
-    base = cli.read(str(ROOT / "configs" / "smoke.py"))
+    base = read_config(str(ROOT / "configs" / "smoke.py"))
     for name in names:
         settings = dict(policy=name) | SHOWN.get(name, {})
         if settings["policy"] not in schedule.POLICIES:  # chain, which no setting of a run names

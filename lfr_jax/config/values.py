@@ -9,6 +9,8 @@ The fields of a `Section` of settings are checked when it is made, the arguments
 called, and what a file holds by `from_json`.
 """
 
+import ast
+import contextlib
 import copy
 import difflib
 import functools
@@ -27,11 +29,13 @@ LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3e38  # of int32 and float32, which the 
 
 AtLeast0 = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
 AtLeast1 = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 NotNegative = Annotated[float, Meta(ge=0, le=LARGEST_FLOAT)]
 Positive = Annotated[float, Meta(gt=0, le=LARGEST_FLOAT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 ShareBelow1 = Annotated[float, Meta(ge=0, lt=1)]  # of what may not be left out wholly
 ShareAbove0 = Annotated[float, Meta(gt=0, le=1)]
+ShareBetween = Annotated[float, Meta(gt=0, lt=1)]  # of what has to leave something on both sides
 
 T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -48,6 +52,24 @@ def check_value(name: str, value: Any, kind: Any) -> None:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
         raise ValueError(f"{name} is {shown(value)}, expected {described(kind)}") from None
+
+
+def from_word(name: str, word: str, kind: Any) -> Any:
+    """What a word of a command line means as a value of the type `kind`: a Python literal, or else the word itself.
+
+    Raises:
+      ValueError: it means neither; as `check_value`.
+
+    >>> [from_word("x", word, kind) for word, kind in [("4", float), ("4", str), ("[1, 2]", list[int]), ("a", Any)]]
+    [4.0, '4', [1, 2], 'a']
+    """
+    meant = [word]
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        meant.insert(0, ast.literal_eval(word))
+    for value in meant:
+        with contextlib.suppress(msgspec.ValidationError):
+            return msgspec.convert(value, kind)
+    raise ValueError(f"{name} is {shown(word)}, expected {described(kind)}")
 
 
 def checked(function: Function) -> Function:

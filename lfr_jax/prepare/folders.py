@@ -2,12 +2,16 @@
 
 import os
 import pathlib
+import re
 import stat
 from collections.abc import Iterator
 
+# Hidden ones; and marks that Spark, Hadoop and Arrow leave beside the files of a data set.
+LEFT_OUT = re.compile(r"\..*|_SUCCESS|_committed_.*|_started_.*|_temporary|_metadata|_common_metadata|_delta_log")
+
 
 def files_below(folder: str | os.PathLike) -> list[pathlib.PurePath]:
-    """The files below `folder`, as sorted paths relative to it. Hidden files and folders are left out.
+    """The files below `folder`, as sorted paths relative to it. `LEFT_OUT` names files and folders that are left out.
 
     Symbolic links are followed, except for a link to a folder around it: that folder's files are found anyway.
 
@@ -23,8 +27,8 @@ def walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     """Everything that is not a folder."""
     for root, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         here = pathlib.Path(root)
-        folders[:] = [name for name in folders if not name.startswith(".") and not is_loop(here / name, folder)]
-        yield from (here / name for name in names if not name.startswith("."))
+        folders[:] = [name for name in folders if not LEFT_OUT.fullmatch(name) and not is_loop(here / name, folder)]
+        yield from (here / name for name in names if not LEFT_OUT.fullmatch(name))
 
 
 def refuse(error: OSError) -> None:

@@ -1,6 +1,5 @@
 """Text of Hugging Face data sets, streamed from the Hub or read from a folder, by the optional package `datasets`."""
 
-import contextlib
 import functools
 import importlib
 import pathlib
@@ -59,7 +58,7 @@ class DataFile(NamedTuple):
     """A chunk of a data set: one of its files (a shard)."""
 
     label: str
-    name: str
+    path: str
     split: str
     config: str | None
     revision: str | None
@@ -67,25 +66,29 @@ class DataFile(NamedTuple):
     number: int
     size: int = 0  # unknown before it is read
 
+    @property
+    def name(self) -> str:
+        return f"Hugging Face data set {self.label!r}, split {self.split!r}, file {self.number}"
+
     def documents(self) -> Iterator[Document]:
-        data = opened(self.name, self.split, self.config, self.revision)
-        for index, example in enumerate(data.shard(data.num_shards, self.number)):
-            where = f"Hugging Face data set {self.label!r}, split {self.split!r}, file {self.number}, example {index}"
-            default = Document(f"{self.label}/{self.split}:{self.number}:{index}", "", self.label, self.label)
-            yield text_source.read_record(example, self.fields, where, default)
+        data = opened(self.path, self.split, self.config, self.revision)
+        with text_source.short_errors(self.name):
+            for index, example in enumerate(data.shard(data.num_shards, self.number)):
+                default = Document(f"{self.label}/{self.split}:{self.number}:{index}", "", self.label, self.label)
+                yield text_source.read_record(example, self.fields, f"{self.name}, example {index}", default)
 
 
 @functools.cache
 def opened(name: str, split: str, config: str | None, revision: str | None):
     library = import_optional("datasets")
-    with short_errors(f"Hugging Face data set {name!r}, configuration {config!r}, split {split!r}"):
+    with text_source.short_errors(f"Hugging Face data set {name!r}, configuration {config!r}, split {split!r}"):
         return library.load_dataset(name, config, split=split, revision=revision, streaming=True)
 
 
 def commit(name: str) -> str:
     """The newest commit of a data set on the Hub."""
     library = import_optional("huggingface_hub")
-    with short_errors(f"Hugging Face data set {name!r}, of which the newest commit was asked for on the Hub"):
+    with text_source.short_errors(f"Hugging Face data set {name!r}, whose newest commit was asked for on the Hub"):
         return library.HfApi().dataset_info(name).sha
 
 
@@ -98,16 +101,3 @@ def import_optional(name: str) -> types.ModuleType:
         raise ModuleNotFoundError(
             f"--hf needs the package `{name}`, which is not installed; run: pip install 'lfr_jax[hf]'"
         ) from None
-
-
-@contextlib.contextmanager
-def short_errors(what: str) -> Iterator[None]:
-    """Raises any error of the libraries as ValueError, with its first line alone.
-
-    It catches every kind, since the libraries change the HTTP library below them, and so the kinds of errors.
-    """
-    try:
-        yield
-    except Exception as error:
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{what}: {detail}") from error

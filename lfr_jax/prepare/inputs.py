@@ -1,7 +1,9 @@
 """From the names of files and folders to inputs, in a fixed order; and which formats of files there are."""
 
+import itertools
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -9,6 +11,8 @@ from lfr_jax.prepare import parquet, text_files, text_source
 from lfr_jax.prepare.compression import without_suffix
 from lfr_jax.prepare.folders import files_below
 from lfr_jax.prepare.text_source import Chunk, Document, Fields, File, FileFormat, Input
+from lfr_jax.storage.files import require_regular
+from lfr_jax.terminal import printable
 
 # A new format of files is one more line here: docs/add_a_text_source.md.
 FORMATS: tuple[FileFormat, ...] = (
@@ -18,10 +22,10 @@ FORMATS: tuple[FileFormat, ...] = (
 
 
 def of_paths(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> list[Input]:
-    """The inputs for files and folders, in the order given. Files of a folder are sorted; hidden ones are left out.
+    """The inputs for files and folders, in the order given. Files of a folder are sorted; some are left out, see there.
 
-    The name of a file tells its format, see `FORMATS`. A file of any other name is one document. Symbolic links are
-    followed.
+    The name of a file tells its format, see `FORMATS`. A file of any other name is one document. Its content is checked
+    when it is read: see `content.py`. Symbolic links are followed.
 
     A folder is laid out as `domain/source`. Of a file in it:
 
@@ -34,9 +38,29 @@ def of_paths(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> l
 
     Raises:
       FileNotFoundError: no such path, a folder without files, or a symbolic link that leads nowhere.
+      OSError: a path is neither a file nor a folder, but a named pipe, for example.
       PermissionError: a folder must not be read.
     """
-    return [input_of(group) for group in groups(list(files(map(pathlib.Path, paths), fields)))]
+    return of_files(list(files(paths, fields)))
+
+
+def of_files(found: list[File]) -> list[Input]:
+    """The inputs for these files, in their order."""
+    return [input_of(group) for group in groups(found)]
+
+
+def in_words(found: list[File]) -> str:
+    """How many files are read as what, with examples of those that are one text each.
+
+    >>> in_words([File(pathlib.Path(name), name, "", "", Fields()) for name in ("a.jsonl.gz", "b.jsonl", "README.md")])
+    '3 files: 2 .jsonl, 1 read as one text each (README.md)'
+    """
+    kinds = [format_of(file.path) for file in found]
+    texts = [printable(file.name) for file, kind in zip(found, kinds) if not kind.many]
+    shown = ", ".join(texts[:3]) + ", ..." * (len(texts) > 3)
+    words = [f"{count:,} {kind.suffixes[0]}" for kind, count in Counter(kinds).items() if kind.many]
+    words += [f"{len(texts):,} read as one text each ({shown})"] if texts else []
+    return f"{len(found):,} file{'s' * (len(found) != 1)}: {', '.join(words)}"
 
 
 def format_of(path: pathlib.PurePath) -> FileFormat:
@@ -56,23 +80,65 @@ def format_of(path: pathlib.PurePath) -> FileFormat:
 
 def chunks_of(file: File) -> Iterator[Chunk]:
     """The chunks of a file, read by its format."""
-    return format_of(file.path).chunks(file)
+    found = format_of(file.path)
+    chunks = found.chunks(file)
+    if found.many:
+        yield from (FirstChunk(file, chunk) for chunk in itertools.islice(chunks, 1))
+    yield from chunks
 
 
-def files(paths: Iterable[pathlib.Path], fields: Fields) -> Iterator[File]:
+class FirstChunk(NamedTuple):
+    """The first chunk of a file of many documents. If none of them can be read, the file is something else."""
+
+    file: File
+    chunk: Chunk
+
+    @property
+    def size(self) -> int:
+        return self.chunk.size
+
+    @property
+    def name(self) -> str:
+        return self.chunk.name
+
+    def documents(self) -> Iterator[Document]:
+        """The chunk's documents. Raises ValueError at the end, if each of them has a problem."""
+        first, number, readable = None, 0, False
+        for number, document in enumerate(self.chunk.documents(), start=1):
+            first = first or document.problem
+            readable = readable or not document.problem
+            yield document
+        if number and not readable:
+            raise ValueError(
+                f"{first.where}; nothing in this file can be read ({number:,} tried): mend it, or take it away"
+            )
+
+
+def files(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> Iterator[File]:
     """The files at the paths and in the folders there, with their domains and sources."""
-    for path in paths:
+    for path in map(pathlib.Path, paths):
         if path.is_dir():
             inner = files_below(path)
             if not inner:
                 suffixes = ", ".join(known.suffixes[0] for known in FORMATS)
                 raise FileNotFoundError(f"{path}: found no files in it; expected text, {suffixes} files")
             for name in inner:
-                yield File(path / name, name.as_posix(), *domain_and_source(path.absolute().name, name), fields)
-        elif path.is_file():
-            yield File(path, path.name, short_name(path), short_name(path), fields)
+                places = domain_and_source(path.absolute().name, name)
+                yield File(path / name, *map(readable, (name.as_posix(), *places)), fields)
+        elif path.exists():
+            require_regular(path)
+            yield File(path, *map(readable, (path.name, short_name(path), short_name(path))), fields)
         else:
             raise FileNotFoundError(f"{path}: found no such file or folder")
+
+
+def readable(name: str) -> str:
+    r"""A name of a file or folder as Unicode: what is not UTF-8 in it is escaped.
+
+    >>> print(readable(os.fsdecode(b"caf\xe9")))
+    caf\xe9
+    """
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def domain_and_source(folder: str, file: pathlib.PurePath) -> tuple[str, str]:
@@ -125,6 +191,11 @@ class SmallFiles(NamedTuple):
 
     files: tuple[File, ...]
     size: int
+
+    @property
+    def name(self) -> str:
+        paths = [str(file.path) for file in self.files]
+        return paths[0] if len(paths) == 1 else f"{len(paths)} files, {paths[0]} to {paths[-1]}"
 
     def documents(self) -> Iterator[Document]:
         for file in self.files:

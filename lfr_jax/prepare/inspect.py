@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import tqdm
 import tyro
 
+from lfr_jax import terminal
 from lfr_jax.config import DataConfig, Packing
+from lfr_jax.config.settings import Seed
+from lfr_jax.config.values import AtLeast1, checked
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import training_blocks
 from lfr_jax.data.store import Store, open_store
@@ -17,12 +19,13 @@ AT_ONCE = 1 << 23  # tokens read at once
 Folder = tyro.conf.Positional[str]
 
 
+@checked
 def info(
     store: Folder,
-    seq_len: int = 1024,
+    seq_len: AtLeast1 = 1024,
     sources: bool = False,
     packing: Packing = "concatenate",
-    shortest: int = DataConfig.shortest,
+    shortest: AtLeast1 = DataConfig.shortest,
 ) -> None:
     """Lists the domains of a store: documents, tokens, and blocks.
 
@@ -59,10 +62,10 @@ def count_by_source(store: Store, seq_len: int) -> np.ndarray:
 
 
 def table_row(name: str, sources: int | str, counts: np.ndarray, store: Store) -> tuple[str, ...]:
-    """The cells of a row: name, sources, documents, tokens, share of the tokens, blocks."""
+    """The cells of a row: name, as it can be printed, sources, documents, tokens, share of the tokens, blocks."""
     documents, tokens, blocks = (int(count) for count in counts)
     share = f"{tokens / store.card.tokens:.1%}"
-    return name, str(sources), f"{documents:,}", f"{tokens:,}", share, f"{blocks:,}"
+    return terminal.printable(name), str(sources), f"{documents:,}", f"{tokens:,}", share, f"{blocks:,}"
 
 
 def verify(store: Folder) -> None:
@@ -75,7 +78,7 @@ def verify(store: Folder) -> None:
       ValueError: something is wrong.
     """
     sides = open_sides(store, cache="")  # no cache: read what the object store holds
-    with tqdm.tqdm(total=sum(side.card.tokens for side in sides), unit=" tokens", unit_scale=True, disable=None) as bar:
+    with terminal.bar(total=sum(side.card.tokens for side in sides), unit=" tokens", unit_scale=True) as bar:
         found = [wrong for side in sides for wrong in faults(side, bar.update)]
     for side in sides:
         folder = tokenizer_of(side)
@@ -103,7 +106,8 @@ def faults(store: Store, advance=lambda tokens: None) -> Iterator[str]:
         yield f"{store.path}: found {outside:,} ids that are not in the vocabulary of {store.vocab_size:,}"
 
 
-def sample(store: Folder, blocks: int = 2, seq_len: int = 128, domain: str = "", seed: int = 0) -> None:
+@checked
+def sample(store: Folder, blocks: AtLeast1 = 2, seq_len: AtLeast1 = 128, domain: str = "", seed: Seed = 0) -> None:
     """Prints random blocks of a store as text.
 
     Args:
@@ -115,20 +119,22 @@ def sample(store: Folder, blocks: int = 2, seq_len: int = 128, domain: str = "",
 
     Raises:
       FileNotFoundError: there is no tokenizer.
-      ValueError: no such domain, or `seq_len` is longer than every source.
+      ValueError: no such domain, a number out of its range, or `seq_len` is longer than every source.
     """
     side = open_sides(store)[0]
     tokenizer = load_tokenizer(tokenizer_of(side))
     found = Blocks(side, seq_len)
     if domain and domain not in found.domains:
-        raise ValueError(f"{side.path}: found no domain {domain!r}; there are {', '.join(found.domains)}")
+        known = terminal.printable(", ".join(found.domains))
+        raise ValueError(f"{side.path}: found no domain {domain!r}; there are {known}")
     for number, name in enumerate(found.domains):
         (ids,) = np.nonzero(found.domain_N == number)
         chosen = np.sort(np.random.default_rng((seed, number)).permutation(ids)[:blocks])
         if domain in ("", name):
             for block, tokens in zip(chosen, found.tokens(chosen)):
                 source = side.sources[found.source_of(np.array([block]))[0]].name
-                print(f"--- block {block}: {name}, {source} ---\n{decode_documents(tokenizer, tokens[:-1])}\n")
+                text = terminal.printable(decode_documents(tokenizer, tokens[:-1]), keep="\n\t")
+                print(f"--- block {block}: {terminal.printable(f'{name}, {source}')} ---\n{text}\n")
 
 
 def decode_documents(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:

@@ -1,23 +1,26 @@
 """Token files of other programs as a corpus to train on: stores of links to them; nothing is copied."""
 
 import dataclasses
-import hashlib
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import tqdm
 import tyro
 
+from lfr_jax import terminal
+from lfr_jax.data import chunk_digests
+from lfr_jax.data.chunk_digests import FileDigests
 from lfr_jax.data.store import check_ids, file_sha256
 from lfr_jax.data.store_card import FileContent, Part, Source, StoreCard, TokenizerId, token_dtype, write_card
 from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_tokenizer
 from lfr_jax.prepare.checks import check_settings, chosen_options
 from lfr_jax.prepare.folders import files_below
 from lfr_jax.prepare.token_formats import Layout, layout
-from lfr_jax.storage.files import atomic_folder, refuse_existing, save_array
+from lfr_jax.storage.files import atomic_folder, save_array
+from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
+from lfr_jax.storage.token_files import stamp
 
 CHUNK = 1 << 23  # tokens read at once
 
@@ -28,7 +31,7 @@ class LinkedPart(NamedTuple):
     path: pathlib.Path
     name: str
     domain: str
-    sha256: str  # of all bytes of the file
+    digests: FileDigests  # of all bytes of the file
     part: Part
     doc_starts: np.ndarray  # int64, counted from the part's first token
 
@@ -63,7 +66,7 @@ def link_paths(
     vocab_size: int | None = None,
     eos_id: int | None = None,
     dtype: Literal["uint8", "uint16", "uint32", "int32"] | None = None,
-) -> LinkSummary:
+) -> LinkSummary | str:
     """Makes a folder to train on out of existing token files. The files stay where they are; nothing is copied.
 
     Args:
@@ -88,10 +91,19 @@ def link_paths(
       FileNotFoundError: an input or a tokenizer's file is not there.
       ValueError: not exactly one tokenizer, a broken file, or an id outside the vocabulary (naming the file).
     """
-    refuse_existing(out)
+    refuse_unless_finished(out)
     tokenizer = choose_tokenizer(gpt2, sentencepiece, saved_tokenizer, vocab_size, eos_id)
-    with tqdm.tqdm(desc="reading", unit="B", unit_scale=True, disable=None) as bar:
-        return link_files(out, inputs, tokenizer, valid, valid_fraction, dtype, advance=bar.update)
+    made_from = {
+        "command": "lfr link",
+        "train": [version(*file) for file in list_token_files(inputs)],
+        "valid": [version(*file) for file in list_token_files(valid)],
+        "tokenizer": tokenizer.digest,
+        "settings": [valid_fraction, dtype],
+    }
+    if is_finished(out, made_from):
+        return finished(out)
+    with terminal.bar(desc="reading", unit="B", unit_scale=True) as bar:
+        return link_files(out, inputs, tokenizer, valid, valid_fraction, dtype, bar.update, made_from)
 
 
 def choose_tokenizer(gpt2, sentencepiece, saved, vocab_size, eos_id) -> Tokenizer:
@@ -119,6 +131,7 @@ def link_files(
     valid_fraction: float = 0.02,
     dtype: str | None = None,
     advance: Callable[[int], None] = lambda n: None,
+    made_from: dict[str, Any] | None = None,
 ) -> LinkSummary:
     """Writes `out`: two stores whose token files are symbolic links, and their tokenizer.
 
@@ -131,6 +144,7 @@ def link_files(
       valid_fraction: share of each input's tokens to hold out.
       dtype: NumPy type of the tokens in files without a header.
       advance: called with the number of bytes read, again and again.
+      made_from: what decides the content, for `storage.made_from`.
 
     Raises:
       FileNotFoundError: an input does not exist.
@@ -147,7 +161,7 @@ def link_files(
     if not held_out:
         pairs = [split_off_tail(one, valid_fraction) for one in train]
         train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, made_from) as folder:
         write_links(folder / "train", train, tokenizer)
         write_links(folder / "valid", held_out, tokenizer)
         tokenizer.save(folder / "tokenizer")
@@ -172,24 +186,30 @@ def list_token_files(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.P
     return files
 
 
+def version(path: pathlib.Path, name: str, domain: str) -> tuple:
+    """What tells a version of a token file from others, with Megatron's index, if there is one beside it."""
+    index = path.with_suffix(".idx")
+    return str(path.absolute()), name, domain, stamp(path), stamp(index) if index.exists() else None
+
+
 def read_file(path: pathlib.Path, name: str, domain: str, raw_dtype: str, tokenizer: Tokenizer, advance) -> LinkedPart:
     """Checks a file and finds its documents."""
     found = layout(path, raw_dtype)
-    sha256, ends = scan_tokens(path, found, tokenizer, advance)
+    digests, ends = scan_tokens(path, found, tokenizer, advance)
     if found.doc_starts is None:
         starts = np.concatenate([[0], ends[ends < found.tokens]])
     else:
         starts = found.doc_starts
-    return LinkedPart(path.absolute(), name, domain, sha256, Part("", found.dtype, found.offset, found.tokens), starts)
+    return LinkedPart(path.absolute(), name, domain, digests, Part("", found.dtype, found.offset, found.tokens), starts)
 
 
-def scan_tokens(path: pathlib.Path, found: Layout, tokenizer: Tokenizer, advance) -> tuple[str, np.ndarray]:
-    """Reads a file once. Returns its sha256, and int64[documents], the position after each end-of-text."""
-    sha256, ends, position = hashlib.sha256(), [np.zeros(0, np.int64)], 0
+def scan_tokens(path: pathlib.Path, found: Layout, tokenizer: Tokenizer, advance) -> tuple[FileDigests, np.ndarray]:
+    """Reads a file once. Returns its digests, and int64[documents], the position after each end-of-text."""
+    digests, ends, position = FileDigests(), [np.zeros(0, np.int64)], 0
     with open(path, "rb") as file:
-        sha256.update(file.read(found.offset))
+        digests.update(file.read(found.offset))
         while raw := file.read(CHUNK * np.dtype(found.dtype).itemsize):
-            sha256.update(raw)
+            digests.update(raw)
             tokens = np.frombuffer(raw, found.dtype)
             try:
                 check_ids(tokens, tokenizer.vocab_size)
@@ -202,7 +222,7 @@ def scan_tokens(path: pathlib.Path, found: Layout, tokenizer: Tokenizer, advance
             ends.append(np.flatnonzero(tokens == tokenizer.eos_id) + (position + 1))
             position += len(tokens)
             advance(len(raw))
-    return sha256.hexdigest(), np.concatenate(ends)
+    return digests, np.concatenate(ends)
 
 
 def split_off_tail(linked: LinkedPart, fraction: float) -> tuple[LinkedPart, LinkedPart]:
@@ -231,11 +251,12 @@ def write_links(folder: pathlib.Path, linked: list[LinkedPart], tokenizer: Token
     for number, one in enumerate(linked):
         name = f"tokens-{number:05}.bin"
         (folder / name).symlink_to(one.path)
-        files[name] = FileContent(one.path.stat().st_size, one.sha256)
+        files[name] = FileContent(one.path.stat().st_size, one.digests.sha256)
         parts.append(dataclasses.replace(one.part, file=name))
         sources.append(Source(one.name, one.domain, total, one.part.tokens))
         starts.append(total + one.doc_starts)
         total += one.part.tokens
+    save_array(folder / chunk_digests.FILE, np.concatenate([one.digests.chunks for one in linked]))
     save_array(folder / "docs.npy", np.concatenate(starts).astype(np.int64))
     files["docs.npy"] = FileContent((folder / "docs.npy").stat().st_size, file_sha256(folder / "docs.npy"))
     made_by = TokenizerId(tokenizer.kind, tokenizer.digest)

@@ -15,7 +15,9 @@ import numpy as np
 import tyro
 
 from lfr_jax.config import DataConfig
-from lfr_jax.data import store_card
+from lfr_jax.config.settings import Seed
+from lfr_jax.config.values import AtLeast1, ShareBetween, checked
+from lfr_jax.data import chunk_digests, store_card
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import Corpus, open_corpus
 from lfr_jax.data.store import Store
@@ -24,6 +26,7 @@ from lfr_jax.prepare import inputs, segments, text_source
 from lfr_jax.prepare.store_writer import StoreWriter, write_store
 from lfr_jax.prepare.text_source import Document
 from lfr_jax.storage.files import atomic_folder
+from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
 from lfr_jax.storage.paths import require_local
 
 Kind = Literal["shuffled", "hex", "foreign", "duplicated"]
@@ -33,16 +36,17 @@ ROWS = 256  # blocks in memory at once
 DUMP_BYTES = 4096  # random bytes in one hex dump
 
 
+@checked
 def add_noise(
     prepared: tyro.conf.Positional[str],
     *,
     out: str,
-    share: float = 0.2,
+    share: ShareBetween = 0.2,
     kinds: tuple[Kind, ...] = ("shuffled", "hex", "duplicated"),
-    seq_len: int = 1024,
+    seq_len: AtLeast1 = 1024,
     foreign: tuple[str, ...] = (),
-    copies: int = 16,
-    seed: int = 0,
+    copies: AtLeast1 = 16,
+    seed: Seed = 0,
 ) -> None:
     """Adds junk blocks to a corpus, in domains of their own: noise_shuffled, noise_hex, ...
 
@@ -60,11 +64,21 @@ def add_noise(
     Raises:
       FileExistsError: `out` exists.
       FileNotFoundError: there is no corpus, or no foreign text.
-      ValueError: a kind cannot be made from this corpus, there is too little foreign text, or a bad share.
+      ValueError: a kind cannot be made from this corpus, there is too little foreign text, or a number is out of range.
     """
-    with atomic_folder(out) as folder:
-        clean = open_corpus(DataConfig(store=str(require_local(prepared)), seq_len=seq_len))
-        refuse_bad_noise(clean, share, kinds, foreign, copies)
+    refuse_unless_finished(out)
+    clean = open_corpus(DataConfig(store=str(require_local(prepared)), seq_len=seq_len))
+    refuse_bad_noise(clean, kinds, foreign)
+    made_from = {
+        "command": "lfr data noise",
+        "corpus": [clean.train.store.fingerprint, clean.valid.store.fingerprint],
+        "foreign": [text_input.stamp for text_input in inputs.of_paths(foreign)],
+        "settings": [share, kinds, seq_len, copies, seed],
+    }
+    if is_finished(out, made_from):
+        print(finished(out))
+        return
+    with atomic_folder(out, made_from) as folder:
         sizes = blocks_of_each(clean.train.num_blocks, share, kinds)
         streams = {kind: noise_tokens(kind, clean, foreign, -(-sizes[kind] // copies), seed) for kind in kinds}
         tokenizer, store = clean.tokenizer, clean.train.store
@@ -86,23 +100,17 @@ def add_noise(
             "foreign": foreign,
             "copies": copies,
         }
-        (folder / "noise.json").write_text(json.dumps(card, indent=1) + "\n")
+        (folder / "noise.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     total = clean.train.num_blocks + sum(sizes.values())
     rows = {"clean": clean.train.num_blocks} | card["noise_blocks"]
     print("\n".join(f"{name:<20}{n:>14,} blocks{n / total:>8.1%}" for name, n in rows.items()))
 
 
-def refuse_bad_noise(
-    clean: Corpus, share: float, kinds: tuple[Kind, ...], foreign: tuple[str, ...], copies: int
-) -> None:
+def refuse_bad_noise(clean: Corpus, kinds: tuple[Kind, ...], foreign: tuple[str, ...]) -> None:
     """Raises ValueError if the noise cannot be made. Called before anything is written."""
     where = clean.train.store.path.parent
-    if not 0 < share < 1:
-        raise ValueError(f"found --share {share}, expected a share: more than 0, less than 1")
     if not kinds or len(set(kinds)) < len(kinds):
         raise ValueError(f"found --kinds {' '.join(kinds)}; expected one or more of {', '.join(KINDS)}, each once")
-    if copies < 1:
-        raise ValueError(f"found --copies {copies}, expected at least 1")
     if found := [domain for domain in clean.train.domains if domain.startswith(PREFIX)]:
         raise ValueError(f"{where}: found {', '.join(found)} in it: add noise to the clean corpus, all kinds at once")
     if bool(foreign) != ("foreign" in kinds):
@@ -169,10 +177,11 @@ def hex_dumps(rng: np.random.Generator) -> Iterator[Document]:
 
 
 def encoded(documents: Iterator[Document], tokenizer: Tokenizer) -> Iterator[np.ndarray]:
-    """The tokens of documents, each with end-of-text. Documents that cannot be read are left out."""
+    """The tokens of documents, each with end-of-text. Documents that cannot be read or encoded are left out."""
     readable = (document for document in documents if not document.problem)
     for batch in text_source.memory_chunks(text_source.cut_long_documents(readable), text_source.CHUNK_BYTES):
-        yield np.concatenate(segments.encode_documents(batch.items, tokenizer))
+        _, tokens = segments.encode_documents(batch.items, tokenizer)
+        yield np.concatenate(tokens)
 
 
 def append_tokens(writer: StoreWriter, tokens: Iterator[np.ndarray], total: int, kind: Kind, eos_id: int) -> None:
@@ -198,7 +207,8 @@ def copy_store(store: Store, path: str | os.PathLike) -> None:
     """Copies a store byte by byte. Links of a linked store lead to the same files."""
     path = pathlib.Path(path)
     path.mkdir()
-    for name in (*store.card.files, store_card.FILE):
+    digests = [chunk_digests.FILE] if (store.path / chunk_digests.FILE).is_file() else []
+    for name in (*store.card.files, *digests, store_card.FILE):
         file = store.path / name
         if file.is_symlink():
             (path / name).symlink_to(file.resolve())

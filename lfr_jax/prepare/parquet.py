@@ -1,13 +1,18 @@
 """Parquet files: a document in each row. Row groups are chunks, and are read a few rows at a time."""
 
 import itertools
+import os
+import pathlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from lfr_jax.prepare import text_source
-from lfr_jax.prepare.text_source import Document, File, FileFormat
+from lfr_jax.prepare.text_source import Document, File, FileFormat, short_errors
+from lfr_jax.storage.files import require_regular
 
 ROWS = 256  # read at once
+COPY = "; copy it anew"
+END_BYTES = 8  # of a file: the length of the footer before them, and a mark
 
 
 class RowGroup(NamedTuple):
@@ -18,36 +23,67 @@ class RowGroup(NamedTuple):
     first: int  # the number of its first row, from 0
     size: int
 
+    @property
+    def name(self) -> str:
+        return f"{self.file.path}, row group {self.number}"
+
     def documents(self) -> Iterator[Document]:
-        import pyarrow as pa
-
-        def is_text(kind: pa.DataType) -> bool:
-            return pa.types.is_string(kind) or pa.types.is_large_string(kind)
-
         file = self.file
         with opened(file) as table:
             wanted = [name for name in file.fields if name in leaves(table)]
-            numbers = itertools.count(self.first)
-            for batch in table.iter_batches(ROWS, [self.number], wanted):
-                # Arrow does not check its strings. As bytes, each one that is not UTF-8 is found.
-                columns = [c.cast(pa.large_binary()) if is_text(c.type) else c for c in batch.columns]
-                for row in pa.RecordBatch.from_arrays(columns, batch.schema.names).to_pylist():
-                    number = next(numbers)
-                    default = file.document._replace(id=f"{file.name}:{number}")
-                    yield text_source.read_record(row, file.fields, f"{file.path}, row {number}", default)
+            batches, number = table.iter_batches(ROWS, [self.number], wanted), self.first
+            while True:
+                with short_errors(f"{self.name}: found a damaged page", COPY):
+                    batch = next(batches, None)
+                if batch is None:
+                    return
+                for row in rows(batch):
+                    where, default = f"{file.path}, row {number}", file.document._replace(id=f"{file.name}:{number}")
+                    number += 1
+                    if isinstance(row, UnicodeDecodeError):
+                        yield text_source.with_problem(default, "not UTF-8", f"{where}: {row}")
+                    elif isinstance(row, Exception):
+                        yield text_source.with_problem(default, "bad value", f"{where}: {row}")
+                    else:
+                        yield text_source.read_record(row, file.fields, where, default)
+
+
+def rows(batch) -> Iterator[dict[str, Any] | Exception]:
+    """The rows of a batch; in place of a row that Python cannot hold, its error. Arrow does not check its strings."""
+    try:
+        yield from batch.to_pylist()
+    except Exception:
+        for number in range(len(batch)):
+            try:
+                yield from batch.slice(number, 1).to_pylist()
+            except Exception as error:
+                yield error
 
 
 def opened(file: File):
     """The opened file. Raises ValueError if it is not a complete Parquet file."""
-    import pyarrow as pa
     import pyarrow.parquet
 
-    try:
-        return pyarrow.parquet.ParquetFile(file.path, buffer_size=1 << 20)
-    except (pa.ArrowInvalid, pa.ArrowException) as error:
-        raise ValueError(
-            f"{file.path}: found no complete Parquet file ({str(error).splitlines()[0]}); copy it anew"
-        ) from None
+    require_regular(file.path)
+    with short_errors(f"{file.path}: found no complete Parquet file", COPY):
+        metadata = pyarrow.parquet.read_metadata(pyarrow.BufferReader(footer(file.path)))
+        return pyarrow.parquet.ParquetFile(
+            file.path, metadata=metadata, buffer_size=1 << 20, page_checksum_verification=True
+        )
+
+
+def footer(path: pathlib.Path) -> bytes:
+    """The end of a file, which says where its columns lie, without Arrow's own schema.
+
+    That may ask for Arrow's dictionaries, whose strings Arrow checks all at once: a bad one would cost its row group.
+    """
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - END_BYTES))
+        last = file.read(END_BYTES)
+        size = END_BYTES + int.from_bytes(last[:4], "little") * (last[4:] == b"PAR1")  # else the library says so
+        file.seek(max(0, end - size))
+        return file.read().replace(b"ARROW:schema", b"arrow_schema")
 
 
 def leaves(table) -> set[str]:

@@ -2,25 +2,27 @@
 
 import os
 import pathlib
-import sys
 from collections.abc import Callable, Iterable
 
-import tqdm
 import tyro
 
+from lfr_jax import terminal
+from lfr_jax.config.values import AtLeast1, Share, ShareAbove0, ShareBetween, checked
 from lfr_jax.data.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, load_tokenizer, train_sentencepiece
 from lfr_jax.prepare import embedded as embedded_text
 from lfr_jax.prepare import hf_text, inputs, text_source, tfds_text
-from lfr_jax.prepare.checks import check_settings, chosen_options
+from lfr_jax.prepare.checks import chosen_options
 from lfr_jax.prepare.prepared_folder import PrepareSummary, open_prepared, write_prepared
 from lfr_jax.prepare.segments import uniform_hash
-from lfr_jax.prepare.spool import Spool, name_kept_work, work_folder
+from lfr_jax.prepare.spool import Spool, name_kept_work, remove_work_of_finished, work_folder
 from lfr_jax.prepare.text_source import Document, Fields, Input
-from lfr_jax.prepare.workers import cores
+from lfr_jax.prepare.workers import NumWorkers, cores
 from lfr_jax.storage.files import atomic_folder, explain_full_disk
+from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
+@checked
 def prepare_paths(
     paths: tyro.conf.Positional[tuple[str, ...]] = (),
     *,
@@ -36,22 +38,22 @@ def prepare_paths(
     domain_field: str = "domain",
     source_field: str = "source",
     train_tokenizer: bool = False,
-    vocab_size: int | None = None,
+    vocab_size: AtLeast1 | None = None,
     sentencepiece: str | None = None,
     gpt2: str | None = None,
     byte_tokenizer: bool = False,
-    valid_fraction: float = 0.02,
-    sample: float = 1.0,
-    tolerate: float = 0.001,
-    workers: int = 0,
-) -> PrepareSummary:
+    valid_fraction: ShareBetween = 0.02,
+    sample: ShareAbove0 = 1.0,
+    tolerate: Share = 0.001,
+    workers: NumWorkers = 0,
+) -> PrepareSummary | str:
     """Turns text into a folder to train on: token stores for training and validation, and the tokenizer.
 
     If it is killed, run the same command again: it goes on from what is encoded, and writes the same bytes.
 
     Args:
       paths: Text files, JSON lines (.jsonl, .ndjson, .json) and .parquet files (fields text, id, domain, source),
-        folders of them laid out as domain/source; .gz and .zst too.
+        folders of them laid out as domain/source; .gz, .zst, .xz and .bz2 too.
       out: Folder to write. It must not exist.
       append: Begin with all that this prepared folder holds. Its tokenizer and split are used; its blocks keep their
         ids.
@@ -71,14 +73,14 @@ def prepare_paths(
       byte_tokenizer: Use the 256 bytes of UTF-8.
       valid_fraction: Share of the documents to hold out for validation.
       sample: Use only this share of the documents, chosen by a hash of their ids.
-      tolerate: Share of the documents that may be unreadable (not UTF-8, not JSON, no text). They are left out,
-        counted, and described in prepared.json. With a larger share, the command fails.
+      tolerate: Share of the documents that may be unreadable (not UTF-8, not JSON, no text, a bad id). They are left
+        out, counted, and described in prepared.json. With a larger share, the command fails.
       workers: Processes that encode; 0: as many as there are cores.
 
     Raises:
       FileExistsError: `out` exists.
       FileNotFoundError: an input or a tokenizer's file is not there.
-      ValueError: not exactly one tokenizer, no text, or bad text (naming file and line).
+      ValueError: not exactly one tokenizer, a number out of its range, no text, or bad text (naming file and line).
     """
     choices = {
         "--train-tokenizer": train_tokenizer,
@@ -95,33 +97,47 @@ def prepare_paths(
         raise ValueError(f"found --vocab-size {vocab_size} with {chosen[0]}; it goes with --train-tokenizer")
     if not (paths or embedded or tfds or hf):
         raise ValueError("found no text; expected files or folders, --embedded, --tfds NAME, or --hf NAME")
-    check_settings(valid_fraction, sample, tolerate, workers, vocab_size)
 
+    refuse_unless_finished(out)  # before the inputs are looked at, which may download some
+    fields = Fields(text_field, domain=domain_field, source=source_field)
+    files = list(inputs.files(paths, fields))
+    found = inputs.of_files(files)
+    found += [tfds_text.of_name(name, split, text_field, tfds_dir) for name in tfds]
+    found += [hf_text.of_name(name, split, hf_config, fields) for name in hf]
+    found += [embedded_text.as_input()] if embedded else []
+    before = open_prepared(append) if append is not None else None
+    tokenizer = None if train_tokenizer else before.tokenizer if before else open_tokenizer(sentencepiece, gpt2)
+    made_from = {
+        "command": "lfr prepare",
+        "text": [text_input.stamp for text_input in found],
+        "tokenizer": tokenizer.digest if tokenizer else f"trained, {vocab_size}",
+        "append": [before.train.fingerprint, before.valid.fingerprint] if before else None,
+        "settings": [valid_fraction, sample, tolerate],
+    }
+    if is_finished(out, made_from):
+        remove_work_of_finished(out)
+        return finished(out)
     with work_folder(out) as folder:
-        fields = Fields(text_field, domain=domain_field, source=source_field)
-        found = inputs.of_paths(paths, fields)
-        found += [tfds_text.of_name(name, split, text_field, tfds_dir) for name in tfds]
-        found += [hf_text.of_name(name, split, hf_config, fields) for name in hf]
-        found += [embedded_text.as_input()] if embedded else []
-        before = open_prepared(append) if append is not None else None
-        tokenizer = None if train_tokenizer else before.tokenizer if before else open_tokenizer(sentencepiece, gpt2)
+        if files:
+            terminal.show(f"reading {inputs.in_words(files)}")
         if left := len(list(folder.glob("*.index"))):
-            print(f"An earlier run left {left:,} encoded chunks; those of this text are used.", file=sys.stderr)
+            terminal.show(f"An earlier run left {left:,} encoded chunks; those of this text are used.")
         total = sum(text_input.size for text_input in found) if all(text_input.size for text_input in found) else None
         fraction = before.valid_fraction if before else valid_fraction
         with name_kept_work(folder), explain_full_disk(out):
             if train_tokenizer:
                 tokenizer = trained_tokenizer(found, vocab_size or 4096, sample, folder)
-            with tqdm.tqdm(desc="encoding", total=total, unit="B", unit_scale=True, disable=None) as bar:
+            with terminal.bar(desc="encoding", total=total, unit="B", unit_scale=True) as bar:
                 spool = Spool(folder, tokenizer, sample, bar.update)
-                return write_prepared(out, found, spool, fraction, tolerate, workers or cores(), before)
+                return write_prepared(out, found, spool, fraction, tolerate, workers or cores(), before, made_from)
 
 
+@checked
 def prepare_documents(
     out: str | os.PathLike,
     documents: Iterable[Document],
     tokenizer: Tokenizer,
-    valid_fraction: float = 0.02,
+    valid_fraction: ShareBetween = 0.02,
     advance: Callable[[int], None] = lambda n: None,
 ) -> PrepareSummary:
     """Encodes documents into the folder `out`, which appears complete or not at all. Equal input gives equal bytes.
@@ -139,7 +155,6 @@ def prepare_documents(
     >>> documents = (Document(str(i), f"Line {i}.", "prose", "made-up") for i in range(100))
     >>> prepare_documents("data/lines", documents, Bytes(), valid_fraction=0.1)  # doctest: +SKIP
     """
-    check_settings(valid_fraction)
     with work_folder(out) as folder, name_kept_work(folder), explain_full_disk(out):
         text = text_source.from_documents(lambda: documents)
         return write_prepared(out, [text], Spool(folder, tokenizer, 1.0, advance), valid_fraction)

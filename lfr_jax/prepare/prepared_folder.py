@@ -6,22 +6,28 @@
 | `tokenizer/` | the tokenizer that made them |
 | `prepared.json` | the counts by domain, the split, the origins, and what could not be read |
 | `seen.npy` | digests of all texts that are in, uint64[K, 2] |
+| `made_from.json` | the settings and the input, so that the same command knows that its work is done |
 """
 
+import dataclasses
 import json
 import os
-from typing import NamedTuple
+import pathlib
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from lfr_jax.config.values import ShareBetween, from_json
 from lfr_jax.data.store import Store, open_store
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.prepare.assemble import Count, assemble_stores
 from lfr_jax.prepare.spool import Spool
 from lfr_jax.prepare.store_writer import write_store
-from lfr_jax.prepare.text_source import Input
-from lfr_jax.storage.files import atomic_folder, save_array
+from lfr_jax.prepare.text_source import Input, short_errors
+from lfr_jax.storage.files import atomic_folder, require_regular, save_array
 from lfr_jax.storage.paths import require_local
+from lfr_jax.storage.remote_files import read_bytes
+from lfr_jax.terminal import printable
 
 DESCRIBED = 1000  # so many broken documents are described in prepared.json
 
@@ -41,7 +47,7 @@ class PrepareSummary(NamedTuple):
         total = np.zeros(4, int)
         for domain, train in self.train.items():
             numbers = (*train, *self.valid[domain])
-            rows.append((domain, *(f"{n:,}" for n in numbers)))
+            rows.append((printable(domain), *(f"{n:,}" for n in numbers)))
             total += numbers
         rows.append(("all", *(f"{n:,}" for n in total)))
         table = "\n".join(f"{row[0]:<16}" + "".join(f"{cell:>20}" for cell in row[1:]) for row in rows)
@@ -49,6 +55,13 @@ class PrepareSummary(NamedTuple):
         left_out += [f"{self.blank:,} blank ones"] if self.blank else []
         left_out += [f"{number:,} that cannot be read ({kind})" for kind, number in self.broken.items()]
         return f"{table}\nvocabulary {self.vocab_size:,}; {', '.join(left_out)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Card:
+    """What appending needs of `prepared.json`."""
+
+    valid_fraction: ShareBetween
 
 
 class Prepared(NamedTuple):
@@ -69,19 +82,21 @@ def write_prepared(
     tolerate: float = 0.0,
     workers: int = 1,
     before: Prepared | None = None,
+    made_from: dict[str, Any] | None = None,
 ) -> PrepareSummary:
     """Encodes the inputs and writes the folder `out`, which appears complete or not at all.
 
     Args:
       tolerate: the share of documents that may be unreadable.
       before: a prepared folder to begin with.
+      made_from: what decides the content, for `storage.made_from`.
 
     Raises:
       FileExistsError: `out` exists.
       ValueError: no documents, or too many that cannot be read.
     """
     tokenizer = spool.tokenizer
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, made_from) as folder:
         encoded = spool.encode(found, workers, tolerate)
         facts = tokenizer.vocab_size, tokenizer.eos_id, tokenizer.kind, tokenizer.digest
         old = (before.train, before.valid, before.seen_Kx2) if before else (None, None, np.empty((0, 2), np.uint64))
@@ -104,7 +119,8 @@ def write_prepared(
         }
         origins = [text_input.origin for text_input in found if text_input.origin]
         told = {"valid_fraction": valid_fraction, "origins": origins, "described": spool.described[:DESCRIBED]}
-        (folder / "prepared.json").write_text(json.dumps(summary._asdict() | sides | told, indent=1) + "\n")
+        card = summary._asdict() | sides | told
+        (folder / "prepared.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     return summary
 
 
@@ -113,7 +129,7 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
 
     Raises:
       FileNotFoundError: nothing was prepared there, or by an older release, or noise was added to it.
-      ValueError: the folder was linked.
+      ValueError: the folder was linked, or one of its files is damaged.
     """
     folder = require_local(folder)
     stores = open_store(folder / "train"), open_store(folder / "valid")
@@ -128,5 +144,15 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
             "writes them, `lfr data clean` copies them, and `lfr data noise` does not; append to the folder from which "
             "this one was made, or prepare the text again"
         )
-    fraction = json.loads((folder / "prepared.json").read_text())["valid_fraction"]
-    return Prepared(*stores, load_tokenizer(folder / "tokenizer"), fraction, np.load(folder / "seen.npy"))
+    card = from_json(read_bytes(folder / "prepared.json"), Card, folder / "prepared.json")
+    return Prepared(*stores, load_tokenizer(folder / "tokenizer"), card.valid_fraction, read_seen(folder / "seen.npy"))
+
+
+def read_seen(path: pathlib.Path) -> np.ndarray:
+    """uint64[K, 2]: the digests in `seen.npy`. Raises ValueError if it holds something else."""
+    require_regular(path)
+    with short_errors(f"{path}: found no array", "; restore the file"):
+        array = np.load(path, mmap_mode="r")  # a map: a header that lies about the shape asks for no memory
+    if array.dtype != np.uint64 or array.ndim != 2 or array.shape[1] != 2:
+        raise ValueError(f"{path}: found {array.dtype}{list(array.shape)}, expected uint64[K, 2]; restore the file")
+    return np.array(array)

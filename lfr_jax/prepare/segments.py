@@ -1,6 +1,8 @@
 """Segments: the encoded chunks of text on disk. Stores are put together from them later.
 
-A segment is two files, NAME.tokens and NAME.index. The index is written last, so if it is there, both are complete.
+A segment is two files, NAME.tokens and NAME.index. The index is written last, so if it is there, both are complete. It
+begins with a digest of itself, and has one of the tokens: a segment whose bytes have changed is made anew.
+
 A segment depends only on its chunk, the tokenizer and the sample, so any process may write it, at any time.
 """
 
@@ -19,12 +21,13 @@ import numpy as np
 
 from lfr_jax.data.store import check_ids
 from lfr_jax.data.store_card import token_dtype
-from lfr_jax.data.tokenizer import Tokenizer
+from lfr_jax.data.tokenizer import EncodeError, Tokenizer
 from lfr_jax.prepare import text_source
 from lfr_jax.prepare.text_source import Chunk, Document
 
 BATCH_CHARS = 4_000_000  # characters encoded at once
 FIRST_PROBLEMS = 100  # so many problems are described; all are counted
+SEAL = 16  # bytes of a digest
 
 # One row for each document, or for each piece of a long one.
 ROW = np.dtype([("hash", "<u8"), ("text", "<u8", 2), ("number", "<u4"), ("tokens", "<u4"), ("flags", "u1")])
@@ -64,25 +67,27 @@ def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample:
       ValueError: the tokenizer gives an id outside its vocabulary.
     """
     dtype = token_dtype(tokenizer.vocab_size)
-    found = text_source.cut_long_documents(d for d in chunk.documents() if uniform_hash(d.id, b"sample") < sample)
+    found = text_source.cut_long_documents(d for d in documents_of(chunk) if uniform_hash(d.id, b"sample") < sample)
     runs, rows, problems, described, number = [], [], Counter(), [], 0
+    counted = False  # the document that goes on has a problem, which was counted
     tokens_file = temporary(path.with_suffix(".tokens"))
     try:
         with open(tokens_file, "wb") as file:
             for batch in text_source.memory_chunks(found, BATCH_CHARS):
-                encoded = encode_documents(batch.items, tokenizer)
+                documents, encoded = encode_documents(batch.items, tokenizer)
                 by_source: dict[tuple[str, str], list[int]] = {}
-                for i, document in enumerate(batch.items):
+                for i, document in enumerate(documents):
                     by_source.setdefault((document.domain, document.source), []).append(i)
-                    if document.problem:
+                    if document.problem and not counted:
                         problems[document.problem.kind] += 1
                         described.append(document.problem.where)
+                    counted = document.more and (counted or document.problem is not None)
                 for (domain, source), members in by_source.items():
                     raw = np.concatenate([encoded[i] for i in members]).astype(dtype).tobytes()
                     file.write(raw)
-                    rows += [index_row(batch.items[i], number + i, len(encoded[i])) for i in members]
+                    rows += [index_row(documents[i], number + i, len(encoded[i])) for i in members]
                     runs.append(Run(domain, source, len(members), len(raw) // dtype.itemsize, zlib.crc32(raw)))
-                number += len(batch.items)
+                number += len(documents)
                 described = described[:FIRST_PROBLEMS]
         segment = Segment(path, dtype, runs, np.array(rows, ROW), chunk.size, dict(problems), described)
         os.replace(tokens_file, path.with_suffix(".tokens"))
@@ -92,9 +97,29 @@ def encode_chunk(chunk: Chunk, path: pathlib.Path, tokenizer: Tokenizer, sample:
     return segment
 
 
-def encode_documents(documents: tuple[Document, ...], tokenizer: Tokenizer) -> list[np.ndarray]:
-    """The tokens of each text, with end-of-text unless the text goes on. A document with a problem has none."""
-    encoded = tokenizer.encode_batch([document.text for document in documents], threads=1)
+def documents_of(chunk: Chunk) -> Iterator[Document]:
+    """The documents of a chunk. An error in reading them gets a note of where it was, which few libraries say."""
+    try:
+        yield from chunk.documents()
+    except Exception as error:
+        if type(error) is not ValueError:  # as ours are
+            error.add_note(f"It was reading {chunk.name}.")
+        raise
+
+
+def encode_documents(
+    documents: tuple[Document, ...], tokenizer: Tokenizer
+) -> tuple[tuple[Document, ...], list[np.ndarray]]:
+    """Encodes some texts.
+
+    Returns:
+      The documents, now with a problem where the tokenizer failed on one; the tokens of each, with end-of-text unless
+      the text goes on. A document with a problem has none.
+    """
+    try:
+        encoded = tokenizer.encode_batch([document.text for document in documents], threads=1)
+    except EncodeError:
+        documents, encoded = zip(*(encode_alone(document, tokenizer) for document in documents))
     for document, ids in zip(documents, encoded):
         if not document.more and not document.problem:
             ids.append(tokenizer.eos_id)
@@ -102,7 +127,15 @@ def encode_documents(documents: tuple[Document, ...], tokenizer: Tokenizer) -> l
     # This is the inner loop: all ids at once, from an iterator, is the fastest way out of Python's lists.
     tokens = np.fromiter(itertools.chain.from_iterable(encoded), np.int64, sum(lengths))
     check_ids(tokens, tokenizer.vocab_size)
-    return np.split(tokens, np.cumsum(lengths)[:-1])
+    return documents, np.split(tokens, np.cumsum(lengths)[:-1])
+
+
+def encode_alone(document: Document, tokenizer: Tokenizer) -> tuple[Document, list[int]]:
+    """The document and its ids. If the tokenizer fails on it, the document has a problem and no ids."""
+    try:
+        return document, tokenizer.encode(document.text)
+    except EncodeError as error:
+        return text_source.with_problem(document, "cannot be encoded", f"document {document.id!r}: {error}"), []
 
 
 def index_row(document: Document, number: int, tokens: int) -> tuple:
@@ -131,7 +164,7 @@ def write_index(segment: Segment) -> None:
     head = segment._asdict() | {"path": None, "rows": len(segment.rows), "dtype": segment.dtype.str}
     index = temporary(segment.path.with_suffix(".index"))
     try:
-        index.write_bytes(json.dumps(head).encode() + b"\n" + segment.rows.tobytes())
+        index.write_bytes(sealed(json.dumps(head).encode() + b"\n" + segment.rows.tobytes()))
         os.replace(index, segment.path.with_suffix(".index"))
     finally:
         index.unlink(missing_ok=True)
@@ -145,17 +178,29 @@ def temporary(path: pathlib.Path) -> pathlib.Path:
 def load_segment(path: pathlib.Path) -> Segment | None:
     """The segment `path`; None if it is not there, or not complete."""
     try:
-        head, _, rows = path.with_suffix(".index").read_bytes().partition(b"\n")
-        fields = json.loads(head)
-        found = np.frombuffer(rows, ROW)
+        content = unsealed(path.with_suffix(".index").read_bytes())
         size = path.with_suffix(".tokens").stat().st_size
-    except (FileNotFoundError, ValueError):  # if the machine lost power, files may be cut off
+    except FileNotFoundError:
         return None
+    if content is None:
+        return None
+    head, _, rows = content.partition(b"\n")
+    fields = json.loads(head)
     fields |= {"path": path, "dtype": np.dtype(fields["dtype"]), "runs": [Run(*run) for run in fields["runs"]]}
-    expected = sum(run.tokens for run in fields["runs"]) * fields["dtype"].itemsize
-    if len(found) != fields.pop("rows") or size != expected:
+    if size != sum(run.tokens for run in fields["runs"]) * fields["dtype"].itemsize:
         return None
-    return Segment(rows=found, **fields)
+    return Segment(**fields | {"rows": np.frombuffer(rows, ROW)})
+
+
+def sealed(content: bytes) -> bytes:
+    """The content behind a digest of it."""
+    return hashlib.blake2b(content, digest_size=SEAL).digest() + content
+
+
+def unsealed(raw: bytes) -> bytes | None:
+    """What was sealed; None if the bytes have changed: if the machine lost power, files may be cut off."""
+    content = raw[SEAL:]
+    return content if sealed(content) == raw else None
 
 
 def runs_with_offsets(segment: Segment) -> Iterator[tuple[Run, int]]:

@@ -14,15 +14,17 @@ import pathlib
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.prepare import segments, text_source
 from lfr_jax.prepare.segments import Segment
 from lfr_jax.prepare.text_source import Chunk, Input, MemoryChunk
-from lfr_jax.prepare.workers import process_pool
-from lfr_jax.storage.files import refuse_existing, write_atomically
-from lfr_jax.storage.paths import require_local
+from lfr_jax.prepare.workers import killed, portable, process_pool
+from lfr_jax.storage.files import write_atomically
+from lfr_jax.storage.paths import refuse_existing, require_local
+from lfr_jax.storage.unfinished import remove_leftovers_in
 
 AHEAD = 2  # chunks that wait for each worker
 PATIENCE = 1000  # with more unreadable documents than this, their share is checked while still encoding
@@ -45,13 +47,14 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
         refuse_existing(out)
     new_parents = [parent for parent in out.parents if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(f"{out}: is being prepared by another process; wait for it, or stop it") from None
-        for left in (*out.parent.glob(f".{out.name}.partial-*"), *folder.glob("*.tmp")):  # of a killed process
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        remove_leftovers_in(folder)
+        for left in folder.glob("*.tmp"):  # of a killed process
+            left.unlink()
         try:
             refuse_existing(out)
             yield folder
@@ -63,6 +66,12 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
                         parent.rmdir()
             raise
         shutil.rmtree(folder)
+
+
+def remove_work_of_finished(out: str | os.PathLike) -> None:
+    """Removes the work folder of an `out` that is there, unless another process holds it."""
+    with contextlib.suppress(FileExistsError, BlockingIOError), work_folder(out):
+        pass
 
 
 def holds_work(folder: pathlib.Path) -> bool:
@@ -162,15 +171,17 @@ class Spool:
                     else:
                         self.advance(chunk.size)
                 if text_input.stamp:
-                    write_atomically(
-                        self.list_file(text_input), "".join(f"{path.name}\n" for path in self.paths[begun:])
-                    )
+                    names = "".join(f"{path.name}\n" for path in self.paths[begun:])
+                    write_atomically(self.list_file(text_input), f"{text_source.stamp(names)}\n{names}")
 
     def reuse_input(self, text_input: Input) -> bool:
         """Whether all of an input was encoded before. If so, it is not read again."""
         if not text_input.stamp or not self.list_file(text_input).is_file():
             return False
-        paths = [self.folder / name for name in self.list_file(text_input).read_text().split()]
+        digest, _, names = self.list_file(text_input).read_text(encoding="utf-8", errors="replace").partition("\n")
+        if text_source.stamp(names) != digest:  # if the machine lost power, a file may be cut off
+            return False
+        paths = [self.folder / name for name in names.split()]
         if not all(segments.load_segment(path) for path in paths):
             return False
         self.paths += paths
@@ -197,14 +208,25 @@ def in_processes(
     The main process makes the chunks, which reads large files, and few chunks wait at a time.
     """
     tokenizer.save(folder)
-    waiting = set()
+    waiting: dict[concurrent.futures.Future, str] = {}  # in the order in which they were begun, with their names
+
+    def finished() -> Iterator[Segment]:
+        done, _ = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
+        for future in done:
+            yield future.result()
+            del waiting[future]
+
     with process_pool(workers) as pool:
-        for chunk, path in tasks:
-            waiting.add(pool.submit(encode_chunk, chunk, path, folder, sample))
-            if len(waiting) >= AHEAD * workers:
-                done, waiting = concurrent.futures.wait(waiting, return_when=concurrent.futures.FIRST_COMPLETED)
-                yield from (future.result() for future in done)
-        yield from (future.result() for future in concurrent.futures.as_completed(waiting))
+        try:
+            for chunk, path in tasks:
+                waiting[pool.submit(portable, encode_chunk, chunk, path, folder, sample)] = chunk.name
+                if len(waiting) >= AHEAD * workers:
+                    yield from finished()
+            while waiting:
+                yield from finished()
+        except BrokenProcessPool:
+            begun = [name for future, name in waiting.items() if not future.done() or future.exception()]
+            raise killed(" or ".join(begun[:workers])) from None
 
 
 @functools.cache

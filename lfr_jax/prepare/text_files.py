@@ -1,14 +1,16 @@
-"""JSON lines and plain text files, compressed or not, read in bounded memory."""
+"""JSON lines and plain text files, packed or not, read in bounded memory."""
 
 import codecs
+import functools
 import json
-import pathlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from lfr_jax.prepare import text_source
+from lfr_jax.prepare import content, text_source
 from lfr_jax.prepare.compression import decompressed
 from lfr_jax.prepare.text_source import Document, File, FileFormat, MemoryChunk
+
+LONGEST_LINE = 1 << 30  # bytes
 
 
 class Lines(NamedTuple):
@@ -18,6 +20,10 @@ class Lines(NamedTuple):
     first: int  # the number of the first line, from 1
     raw: bytes
     size: int  # bytes of the file that were read for these lines
+
+    @property
+    def name(self) -> str:
+        return f"{self.file.path}, from line {self.first} on"
 
     def documents(self) -> Iterator[Document]:
         raw = self.raw.removeprefix(codecs.BOM_UTF8) if self.first == 1 else self.raw
@@ -46,12 +52,11 @@ def line_chunks(file: File) -> Iterator[Lines]:
     """Cuts a file into chunks of about `text_source.CHUNK_BYTES`, at ends of lines. All of one line is in memory.
 
     Raises:
-      ValueError: the file does not hold JSON lines, but one JSON value.
+      ValueError: the file does not hold JSON lines, or one of more than `LONGEST_LINE` bytes.
     """
     first, raw, read = 1, bytearray(), 0
-    for part, consumed in decompressed(file.path):
-        if first == 1 and not raw:
-            refuse_one_value(file.path, part)
+    look = functools.partial(content.refuse_other_than_lines, file.path)
+    for part, consumed in content.looked_at(decompressed(file.path), look):
         raw += part
         read += consumed
         if len(raw) >= text_source.CHUNK_BYTES and b"\n" in part:
@@ -59,46 +64,24 @@ def line_chunks(file: File) -> Iterator[Lines]:
             yield Lines(file, first, bytes(raw[:end]), read)
             first, read = first + raw.count(b"\n", 0, end), 0
             del raw[:end]
+        if len(raw) > LONGEST_LINE:
+            raise ValueError(
+                f"{file.path}, line {first}: found more than {LONGEST_LINE:,} bytes without an end of line; expected "
+                "a document on each line: split it, or take it away"
+            )
     if raw or read:
         yield Lines(file, first, bytes(raw), read)
 
 
-def refuse_one_value(path: pathlib.Path, head: bytes) -> None:
-    """Raises ValueError if a file begins as a JSON array, or as one object over several lines."""
-    line, _, rest = head.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")
-    if line.startswith(b"["):
-        found, program = "a JSON array", ".[]"
-    elif begins_object(line) and rest.lstrip()[:1] not in (b"{", b""):
-        found, program = "a JSON object over several lines", "."
-    else:
-        return
-    raise ValueError(
-        f"{path}: found {found}, expected JSON lines, an object on each; convert it (decompressed: "
-        f"jq -c '{program}' OLD > NEW.jsonl) or take it away"
-    )
-
-
-def begins_object(line: bytes) -> bool:
-    """Whether a line is the beginning of a JSON object, without its end.
-
-    >>> begins_object(b'{"text":'), begins_object(b'{"text": "x"}'), begins_object(b'{"text": x')
-    (True, False, False)
-    """
-    text = line.decode(errors="replace").rstrip()
-    try:
-        json.loads(text)
-    except json.JSONDecodeError as error:
-        return text.startswith("{") and error.pos >= len(text)
-    except RecursionError:
-        pass
-    return False
-
-
 def text_chunks(file: File) -> Iterator[MemoryChunk]:
-    """The document that a file is, in pieces of `text_source.PIECE_CHARS` characters, several pieces in a chunk."""
+    """The document that a file is, in pieces of `text_source.PIECE_CHARS` characters, several pieces in a chunk.
+
+    Raises:
+      ValueError: the file holds something else than text.
+    """
     position, chars, held = Position(), 0, []
     try:
-        for text, more in text_source.cut_text(decoded(file.path, position)):
+        for text, more in text_source.cut_text(decoded(file, position)):
             held.append(file.document._replace(text=text, more=more))
             chars += len(text)
             if chars >= text_source.CHUNK_BYTES and more:
@@ -122,9 +105,13 @@ class Position:
         return read
 
 
-def decoded(path: pathlib.Path, position: Position) -> Iterator[str]:
+def decoded(file: File, position: Position) -> Iterator[str]:
     decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-    for part, consumed in decompressed(path):
+
+    def look(head: bytes) -> None:
+        content.refuse_other_than_text(file.path, head, file.fields.text)
+
+    for part, consumed in content.looked_at(decompressed(file.path), look):
         position.read += consumed
         text = decode(part)
         position.line += text.count("\n")
@@ -132,5 +119,6 @@ def decoded(path: pathlib.Path, position: Position) -> Iterator[str]:
     yield decode(b"", final=True)
 
 
-JSON_LINES = FileFormat((".jsonl", ".ndjson", ".json"), line_chunks, many=True, compressed=True)  # .json: as on the Hub
+# .json: as on the Hub
+JSON_LINES = FileFormat((".jsonl", ".jsonlines", ".ndjson", ".json"), line_chunks, many=True, compressed=True)
 PLAIN_TEXT = FileFormat((), text_chunks, many=False, compressed=True)  # of any other name

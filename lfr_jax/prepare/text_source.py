@@ -4,8 +4,10 @@ An `Input` is a file, a few small files, or a data set. It gives chunks, and a c
 docs/add_a_text_source.md shows how to add a source.
 """
 
+import contextlib
 import hashlib
 import pathlib
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +37,7 @@ class Chunk(Protocol):
     """A part of an input, small enough for one worker process. It pickles."""
 
     size: int  # bytes of the input that this chunk stands for
+    name: str  # where it lies, for errors: file and line
 
     def documents(self) -> Iterator[Document]:
         """Reads the documents of this part. A worker process may call it."""
@@ -79,7 +82,7 @@ class FileFormat(NamedTuple):
     suffixes: tuple[str, ...]  # of file names, in lower case, such as ('.parquet',)
     chunks: Callable[[File], Iterator[Chunk]]
     many: bool  # a file holds many documents, so it is a source by itself; False: short files share a source
-    compressed: bool = False  # '.gz' or '.zst' may follow the suffix; `chunks` then reads by `decompressed`
+    compressed: bool = False  # '.gz', '.zst' or others may follow the suffix; `chunks` then reads by `decompressed`
 
 
 def read_record(record: dict[str, Any], fields: Fields, where: str, default: Document) -> Document:
@@ -89,36 +92,62 @@ def read_record(record: dict[str, Any], fields: Fields, where: str, default: Doc
       where: file and line, for the description of a problem.
 
     Returns:
-      A document; one with a problem if the record has no text, or a field of a wrong type.
+      A document; one with a problem if the record has no text, or a field of a wrong type, or one that is not Unicode.
     """
-    text = look_up(record, fields.text)
-    if text is Missing:
-        return with_problem(default, "no text", f"{where}: found the fields {sorted(record)}, expected {fields.text!r}")
-    if isinstance(text, bytes):
-        return with_problem(default, "not UTF-8", f"{where}: found bytes that are not UTF-8 text: {text[:40]!r}")
-    if not isinstance(text, str | None):
-        return with_problem(default, "no text", f"{where}: found {fields.text} = {text!r}; expected a string")
-    try:
-        (text or "").encode()  # JSON can spell half of a surrogate pair, which is no character
-    except UnicodeEncodeError as error:
-        return with_problem(default, "not UTF-8", f"{where}: found text that is not Unicode ({error})")
     named = {}
-    for field in ("id", "domain", "source"):
-        value = look_up(record, getattr(fields, field))
+    for field, name in fields._asdict().items():
+        value, kind = look_up(record, name), "no text" if field == "text" else f"bad {field}"
+        if value is Missing and field == "text":
+            found = f"{where}: found the fields {shown(sorted(record))}, expected {name!r}"
+            return with_problem(default, kind, found)
         if value is Missing or value is None:
             continue
-        if isinstance(value, int):
+        if isinstance(value, int) and field != "text":
             value = str(value)
-        if not isinstance(value, str) or not value:
-            found = f"{where}: found {getattr(fields, field)} = {value!r}; expected a string that is not empty"
-            return with_problem(default, f"bad {field}", found)
+        if isinstance(value, bytes) and field == "text":
+            return with_problem(default, "not UTF-8", f"{where}: found bytes that are not UTF-8 text: {shown(value)}")
+        if not isinstance(value, str) or not (value or field == "text"):
+            expected = "a string" if field == "text" else "a string that is not empty"
+            return with_problem(default, kind, f"{where}: found {name} = {shown(value)}; expected {expected}")
         named[field] = value
-    return default._replace(text=text or "", **named)
+    document = default._replace(**named)
+    problem = not_unicode(document, where)
+    return with_problem(default, *problem) if problem else document
+
+
+def not_unicode(document: Document, where: str) -> Problem | None:
+    """The problem of a document that holds half of a surrogate pair, which is no character. JSON can spell it."""
+    for name, part in zip(Document._fields, (document.id, document.text, document.domain, document.source)):
+        try:
+            part.encode()
+        except UnicodeEncodeError as error:
+            kind = "not UTF-8" if name == "text" else f"bad {name}"
+            return Problem(kind, f"{where}: found {name} that is not Unicode ({error})")
+    return None
+
+
+def shown(value: Any) -> str:
+    """A value for an error, cut short: it may be of any length and depth.
+
+    >>> shown({"text": "a" * 500})
+    "{'text': 'aaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaa'}"
+    """
+    return SHORT.repr(value)
+
+
+SHORT = reprlib.Repr()
+SHORT.maxstring = SHORT.maxother = 43
+SHORT.maxlist = 20
 
 
 def with_problem(document: Document, kind: str, where: str) -> Document:
     """The document without its text, to be counted under `kind` and left out of the store."""
-    return document._replace(text="", problem=Problem(kind, where))
+    return document._replace(text="", problem=Problem(kind, as_unicode(where)))  # names of files need not be Unicode
+
+
+def as_unicode(text: str) -> str:
+    """The text, with halves of surrogate pairs escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Missing:
@@ -141,11 +170,20 @@ def look_up(record: dict[str, Any], name: str) -> Any:
     return look_up(record[outer], inner) if inner and isinstance(record.get(outer), dict) else Missing
 
 
+def has_field(record: dict[str, Any], name: str) -> bool:
+    """Whether a record has the field, by its full name or by a path of names."""
+    return look_up(record, name) is not Missing
+
+
 class MemoryChunk(NamedTuple):
     """A chunk of documents in memory."""
 
     items: tuple[Document, ...]
     size: int
+
+    @property
+    def name(self) -> str:
+        return f"the documents {self.items[0].id!r} to {self.items[-1].id!r}"
 
     def documents(self) -> Iterator[Document]:
         return iter(self.items)
@@ -160,7 +198,16 @@ class MemoryChunk(NamedTuple):
 
 def from_documents(make: Callable[[], Iterable[Document]], stamp: str = "") -> Input:
     """An input of documents in memory. Each call of `make` gives all of them, from the first on."""
-    return Input(stamp, 0, lambda: memory_chunks(iter(make()), CHUNK_BYTES))
+    return Input(stamp, 0, lambda: memory_chunks(map(checked, make()), CHUNK_BYTES))
+
+
+def checked(document: Document) -> Document:
+    """The document; one that is not Unicode has a problem, and its names are escaped."""
+    problem = document.problem or not_unicode(document, f"document {document.id!r}")
+    if not problem:
+        return document
+    names = document._replace(**{name: as_unicode(getattr(document, name)) for name in ("id", "domain", "source")})
+    return with_problem(names, *problem)
 
 
 def memory_chunks(found: Iterator[Document], chars: int) -> Iterator[MemoryChunk]:
@@ -223,3 +270,19 @@ def split_evenly(size: int, parts: int) -> Iterator[int]:
 def stamp(*facts: object) -> str:
     """A name that is equal for equal facts."""
     return hashlib.blake2b(repr(facts).encode(), digest_size=16).hexdigest()
+
+
+@contextlib.contextmanager
+def short_errors(what: str, advice: str = "") -> Iterator[None]:
+    """Raises any error of a library as ValueError, with its first line alone.
+
+    It catches every kind, since libraries change what is below them, and so the kinds of errors.
+
+    Args:
+      what: names the file or data set.
+    """
+    try:
+        yield
+    except Exception as error:
+        detail = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"{what}: {detail}{advice}") from error

@@ -1,6 +1,5 @@
 """Text of TFDS data sets on disk in a random-access format. TensorFlow is not needed."""
 
-import contextlib
 import functools
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from lfr_jax.prepare.text_source import Document, Fields, Input
 
 AT_ONCE = 1024  # examples read at once
 PER_CHUNK = 8 * AT_ONCE
+ADVICE = ". Expected one prepared with file_format='array_record'."
 
 
 def of_name(name: str, split: str = "train", text_feature: str = "text", data_dir: str | None = None) -> Input:
@@ -39,7 +39,7 @@ def of_name(name: str, split: str = "train", text_feature: str = "text", data_di
 class Examples(NamedTuple):
     """A chunk of a data set: the examples from `start` up to `stop`."""
 
-    name: str
+    label: str
     split: str
     text_feature: str
     data_dir: str | None
@@ -47,12 +47,17 @@ class Examples(NamedTuple):
     stop: int
     size: int
 
+    @property
+    def name(self) -> str:
+        return f"TFDS data set {self.label!r}, split {self.split!r}, example {self.start} and on"
+
     def documents(self) -> Iterator[Document]:
-        _, data = opened(self.name, self.split, self.data_dir)
-        for index, example in examples(data, self.start, self.stop):
-            where = f"TFDS data set {self.name!r}, split {self.split!r}, example {index}"
-            default = Document(f"{self.name}/{self.split}:{index}", "", self.name, self.name)
-            yield text_source.read_record(example, Fields(self.text_feature, "", "", ""), where, default)
+        _, data = opened(self.label, self.split, self.data_dir)
+        with text_source.short_errors(self.name):
+            for index, example in examples(data, self.start, self.stop):
+                where = f"TFDS data set {self.label!r}, split {self.split!r}, example {index}"
+                default = Document(f"{self.label}/{self.split}:{index}", "", self.label, self.label)
+                yield text_source.read_record(example, Fields(self.text_feature, "", "", ""), where, default)
 
 
 def examples(data, start: int, stop: int, at_once: int = AT_ONCE) -> Iterator[tuple[int, dict]]:
@@ -67,7 +72,7 @@ def opened(name: str, split: str, data_dir: str | None):
     import tensorflow_datasets as tfds  # not at the top: it is slow, and most commands do without it
 
     where = data_dir or tfds.core.constants.DATA_DIR
-    with short_errors(f"TFDS data set {name!r}, in {where}"):
+    with text_source.short_errors(f"TFDS data set {name!r}, in {where}", ADVICE):
         if name.split("/")[0] == "c4":
             from tensorflow_datasets.text.c4 import C4  # noqa: F401  the import registers the name
         builder = tfds.builder(name, data_dir=data_dir)
@@ -76,15 +81,5 @@ def opened(name: str, split: str, data_dir: str | None):
             f"TFDS data set {name!r}: found nothing in {builder.data_path}; prepare it, with `tfds build {name} "
             f"--file_format=array_record --data_dir={where}`, or name its folder with --tfds-dir"
         )
-    with short_errors(f"TFDS data set {name!r}, split {split!r}, in {builder.data_path}"):
+    with text_source.short_errors(f"TFDS data set {name!r}, split {split!r}, in {builder.data_path}", ADVICE):
         return builder, builder.as_data_source(split=split)
-
-
-@contextlib.contextmanager
-def short_errors(what: str) -> Iterator[None]:
-    """Raises the errors of the library as ValueError, with their first line alone."""
-    try:
-        yield
-    except (AssertionError, NotImplementedError, OSError, ValueError) as error:
-        detail = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"{what}: {detail}. Expected one prepared with file_format='array_record'.") from error

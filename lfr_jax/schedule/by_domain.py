@@ -10,7 +10,7 @@ import numpy as np
 from lfr_jax.schedule.arrays.estimate import one_of
 from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of, per_block
 from lfr_jax.schedule.arrays.observe import Measured
-from lfr_jax.schedule.phases import of_phase
+from lfr_jax.schedule.by_phase import check_phase
 from lfr_jax.schedule.types import Phase, Schedule, num_blocks
 from lfr_jax.schedule.unscored import ignore_losses
 
@@ -50,7 +50,7 @@ def staged(
         return DomainState(groups, jnp.asarray(rates_PxG, jnp.float32), jnp.ones(size_G.shape, jnp.float32))
 
     def begin(state, phase_index):
-        of_phase(phases, phase_index)
+        check_phase(phases, phase_index)
         return state._replace(rate=state.rates[phase_index])
 
     return Schedule(phases, init, ignore_losses, begin, lambda state: per_block(state.rate, state.groups))

@@ -114,7 +114,7 @@ def test_the_hub_cannot_be_reached(hub, monkeypatch):
         raise ConnectError("[Errno -2] Name or service not known\nmore")
 
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", refused)
-    with pytest.raises(ValueError, match="'some/set', of which the newest commit .*: .* Name or service not known$"):
+    with pytest.raises(ValueError, match="'some/set', whose newest commit .*: .* Name or service not known$"):
         hf_text.of_name("some/set")
 
 

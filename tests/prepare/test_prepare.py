@@ -129,12 +129,12 @@ class TooSmall(tokenizer.Bytes):
 
     vocab_size, eos_id = 100, 99
 
-    def encode_batch(self, texts, threads=None):
-        return [[65_536 + i % 50 for i in self.encode(text)] for text in texts]
+    def _encode_batch(self, texts, threads):
+        return [[65_536 + i % 50 for i in text.encode()] for text in texts]
 
 
 def test_bad_input_leaves_nothing(tmp_path):
-    """Catches: ids wrapped by a narrow type; an unfinished folder left behind."""
+    """Catches: ids wrapped by a narrow type; an unfinished folder left behind; a domain with which no store opens."""
 
     def broken():
         yield from documents(30)
@@ -144,8 +144,10 @@ def test_bad_input_leaves_nothing(tmp_path):
         (broken(), tokenizer.Bytes(), 0.1, "line 31"),
         ([], tokenizer.Bytes(), 0.1, "no documents"),
         (documents(), TooSmall(), 0.1, "expected 0 to 99: vocab_size=100"),
-        (documents(), tokenizer.Bytes(), 0.0, "valid_fraction=0.0"),
-        (documents(), tokenizer.Bytes(), 1.0, "valid_fraction=1.0"),
+        ([Document("half\ud800", "a", "x", "s")], tokenizer.Bytes(), 0.1, "document 'half.*not Unicode"),
+        ([Document("h", "a", "x\ud800", "s")], tokenizer.Bytes(), 0.1, "document 'h': found domain that"),
+        (documents(), tokenizer.Bytes(), 0.0, "valid_fraction is 0.0"),
+        (documents(), tokenizer.Bytes(), 1.0, "valid_fraction is 1.0"),
     ]:
         with pytest.raises(ValueError, match=message):
             prepare.prepare_documents(tmp_path / "out", given, made, fraction)

@@ -4,10 +4,12 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from typing import Literal
+from typing import Annotated, Any, Literal, get_type_hints
 
 import tyro
+from msgspec import Meta
 
+from lfr_jax.config.values import AtLeast0, AtLeast1, Share, check_value, checked, from_json
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import load_tokenizer
 from lfr_jax.prepare.clean import contamination
@@ -16,9 +18,14 @@ from lfr_jax.prepare.clean.duplicates import without_blocks, without_documents
 from lfr_jax.prepare.clean.kept import Sides, all_documents
 from lfr_jax.prepare.clean.near_duplicates import without_near_duplicates
 from lfr_jax.prepare.clean.rewrite import write_kept
-from lfr_jax.prepare.workers import cores
-from lfr_jax.storage.files import atomic_folder, explain_full_disk, refuse_existing
-from lfr_jax.storage.paths import require_local
+from lfr_jax.prepare.workers import NumWorkers, cores
+from lfr_jax.storage.files import atomic_folder, explain_full_disk
+from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
+from lfr_jax.storage.paths import refuse_existing, require_local
+from lfr_jax.storage.remote_files import read_bytes
+
+Likeness = Annotated[float, Meta(gt=0, le=0.99)]
+NgramLength = Annotated[int, Meta(ge=1, le=1000)]  # tokens
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,35 +47,30 @@ class Steps:
     """
 
     duplicates: bool = False
-    near_duplicates: float | None = None
-    shingle: int = 5
-    contamination: int = 13
-    common: int = 10
+    near_duplicates: Likeness | None = None
+    shingle: NgramLength = 5
+    contamination: NgramLength = 13
+    common: AtLeast0 = 10
     decontaminate: Literal["train", "valid"] | None = None
-    overlap: float = 0.5
-    block_duplicates: int | None = None
-    examples: int = 20
+    overlap: Share = 0.5
+    block_duplicates: AtLeast1 | None = None
+    examples: AtLeast0 = 20
 
     def check(self) -> None:
         """Raises ValueError if a number is out of its range."""
-        if self.near_duplicates is not None and not 0 < self.near_duplicates <= 0.99:
-            raise ValueError(f"found --near-duplicates {self.near_duplicates}, expected more than 0, at most 0.99")
-        if not 0 <= self.overlap <= 1:
-            raise ValueError(f"found --overlap {self.overlap}, expected a share: 0 to 1")
-        for name in ("shingle", "contamination", "block_duplicates"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"found --{name.replace('_', '-')} {value}, expected at least 1 token")
+        for name, kind in get_type_hints(Steps, include_extras=True).items():
+            check_value(name, getattr(self, name), kind)
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
+@checked
 def clean_corpus(
     prepared: tyro.conf.Positional[str],
     *,
     out: str | None = None,
     dry_run: bool = False,
     steps: tyro.conf.OmitArgPrefixes[Steps] = Steps(),
-    workers: int = 0,
+    workers: NumWorkers = 0,
 ) -> None:
     """Copies a corpus without duplicates, near-duplicates, and training text that is also held out.
 
@@ -87,23 +89,33 @@ def clean_corpus(
     if out is None and not dry_run:
         raise ValueError("found neither --out nor --dry-run; expected --out FOLDER, or --dry-run for the report alone")
     if out is not None:
-        refuse_existing(out)
+        refuse_unless_finished(out)
     folder = require_local(prepared)
     steps.check()
     stores = [open_store(folder / side) for side in Sides._fields]
     tokenizer = load_tokenizer(folder / "tokenizer")
+    made_from = {
+        "command": "lfr data clean",
+        "corpus": [store.fingerprint for store in stores],
+        "steps": dataclasses.asdict(steps),
+    }
+    if not dry_run:
+        if is_finished(out, made_from):
+            print(finished(out))
+            return
+        refuse_existing(out)
     for store in stores:
         store.verify()
     before = Sides(*map(all_documents, stores))
     after, report = apply_steps(before, steps, workers or cores())
     if not dry_run:
-        with explain_full_disk(out), atomic_folder(out) as made:
+        with explain_full_disk(out), atomic_folder(out, made_from) as made:
             for side in Sides._fields:
                 write_kept(getattr(after, side), made / side)
             tokenizer.save(made / "tokenizer")
             card = {"cleaned": {side: getattr(before, side).store.fingerprint for side in Sides._fields}}
             card |= {"steps": dataclasses.asdict(steps)} | report.as_json(after)
-            (made / "cleaned.json").write_text(json.dumps(card, indent=1) + "\n")
+            (made / "cleaned.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
             carry_over(folder, made, after)
     print(report.as_text(after, steps.contamination))
 
@@ -130,9 +142,9 @@ def apply_steps(sides: Sides, steps: Steps, workers: int) -> tuple[Sides, Report
 def carry_over(folder: pathlib.Path, made: pathlib.Path, after: Sides) -> None:
     """Copies what `lfr prepare --append` needs, if it is there: the split, and the digests of all texts ever read."""
     if (folder / "prepared.json").is_file():
-        card = json.loads((folder / "prepared.json").read_text())
+        card = from_json(read_bytes(folder / "prepared.json"), dict[str, Any], folder / "prepared.json")
         for side in Sides._fields:
             card[side] = {domain: n._asdict() for domain, n in count_by_domain(getattr(after, side)).items()}
-        (made / "prepared.json").write_text(json.dumps(card, indent=1) + "\n")
+        (made / "prepared.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     if (folder / "seen.npy").is_file():
         shutil.copyfile(folder / "seen.npy", made / "seen.npy")

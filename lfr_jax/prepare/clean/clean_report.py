@@ -5,6 +5,7 @@ import numpy as np
 from lfr_jax.prepare.assemble import Count
 from lfr_jax.prepare.clean.contamination import Overlap
 from lfr_jax.prepare.clean.kept import Kept, Sides
+from lfr_jax.terminal import printable
 
 SHARES = 0.0, 0.2, 0.5, 0.8  # of a held-out document's n-grams; documents with this share or more are counted
 SHOWN = 3  # so many examples are printed
@@ -120,7 +121,7 @@ def cell(count: Count) -> str:
 
 
 def table(rows: list[tuple]) -> str:
-    return "\n".join(f"{row[0]:<27}" + "".join(f"{cell:>{CELL}}" for cell in row[1:]) for row in rows)
+    return "\n".join(f"{printable(row[0]):<27}" + "".join(f"{cell:>{CELL}}" for cell in row[1:]) for row in rows)
 
 
 def in_words(example: dict) -> str:
@@ -128,7 +129,8 @@ def in_words(example: dict) -> str:
     words = []
     for name, value in example.items():
         if name == "side":
-            words.append(f"{value}: document {example['document']:,} of {example['domain']}, {example['source']}")
+            place = printable(f"{example['domain']}, {example['source']}")
+            words.append(f"{value}: document {example['document']:,} of {place}")
         elif isinstance(value, dict):
             words.append(f"{name.replace('_', ' ')} {in_words(value)}")
         elif name not in ("document", "domain", "source"):

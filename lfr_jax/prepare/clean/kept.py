@@ -1,11 +1,12 @@
 """What cleaning keeps of a store: spans of its tokens. Each step takes spans and gives fewer; nothing is written."""
 
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-import tqdm
 
+from lfr_jax import terminal
 from lfr_jax.data.store import Store
 
 AT_ONCE = 1 << 18  # tokens read at once
@@ -76,9 +77,10 @@ class Kept(NamedTuple):
           doing: the label of a progress bar; "": no bar.
         """
         length_D, at_D, source_D = self.length_D, self.at_D, self.source_D
-        with tqdm.tqdm(
-            total=int(length_D.sum()), desc=doing, unit=" tokens", unit_scale=True, disable=None if doing else True
-        ) as bar:
+        with contextlib.ExitStack() as shown:
+            bar = doing and shown.enter_context(
+                terminal.bar(total=int(length_D.sum()), desc=doing, unit=" tokens", unit_scale=True)
+            )
             first = 0
             while first < len(length_D):
                 start, source = self.start_D[first], int(source_D[first])
@@ -93,7 +95,8 @@ class Kept(NamedTuple):
                 else:
                     stop = first + 1
                     yield from self.chunks_of_long_span(first, overlap, int(at_D[first]), source)
-                bar.update(int(length_D[first:stop].sum()))
+                if bar:
+                    bar.update(int(length_D[first:stop].sum()))
                 first = stop
 
     def read(self, first: int, stop: int) -> np.ndarray:

@@ -4,11 +4,11 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
-import tqdm
 
+from lfr_jax import terminal
 from lfr_jax.prepare.clean import ngrams
 from lfr_jax.prepare.clean.kept import Kept, Sides
-from lfr_jax.prepare.workers import process_pool
+from lfr_jax.prepare.workers import portable, process_pool
 from lfr_jax.schedule import mix64
 
 PERMUTATIONS = 128  # numbers in a signature, of 4 bytes each
@@ -73,7 +73,7 @@ def signatures(both: tuple[Kept, Kept], n: int, workers: int) -> np.ndarray:
     first, total = 0, sum(int(kept.length_D.sum()) for kept in both)
     if len(tasks) <= len(both):  # too little work for a second process
         workers = 1
-    with tqdm.tqdm(total=total, desc="signatures", unit=" tokens", unit_scale=True, disable=None) as bar:
+    with terminal.bar(total=total, desc="signatures", unit=" tokens", unit_scale=True) as bar:
         for task, made in zip(tasks, in_processes(functools.partial(sketch, n=n), tasks, workers)):
             signature_DxP[first : first + len(made)] = made
             first += len(made)
@@ -93,7 +93,7 @@ def in_processes(function: Callable, tasks: Iterable, workers: int) -> Iterator:
         yield from map(function, tasks)
         return
     with process_pool(workers) as pool:
-        yield from pool.map(function, tasks)
+        yield from pool.map(functools.partial(portable, function), tasks)
 
 
 def sketch(kept: Kept, n: int) -> np.ndarray:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lfr_jax.schedule.by_domain import By, staged
+from lfr_jax.schedule.checks import SHARE_BELOW_1, real_number
 from lfr_jax.schedule.phases import consecutive
 from lfr_jax.schedule.types import Schedule
 
@@ -53,8 +54,7 @@ def replay(stages: Sequence[Stage] = ((1000, (0,)), (1000, None)), share: float 
     """
     if not stages:
         raise ValueError("replay has no stages, expected at least one: its length and its domains")
-    if not 0 <= share < 1:
-        raise ValueError(f"share is {share}, expected a share of the draws: at least 0, less than 1")
+    share = real_number("share", share, SHARE_BELOW_1)
     phases = consecutive((f"stage.{number}", length) for number, (length, _) in enumerate(stages, 1))
     brought = tuple(None if domains is None else tuple(domains) for _, domains in stages)
     named = [domain for domains in brought for domain in domains or ()]

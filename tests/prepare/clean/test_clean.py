@@ -165,12 +165,16 @@ def test_more_text_can_be_appended_later(lfr_data, tmp_path):
         (
             ("--dry-run", "--near-duplicates", 1.0),
             ValueError,
-            "found --near-duplicates 1.0, expected more than 0, at most",
+            "near_duplicates is 1.0, expected a number, over 0, at most 0.99",
         ),
-        (("--dry-run", "--near-duplicates", 0.0), ValueError, "found --near-duplicates 0.0"),
-        (("--dry-run", "--overlap", 1.5), ValueError, "found --overlap 1.5, expected a share"),
-        (("--dry-run", "--block-duplicates", 0), ValueError, "found --block-duplicates 0, expected at least 1"),
-        (("--dry-run", "--shingle", 0), ValueError, "found --shingle 0"),
+        (("--dry-run", "--near-duplicates", 0.0), ValueError, "near_duplicates is 0.0, expected"),
+        (("--dry-run", "--overlap", 1.5), ValueError, "overlap is 1.5, expected a number, at least 0, at most 1"),
+        (
+            ("--dry-run", "--block-duplicates", 0),
+            ValueError,
+            "block_duplicates is 0, expected a whole number",
+        ),
+        (("--dry-run", "--shingle", 0), ValueError, "shingle is 0, expected"),
         (
             ("--out", "new", "--decontaminate", "valid", "--overlap", 0.0),
             ValueError,
