@@ -3,21 +3,25 @@
 A subcommand imports what it needs when it is called, so that help and mistakes answer at once.
 """
 
+import sys
+
+if __name__ == "__main__" and not sys.flags.safe_path:
+    sys.path.append(sys.path.pop(0))  # `python -m` puts the working directory first, where any tqdm.py would be run
+
 import dataclasses
 import os
-import pathlib
 import re
-import runpy
-import sys
-import traceback
-from typing import Literal
+from typing import Literal, TypeVar
 
 import tyro
 
-from lfr_jax.config import RENAMED, Config, nearest
+from lfr_jax.config import RENAMED, Config, ScheduleConfig, nearest, read_config
+from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
 from lfr_jax.distributed.peers import log_prefix
 from lfr_jax.terminal import shield_standard_streams
+from lfr_jax.terminal.faults import check_written, explained, one_line, second_interrupt_kills
 
+Settings = TypeVar("Settings", bound=Config)
 Positional = tyro.conf.Positional
 
 
@@ -47,7 +51,7 @@ def link(args: list[str]) -> None:
 
 def train(args: list[str]) -> None:
     """train, or continue a run:        lfr train configs/smoke.py --train.steps 500"""
-    config = configured(Config, args, "lfr train")
+    config = configured(args, "lfr train")
     from lfr_jax.distributed.cluster import initialize
     from lfr_jax.train.loop import train
 
@@ -69,17 +73,20 @@ class Comparison(Config):
 
 def compare(args: list[str]) -> None:
     """policies at equal FLOPs:         lfr compare configs/smoke.py --policies lfr uniform random_drop"""
-    asked = configured(Comparison, args, "lfr compare")
+    asked, of_file, given = overridden(Comparison, args, "lfr compare")
+    if asked.schedule.policy != of_file.policy:
+        raise ValueError(f"schedule.policy is {asked.schedule.policy!r}: name the policies to compare with --policies")
     from lfr_jax.experiments.compare import compare_policies
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
-    compare_policies(config, list(asked.policies))
+    compare_policies(dataclasses.replace(config, schedule=of_file), list(asked.policies), given)
 
 
 def evaluate(args: list[str]) -> None:
     """held-out loss of a run:          lfr evaluate runs/smoke/lfr"""
 
-    def arguments(run: Positional[str], store: str = "", blocks: int = 0):
+    @checked
+    def arguments(run: Positional[str], store: str = "", blocks: AtLeast0 = 0):
         """Measures a run's loss on held-out text, by domain.
 
         Args:
@@ -100,13 +107,14 @@ def evaluate(args: list[str]) -> None:
 def score(args: list[str]) -> None:
     """loss of every training block:    lfr score runs/smoke/lfr --out scores.csv"""
 
+    @checked
     def arguments(
         run: Positional[str],
         out: str,
         store: str = "",
-        seq_len: int = 0,
+        seq_len: AtLeast0 = 0,
         packing: Literal["", "concatenate", "best_fit", "by_length"] = "",
-        shortest: int = 0,
+        shortest: AtLeast0 = 0,
     ):
         """Scores every training block under a run's model, for another run's --schedule.ref-scores.
 
@@ -132,14 +140,15 @@ def score(args: list[str]) -> None:
 def generate(args: list[str]) -> None:
     """text from a run's model:         lfr generate runs/smoke/lfr --prompt "def " """
 
+    @checked
     def arguments(
         run: Positional[str],
         prompt: str = "",
-        tokens: int = 100,
-        temperature: float = 0.8,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        tokens: AtLeast1 = 100,
+        temperature: NotNegative = 0.8,
+        top_k: AtLeast0 = 0,
+        top_p: ShareAbove0 = 1.0,
+        seed: Seed = 0,
     ):
         """Writes on from a prompt.
 
@@ -164,8 +173,9 @@ def generate(args: list[str]) -> None:
 def report(args: list[str]) -> None:
     """figures of single blocks:        lfr report runs/smoke/lfr runs/smoke/uniform"""
 
+    @checked
     def arguments(
-        run: Positional[str], other: Positional[str] = "", out: str = "", phase: str = "", threshold: float = 0.0
+        run: Positional[str], other: Positional[str] = "", out: str = "", phase: str = "", threshold: NotNegative = 0.0
     ):
         """Draws how the losses of the probe blocks changed, in one run or in two: figures, and an HTML page of them.
 
@@ -186,66 +196,95 @@ def report(args: list[str]) -> None:
 
 
 COMMANDS = {f.__name__: f for f in (prepare, link, data, train, compare, evaluate, score, generate, report)}
+RESULT_IS_TEXT = ("data", "evaluate", "generate")  # on standard output; the others make files
 
 
 def main() -> None:
-    """Runs one subcommand. Bad input ends in one line on standard error and exit code 1, not in a traceback."""
+    """Runs one subcommand. Whatever fails ends in one line on standard error and exit code 1, not in a traceback.
+
+    With the environment variable LFR_TRACEBACK the traceback is shown.
+    """
     shield_standard_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.path.insert(0, "")  # policies of one's own are found where the command runs, as under `python -m`
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("-h", "--help"):
-        print("usage: lfr COMMAND ...   (lfr COMMAND --help tells more)\n")
-        print("\n".join(f"  {name:<9} {command.__doc__.strip()}" for name, command in COMMANDS.items()))
-        return
-    name, *rest = arguments
-    if name not in COMMANDS:
-        sys.exit(f"lfr: no command {name!r}; {nearest(name, COMMANDS)}there are {', '.join(COMMANDS)}")
+    os.environ["PYTHONSAFEPATH"] = "1"  # worker processes do not look for modules in the working directory either
+    name, *rest = sys.argv[1:] or ["--help"]
+    result_is_text = name not in COMMANDS or name in RESULT_IS_TEXT
     try:
-        COMMANDS[name](rest)
-    except (ValueError, OSError, ArithmeticError, ModuleNotFoundError) as error:
-        if os.environ.get("LFR_TRACEBACK"):
+        with second_interrupt_kills():
+            if name in ("-h", "--help"):
+                print("usage: lfr COMMAND ...   (lfr COMMAND --help tells more)\n")
+                print("\n".join(f"  {name:<9} {command.__doc__.strip()}" for name, command in COMMANDS.items()))
+            elif name in COMMANDS:
+                COMMANDS[name](rest)
+            else:
+                sys.exit(f"lfr: no command {name!r}; {nearest(name, COMMANDS)}there are {', '.join(COMMANDS)}")
+    except SystemExit as end:
+        if end.code:
             raise
-        sys.exit("\n".join([f"lfr {name}: {log_prefix()}{error}", *getattr(error, "__notes__", [])]))
+        result_is_text = True  # the help of a command
     except KeyboardInterrupt:
         sys.exit(f"\nlfr {name}: interrupted; the same command goes on from what was saved")
+    except BaseException as error:
+        if os.environ.get("LFR_TRACEBACK"):
+            raise
+        sys.exit(one_line(f"lfr {name}: {log_prefix()}{explained(error)}"))
+    finally:
+        sys.stdout.flush()
+    if result_is_text:
+        check_written(name)
 
 
-def configured(kind: type[Config], args: list[str], prog: str) -> Config:
+def configured(args: list[str], prog: str) -> Config:
     """The `config` of the file named first in `args`, overridden by the options after it."""
+    asked, of_file, given = overridden(Config, args, prog)
+    from lfr_jax.train import policy
+
+    config = dataclasses.replace(asked, schedule=of_file)
+    return policy.switched(config, asked.schedule.policy, given)
+
+
+def overridden(kind: type[Settings], args: list[str], prog: str) -> tuple[Settings, ScheduleConfig, dict[str, str]]:
+    """The settings of the file named first in `args`, overridden by the options after it; what it says of the schedule;
+    and the options of policies (name -> word), which mean nothing before the policy is known."""
     if args and args[0] in ("-h", "--help"):
         tyro.cli(kind, args=["--help"], prog=f"{prog} configs/NAME.py")
     if not args or args[0].startswith("-"):
         raise ValueError(f"name a configuration file first, then options: {prog} configs/smoke.py --train.steps 500")
     path, *overrides = args
     refuse_old_names(overrides)
-    found = read(path)
+    found = read_config(path)
+    overrides, given = without_policy_options(overrides)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
-    config = tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}")
-    if config.schedule.policy != found.schedule.policy:  # the file's options are those of the file's policy
-        from lfr_jax.train.policy import switch
-
-        config = dataclasses.replace(config, schedule=switch(config.schedule, config.schedule.policy))
-    return config
+    fields["schedule"] = dataclasses.replace(found.schedule, options={})
+    return tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}"), found.schedule, given
 
 
-def read(path: str) -> Config:
-    """The `config` that a Python file sets. What fails in the file comes out as a ValueError that names the line."""
-    if not pathlib.Path(path).is_file():
-        known = sorted(str(file) for file in pathlib.Path("configs").glob("*.py"))
-        hint = nearest(path, known) or "name a Python file that sets `config`"
-        raise FileNotFoundError(f"no configuration file {path!r}; {hint.strip()}")
-    try:
-        found = runpy.run_path(path).get("config")
-    except Exception as error:
-        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-        unknown = re.search("unexpected keyword argument '(.+)'", str(error))
-        hint = f"; {renamed(unknown[1]) or nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
-        where = f"{path}, line {lines[-1]}" if lines else path
-        raise ValueError(f"{where}: {type(error).__name__}: {error}{hint}") from error
-    if not isinstance(found, Config):
-        raise ValueError(f"{path} must set `config` to an lfr_jax.config.Config; found {type(found).__name__}")
-    return found
+def without_policy_options(words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """A command line without the options of policies, and these: name -> word.
+
+    >>> without_policy_options(["--schedule.options.drop=0.25", "--x", "1", "--schedule.options", "reps", "2"])
+    (['--x', '1'], {'drop': '0.25', 'reps': '2'})
+    """
+    option = re.compile(r"--schedule[.]options(?:[.]([^=]+))?(?:=(.*))?", re.DOTALL)
+    left, given, index = [], {}, 0
+    while index < len(words):
+        found = option.fullmatch(words[index])
+        index += 1
+        if found is None:
+            left.append(words[index - 1])
+            continue
+        name, value = found.groups()
+        pairs = [name, value] if value is not None else [name] if name else []
+        while index < len(words) and not words[index].startswith("--") and not (name and len(pairs) == 2):
+            pairs.append(words[index])
+            index += 1
+        if len(pairs) % 2 or not pairs or None in pairs:
+            raise ValueError(
+                f"{found[0]} stands before {len(pairs)} words, expected "
+                "--schedule.options.NAME VALUE, or --schedule.options NAME VALUE NAME VALUE ..."
+            )
+        given |= {key.replace("-", "_"): word for key, word in zip(pairs[::2], pairs[1::2])}
+    return left, given
 
 
 def refuse_old_names(options: list[str]) -> None:
@@ -254,17 +293,6 @@ def refuse_old_names(options: list[str]) -> None:
         name = option.partition("=")[0].removeprefix("--").replace("-", "_")
         if option.startswith("--") and name in RENAMED:
             raise ValueError(f"{option.partition('=')[0]} is called --{RENAMED[name].replace('_', '-')} now")
-
-
-def renamed(name: str) -> str:
-    """What a field of this name is called today, for an error; or nothing."""
-    return " or ".join(f"it is called {new} now" for old, new in RENAMED.items() if old.endswith(f".{name}"))
-
-
-def setting_names(kind: type) -> set[str]:
-    """The fields of a settings class, and of those within it."""
-    inner = (setting_names(field.type) for field in dataclasses.fields(kind) if dataclasses.is_dataclass(field.type))
-    return {field.name for field in dataclasses.fields(kind)}.union(*inner)
 
 
 if __name__ == "__main__":

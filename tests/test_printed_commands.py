@@ -111,7 +111,7 @@ def parse(arguments: list[str]) -> None:
         if name in ("prepare", "link", "data"):
             cli.COMMANDS[name](rest)
         elif name in ("train", "compare"):
-            cli.configured(cli.Comparison if name == "compare" else cli.Config, rest, f"lfr {name}")
+            cli.overridden(cli.Comparison if name == "compare" else cli.Config, rest, f"lfr {name}")
 
 
 def does_nothing(function):

@@ -18,10 +18,14 @@ def numpy_array(path, tokens):
     np.save(path, np.asarray(tokens).astype("<u4"))
 
 
-def llm_c(path, tokens):
+def llm_c(path, tokens, magic=20240520, version=1, dtype="<u2"):
     header = np.zeros(256, "<i4")
-    header[:3] = 20240520, 1, len(tokens)
-    path.write_bytes(header.tobytes() + np.asarray(tokens).astype("<u2").tobytes())
+    header[:3] = magic, version, len(tokens)
+    path.write_bytes(header.tobytes() + np.asarray(tokens).astype(dtype).tobytes())
+
+
+def llm_c_llama3(path, tokens):
+    llm_c(path, tokens, 20240801, 7, "<u4")
 
 
 def megatron(path, sequences, first_sequences, code=8, dtype="<u2", modes=b""):

@@ -29,7 +29,6 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from jax.sharding import NamedSharding
 
 from lfr_jax import cli, schedule
-from lfr_jax.config import Config
 from lfr_jax.data import pipeline
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
@@ -223,7 +222,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=200)
     asked, settings = parser.parse_known_args()
     if asked.config:
-        waiting(cli.configured(Config, [asked.config, *settings], parser.prog), asked.steps)
+        waiting(cli.configured([asked.config, *settings], parser.prog), asked.steps)
     elif settings:
         parser.error(f"found {' '.join(settings)}, which goes with --config alone")
     elif asked.tokens <= T:

@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from lfr_jax import cli, schedule
+from lfr_jax import schedule
+from lfr_jax.config import read_config
 from lfr_jax.data import clusters, pipeline
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.distributed.mesh import make_mesh
@@ -116,7 +117,7 @@ if __name__ == "__main__":
     parser.add_argument("--drop", type=float, help="share of blocks that both Focus phases drop")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    config = cli.read(asked.config)
+    config = read_config(asked.config)
     options = config.schedule.options | dict(scores="detrended")
     if asked.drop is not None:
         options |= dict(drop=asked.drop, drop2=asked.drop)

@@ -1,5 +1,6 @@
 """Every setting of a run, what a value may be, and which settings may change when a run goes on."""
 
+from lfr_jax.config.files import read_config as read_config
 from lfr_jax.config.saved import RENAMED as RENAMED
 from lfr_jax.config.saved import check_resumable as check_resumable
 from lfr_jax.config.saved import flat as flat

@@ -19,6 +19,11 @@ RENAMED = {
     "distributed.heartbeat": "distributed.heartbeat_timeout",
 }
 
+LONGER = (
+    ". No run can be made longer: train.steps fixes its phases and its learning rate, which has decayed by its end. "
+    "Train a new one, with all the steps that it is to have"
+)
+
 
 def check_resumable(saved: Config, new: Config) -> None:
     """Raises ValueError that lists every setting which differs and must not.
@@ -31,7 +36,7 @@ def check_resumable(saved: Config, new: Config) -> None:
         lines = [f"  {name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
         raise ValueError(
             f"the run in {new.run_dir} cannot go on with other settings:\n" + "\n".join(lines) + "\n"
-            "go back to the first ones, or choose another run_dir"
+            "go back to the first ones, or choose another run_dir" + (LONGER if "train.steps" in differing else "")
         )
 
 

@@ -14,13 +14,14 @@ from lfr_jax.config.values import (
     AtLeast1,
     NotNegative,
     Positive,
+    Seed,
     Share,
     ShareAbove0,
     ShareBelow1,
     check_value,
 )
 
-Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+Seconds = Annotated[float, Meta(gt=0, le=1e8)]
 NumDevices = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 ProcessId = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 Packing = Literal["concatenate", "best_fit", "by_length"]
@@ -185,7 +186,7 @@ class TrainConfig(Section):
     seed: Seed = 0
     log_every: AtLeast1 = may_change(10)  # steps between two readings of the metrics
     eval_every: AtLeast0 = may_change(1000)  # steps between two evaluations; 0: only at the end
-    eval_blocks: AtLeast1 = may_change(256)  # held-out blocks evaluated in each domain
+    eval_blocks: AtLeast1 = 256  # held-out blocks evaluated in each domain
     probe_blocks: AtLeast0 = 1024  # training blocks whose losses and rates are written down throughout; 0: none
     checkpoint_every: AtLeast0 = may_change(1000)  # steps between two checkpoints; 0: only the one at the end
     keep_checkpoints: AtLeast1 = may_change(2)  # the newest ones that stay on disk
@@ -198,8 +199,8 @@ class DistributedConfig(Section):
     coordinator: str = may_change("")  # HOST:PORT of process 0, where all others reach it
     num_processes: AtLeast0 = may_change(0)  # 1: this one alone, whatever is detected
     process_id: ProcessId = may_change(-1)  # of this process, from 0; -1: as detected
-    start_timeout: Positive = may_change(60.0)  # seconds that a process waits for the others to come
-    heartbeat_timeout: Positive = may_change(100.0)  # seconds of silence after which a process counts as dead
+    start_timeout: Seconds = may_change(60.0)  # seconds that a process waits for the others to come
+    heartbeat_timeout: Seconds = may_change(100.0)  # seconds of silence after which a process counts as dead
 
 
 @dataclasses.dataclass(frozen=True)

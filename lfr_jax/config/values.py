@@ -9,6 +9,8 @@ The fields of a `Section` of settings are checked when it is made, the arguments
 called, and what a file holds by `from_json`.
 """
 
+import ast
+import contextlib
 import copy
 import difflib
 import functools
@@ -27,6 +29,7 @@ LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3e38  # of int32 and float32, which the 
 
 AtLeast0 = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
 AtLeast1 = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
+Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 NotNegative = Annotated[float, Meta(ge=0, le=LARGEST_FLOAT)]
 Positive = Annotated[float, Meta(gt=0, le=LARGEST_FLOAT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -49,6 +52,24 @@ def check_value(name: str, value: Any, kind: Any) -> None:
         msgspec.convert(value, kind)
     except msgspec.ValidationError:
         raise ValueError(f"{name} is {shown(value)}, expected {described(kind)}") from None
+
+
+def from_word(name: str, word: str, kind: Any) -> Any:
+    """What a word of a command line means as a value of the type `kind`: a Python literal, or else the word itself.
+
+    Raises:
+      ValueError: it means neither; as `check_value`.
+
+    >>> [from_word("x", word, kind) for word, kind in [("4", float), ("4", str), ("[1, 2]", list[int]), ("a", Any)]]
+    [4.0, '4', [1, 2], 'a']
+    """
+    meant = [word]
+    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        meant.insert(0, ast.literal_eval(word))
+    for value in meant:
+        with contextlib.suppress(msgspec.ValidationError):
+            return msgspec.convert(value, kind)
+    raise ValueError(f"{name} is {shown(word)}, expected {described(kind)}")
 
 
 def checked(function: Function) -> Function:
@@ -113,6 +134,8 @@ def typed(value: Any, kind: type[T], where: object) -> T:
         keys, found = located(value, re.findall(r"[^.\[\]]+|\.\.\.", path.strip("`$")), kind)
         at = f"{'.'.join(keys)} is {shown(found)}: " if keys else ""
         raise ValueError(f"{where}: {at}{problem[0].lower()}{problem[1:]}") from None
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell
+        raise ValueError(f"{where}: found text that is not Unicode ({error}); restore the file") from None
 
 
 def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
@@ -135,7 +158,7 @@ def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
 def convertible(value: Any, kind: Any) -> bool:
     try:
         msgspec.convert(value, kind)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return False
     return True
 

@@ -3,8 +3,11 @@
 import warnings
 from typing import NamedTuple
 
+import numpy as np
+
 from lfr_jax.config import DataConfig
 from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.chunk_digests import check_some
 from lfr_jax.data.lengths import LengthBlocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import Store, open_store
@@ -19,6 +22,7 @@ class Corpus(NamedTuple):
     valid: Blocks  # always concatenated, so that losses of different runs can be compared
     tokenizer: Tokenizer
     fingerprint: str  # of the training store: a run belongs to one
+    unchecked: str  # which tokens were not compared with what was written, in words; "": all were
 
 
 def open_corpus(data: DataConfig) -> Corpus:
@@ -26,7 +30,8 @@ def open_corpus(data: DataConfig) -> Corpus:
 
     Raises:
       FileNotFoundError: nothing was prepared there.
-      ValueError: a store is damaged, another tokenizer made it, or `seq_len` is longer than every source.
+      ValueError: a store is damaged, another tokenizer made it, or `seq_len` is longer than every source. Of a large
+        store only some chunks are compared with what was written, see `check_some`.
 
     Warns:
       UserWarning: some sources are too short for a block of `seq_len` tokens.
@@ -46,7 +51,9 @@ def open_corpus(data: DataConfig) -> Corpus:
                 f"the tokenizer in {path / 'tokenizer'} (sha256 {tokenizer.digest[:12]}…) did not make the tokens in "
                 f"{store.path} (made by {store.tokenizer_digest[:12]}…); put the right one back, or prepare again"
             )
-    corpus = Corpus(training_blocks(train, data), Blocks(valid, seq_len), tokenizer, train.fingerprint)
+    rng = np.random.default_rng()  # no seed: each start checks other chunks, and so does each process of a run
+    unchecked = "\n".join(filter(None, (check_some(store, rng) for store in (train, valid))))
+    corpus = Corpus(training_blocks(train, data), Blocks(valid, seq_len), tokenizer, train.fingerprint, unchecked)
     warn_of_short_sources(corpus.train, "trained on")
     warn_of_short_sources(corpus.valid, "measured")
     return corpus

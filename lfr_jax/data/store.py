@@ -18,10 +18,11 @@ import threading
 import numpy as np
 
 from lfr_jax.data import store_card
-from lfr_jax.data.store_card import StoreCard
+from lfr_jax.data.store_card import DOCS, Part, StoreCard, parts_of
+from lfr_jax.storage.npy import parse_npy
 from lfr_jax.storage.paths import Path, absolute, is_remote
 from lfr_jax.storage.remote_files import Version, cache_folder, open_tokens, read_bytes, stamp_of
-from lfr_jax.storage.token_files import Part, Stamp, TokenFile
+from lfr_jax.storage.token_files import Stamp, TokenFile
 
 OPEN_FILES = 256  # so many files of a store are open at once; by default a process may have 1,024
 
@@ -43,10 +44,10 @@ class Store:
         self.path, self.card, self.stamps, self.cache = path, card, stamps, cache
         self.fingerprint = card.fingerprint
         self.vocab_size, self.eos_id = card.vocab_size, card.eos_id
-        self.tokenizer_kind, self.tokenizer_digest = card.tokenizer
+        self.tokenizer_kind, self.tokenizer_digest = card.tokenizer.kind, card.tokenizer.digest
         self.sources = card.sources
         self.domains = tuple(dict.fromkeys(source.domain for source in self.sources))
-        self.parts = card.parts or (Part("tokens.bin", token_dtype(self.vocab_size).str, 0, card.tokens),)
+        self.parts = parts_of(card)
         tokens_P = np.array([part.tokens for part in self.parts])
         self.first_P = np.cumsum(tokens_P) - tokens_P  # first token
         self._opened = functools.lru_cache(OPEN_FILES)(self._open)
@@ -64,21 +65,36 @@ class Store:
         """Reads `count` tokens from each position in `start_B`: int32[B, count]. None may cross the end of a part.
 
         Raises:
+          ValueError: a token is not in the vocabulary.
           StoreChanged: a file changed since the store was opened.
         """
         part_B = np.searchsorted(self.first_P, start_B, side="right") - 1
         reads = []
         for number in np.unique(part_B).tolist():
-            name, dtype, offset, _ = self.parts[number]
-            of_part_B = part_B == number
-            starts = offset + (start_B[of_part_B] - self.first_P[number]) * np.dtype(dtype).itemsize
-            reads.append((of_part_B, dtype, self.opened(name), starts.tolist(), count * np.dtype(dtype).itemsize))
+            part, of_part_B = self.parts[number], part_B == number
+            itemsize = np.dtype(part.dtype).itemsize
+            starts = part.offset + (start_B[of_part_B] - self.first_P[number]) * itemsize
+            reads.append((of_part_B, part, self.opened(part.file), starts.tolist(), count * itemsize))
         for _, _, file, starts, size in reads:
             file.prefetch(starts, size)
         tokens_BxT = np.empty((len(start_B), count), np.int32)
-        for of_part_B, dtype, file, starts, size in reads:
-            tokens_BxT[of_part_B] = np.frombuffer(file.read(starts, size), dtype).reshape(-1, count)
+        for of_part_B, part, file, starts, size in reads:
+            found = np.frombuffer(file.read(starts, size), part.dtype).reshape(-1, count)
+            if not in_vocabulary(found, self.vocab_size):
+                raise self.foreign_token(found, start_B[of_part_B], part)
+            tokens_BxT[of_part_B] = found
         return tokens_BxT
+
+    def foreign_token(self, tokens_RxT: np.ndarray, start_R: np.ndarray, part: Part) -> ValueError:
+        """The error about the first token that is not in the vocabulary."""
+        row, column = np.argwhere((tokens_RxT < 0) | (tokens_RxT >= self.vocab_size))[0]
+        at = int(start_R[row]) + int(column)
+        source = next(source for source in self.sources if source.first <= at < source.first + source.count)
+        return ValueError(
+            f"{self.path / part.file}: found the id {tokens_RxT[row, column]} at token {at:,} (source {source.name!r} "
+            f"of domain {source.domain!r}), expected 0 to {self.vocab_size - 1}: its bytes have changed, or are of "
+            "another store; `lfr data verify` lists all that is wrong; restore the file or prepare the data again"
+        )
 
     def read_part(self, part: Part, start: int, count: int) -> np.ndarray:
         """Reads `count` tokens of a part, fewer at its end. They keep the number type of the file."""
@@ -90,24 +106,40 @@ class Store:
         """All tokens, to look at: a memory map of the file, or a copy in memory if there are several parts."""
         if is_remote(self.path):
             return np.concatenate([self.read_part(part, 0, part.tokens) for part in self.parts])
-        arrays = [np.memmap(self.path / name, dtype, "r", offset, count) for name, dtype, offset, count in self.parts]
+        arrays = [np.memmap(self.path / p.file, p.dtype, "r", p.offset, p.tokens) for p in self.parts]
         return np.asarray(arrays[0]) if len(arrays) == 1 else np.concatenate(arrays)
 
     @functools.cached_property
     def doc_starts(self) -> np.ndarray:
-        """int64[documents]: the first token of each document."""
-        with (self.path / "docs.npy").open("rb") as file:
-            return np.load(file)
+        """int64[documents]: the first token of each document, rising from 0; each source begins with one.
+
+        Raises:
+          ValueError: the file is not what was written.
+        """
+        file = self.path / DOCS
+        raw = read_bytes(file)
+        check_digest(file, hashlib.sha256(raw).hexdigest(), self.card)
+        starts = parse_npy(raw, file, "<i8", (self.card.documents,))
+        firsts = np.array([source.first for source in self.sources if source.count])
+        begins = starts.take(np.searchsorted(starts, firsts), mode="clip") == firsts
+        if np.any(starts[1:] <= starts[:-1]) or not 0 <= starts[0] <= starts[-1] < self.card.tokens or not begins.all():
+            raise ValueError(
+                f"{file}: its documents do not begin in order, or not where its sources do; restore the file or "
+                "prepare the data again"
+            )
+        return starts
 
     def verify(self) -> None:
         """Reads every byte. Raises ValueError if a file is not what was written."""
-        for name, expected in self.card.files.items():
-            found = file_sha256(self.path / name)
-            if found != expected.sha256:
-                raise ValueError(
-                    f"{self.path / name}: found sha256 {found[:12]}, expected {expected.sha256[:12]}: "
-                    "its bytes have changed; restore the file or prepare the data again"
-                )
+        for name in self.card.files:
+            self.verify_file(name)
+
+    def verify_file(self, name: str) -> None:
+        """Reads a file whole. Raises ValueError if it is not what was written."""
+        if name == DOCS:
+            _ = self.doc_starts  # it is checked when it is read
+        else:
+            check_digest(self.path / name, file_sha256(self.path / name), self.card)
 
     def __reduce__(self):
         return reopen, (self.path, self.fingerprint, self.stamps, self.cache)
@@ -164,17 +196,27 @@ def reopen(path: Path, expected: str, stamps: dict[str, Stamp | Version], cache:
     return Store(path, store.card, stamps, cache)  # the old stamps: reading a file that changed meanwhile then fails
 
 
-def token_dtype(vocab_size: int) -> np.dtype:
-    """The number type of tokens in `tokens.bin`."""
-    return np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
+def in_vocabulary(tokens: np.ndarray, vocab_size: int) -> bool:
+    """Whether all tokens, of any integer type, are 0 to `vocab_size` − 1."""
+    return bool(tokens.max(initial=0) < vocab_size and (tokens.dtype.kind == "u" or tokens.min(initial=0) >= 0))
 
 
 def check_ids(tokens: np.ndarray, vocab_size: int) -> None:
     """Raises ValueError unless all tokens are in the vocabulary."""
-    if len(tokens) and not 0 <= np.min(tokens) <= np.max(tokens) < vocab_size:
+    if not in_vocabulary(np.asarray(tokens), vocab_size):
         raise ValueError(
             f"found token ids from {np.min(tokens)} to {np.max(tokens)}, expected 0 to {vocab_size - 1}: "
             f"vocab_size={vocab_size} does not fit the tokenizer that made them"
+        )
+
+
+def check_digest(file: Path, sha256: str, card: StoreCard) -> None:
+    """Raises ValueError unless a file of the store has the sha256 that its card names."""
+    expected = card.files[file.name].sha256
+    if sha256 != expected:
+        raise ValueError(
+            f"{file}: found sha256 {sha256[:12]}, expected {expected[:12]}: its bytes have changed; restore the file "
+            "or prepare the data again"
         )
 
 

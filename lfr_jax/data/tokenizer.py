@@ -1,101 +1,20 @@
 """Text to token ids and back: SentencePiece, GPT-2's BPE, or plain bytes, with one interface."""
 
-import abc
-import contextlib
-import hashlib
+import dataclasses
 import io
 import json
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
 
 import sentencepiece
 import tiktoken
 
-from lfr_jax.storage.paths import as_path
-
-CARD = "tokenizer.json"  # in a saved folder: names the kind and the digest
-
-
-class EncodeError(ValueError):
-    """This text cannot be encoded, or these ids cannot be decoded; others still can."""
-
-
-@contextlib.contextmanager
-def library_failures(doing: str) -> Iterator[None]:
-    """Turns whatever a tokenizer's library raises into an EncodeError. A panic of Rust is not even an Exception."""
-    try:
-        yield
-    except (EncodeError, MemoryError):
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise EncodeError(f"cannot {doing}: the tokenizer failed on it ({type(error).__name__}: {error})") from None
-
-
-class Tokenizer(abc.ABC):
-    """Encodes and decodes text. The bytes of its `files` define it, and are saved with every store."""
-
-    kind: str
-    vocab_size: int  # ids are 0 ... vocab_size − 1
-    eos_id: int  # the end-of-text token: never the encoding of any text
-
-    def __init__(self, files: dict[str, bytes]):
-        self.files = files
-
-    @property
-    def digest(self) -> str:
-        """sha256, in hex, of the kind and the files."""
-        hasher = hashlib.sha256(self.kind.encode())
-        for name in sorted(self.files):
-            hasher.update(hashlib.sha256(self.files[name]).digest())
-        return hasher.hexdigest()
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without any special token.
-
-        Raises:
-          EncodeError: the tokenizer's library fails on this text. GPT-2's BPE does on a million spaces in a row; all
-            kinds do on a lone surrogate, which is no character.
-        """
-        return self.encode_batch([text])[0]
-
-    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
-        """The ids of each text. `threads` threads work on it; None: as many as there are cores.
-
-        Raises:
-          EncodeError: as `encode`; it does not say for which of the texts.
-        """
-        with library_failures(f"encode text of {sum(map(len, texts)):,} characters"):
-            return self._encode_batch(texts, max(1, min(threads or os.cpu_count() or 1, len(texts))))
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; broken UTF-8 becomes U+FFFD.
-
-        Raises:
-          EncodeError: an id is not in the vocabulary.
-        """
-        ids = [int(i) for i in ids]
-        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            raise EncodeError(f"cannot decode ids from {min(ids)} to {max(ids)}; expected 0 to {self.vocab_size - 1}")
-        with library_failures(f"decode {len(ids):,} ids"):
-            return self._decode(ids)
-
-    @abc.abstractmethod
-    def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]: ...
-
-    @abc.abstractmethod
-    def _decode(self, ids: list[int]) -> str: ...
-
-    def save(self, folder: str | os.PathLike) -> None:
-        """Writes what `load_tokenizer` needs into `folder`; makes the folder."""
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.files.items():
-            (folder / name).write_bytes(content)
-        card = {"kind": self.kind, "digest": self.digest}
-        (folder / CARD).write_text(json.dumps(card, indent=1) + "\n")
+from lfr_jax.config.values import AtLeast0, AtLeast1, check_value, from_json, shown
+from lfr_jax.data.gpt2_files import END, byte_alphabet, read_gpt2_files
+from lfr_jax.data.tokenizer_base import CARD, EncodeError, Tokenizer, digest
+from lfr_jax.storage.files import require_regular
+from lfr_jax.storage.paths import as_path, is_remote
+from lfr_jax.terminal import printable
 
 
 class Bytes(Tokenizer):
@@ -129,23 +48,23 @@ class SentencePiece(Tokenizer):
         if isinstance(model_file, bytes):
             name, model = "the SentencePiece model", model_file
         else:
-            name, model = str(model_file), as_path(model_file).read_bytes()
+            name, model = str(model_file), content(model_file)
         super().__init__({"tokenizer.model": model})
         try:
             self.model = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise ValueError(f"{name}: found no SentencePiece model in it ({error})") from None
-        self.vocab_size, self.eos_id = self.model.vocab_size(), self.model.eos_id()
+            self.vocab_size, self.eos_id = self.model.vocab_size(), self.model.eos_id()
+            # A U+2581 in the text itself would be decoded as a space. Its three bytes are not, where the model
+            # has byte pieces and puts no space of its own before a text.
+            self.space_bytes = [self.model.piece_to_id(f"<0x{byte:02X}>") for byte in self.SPACE.encode()]
+            around = self.model.encode("a") + self.space_bytes + self.model.encode("b")
+            self.keeps_space = self.model.decode(around) == f"a{self.SPACE}b"
+        except Exception as error:  # RuntimeError, UnicodeError, and what else the library raises for broken files
+            raise ValueError(f"{name}: found no SentencePiece model in it ({printable(str(error))})") from None
         if self.eos_id < 0:
             raise ValueError(
                 f"{name}: found no end-of-text piece (eos_id is -1), expected one, which separates documents; "
                 "train the model with an eos_id of 0 or more"
             )
-        # A U+2581 in the text itself would be decoded as a space. Its three bytes are not, where the model
-        # has byte pieces and puts no space of its own before a text.
-        self.space_bytes = [self.model.piece_to_id(f"<0x{byte:02X}>") for byte in self.SPACE.encode()]
-        around = self.model.encode("a") + self.space_bytes + self.model.encode("b")
-        self.keeps_space = self.model.decode(around) == f"a{self.SPACE}b"
 
     def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
         ids = self.model.encode(texts, num_threads=threads)
@@ -216,28 +135,20 @@ class Gpt2Bpe(Tokenizer):
     """GPT-2's byte-level BPE (Radford et al. 2019), from its `encoder.json` and `vocab.bpe`."""
 
     kind = "gpt2_bpe"
-    END = "<|endoftext|>"
     # How text is cut before merging: contractions, words, numbers, the rest, spaces (GPT-2's encoder.py).
     PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
     def __init__(self, encoder_json: str | os.PathLike, vocab_bpe: str | os.PathLike):
-        super().__init__(
-            {
-                "encoder.json": as_path(encoder_json).read_bytes(),
-                "vocab.bpe": as_path(vocab_bpe).read_bytes(),
-            }
-        )
-        ids = json.loads(self.files["encoder.json"])
-        if self.END not in ids:
-            raise ValueError(f"{encoder_json}: found no {self.END} in it, expected one, which separates documents")
-        self.vocab_size, self.eos_id = len(ids), ids.pop(self.END)
-        check_merges(ids, self.files["vocab.bpe"].decode(), f"{encoder_json} and {vocab_bpe}")
+        super().__init__({"encoder.json": content(encoder_json), "vocab.bpe": content(vocab_bpe)})
+        found = read_gpt2_files(*self.files.values(), encoder_json, vocab_bpe)
+        self.ids, self.merges, self.eos_id = found
+        self.vocab_size = len(found.ids) + 1
         byte_of = byte_alphabet()
         self.encoding = tiktoken.Encoding(
             "gpt2",
             pat_str=self.PATTERN,
-            mergeable_ranks={bytes(byte_of[char] for char in piece): i for piece, i in ids.items()},
-            special_tokens={self.END: self.eos_id},
+            mergeable_ranks={bytes(byte_of[char] for char in piece): i for piece, i in found.ids.items()},
+            special_tokens={END: self.eos_id},
             explicit_n_vocab=self.vocab_size,
         )
 
@@ -255,25 +166,6 @@ class Gpt2Bpe(Tokenizer):
         return self.encoding.decode([i for i in ids if i != self.eos_id])
 
 
-def check_merges(ids: dict[str, int], merges: str, where: str) -> None:
-    """Raises ValueError unless ids are in the order of the merges: tiktoken merges the pair of the lowest id first."""
-    merged = [line.replace(" ", "") for line in merges.splitlines() if line and not line.startswith("#version")]
-    expected = {i: piece for i, piece in enumerate(merged, start=256)}
-    found = {i: piece for piece, i in ids.items() if i >= 256}
-    if found != expected or len(ids) != 256 + len(merged):
-        raise ValueError(
-            f"{where}: found {len(ids)} pieces and {len(merged)} merges that do not belong together; "
-            "expected ids 0-255 for the bytes, then 256, 257, ... for the merges in their order"
-        )
-
-
-def byte_alphabet() -> dict[str, int]:
-    """The byte of each character in GPT-2's files: a visible one is itself, U+0100 and on are the others."""
-    visible = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in visible]
-    return {chr(byte): byte for byte in visible} | {chr(256 + i): byte for i, byte in enumerate(hidden)}
-
-
 class Ids(Tokenizer):
     """Stands for the unknown tokenizer of linked token files. A model trains on the ids, but has no text.
 
@@ -284,6 +176,7 @@ class Ids(Tokenizer):
     kind = "ids"
 
     def __init__(self, vocab_size: int, eos_id: int):
+        check_value("vocab_size", vocab_size, AtLeast1)
         if not 0 <= eos_id < vocab_size:
             raise ValueError(f"found eos_id={eos_id}, expected 0 to {vocab_size - 1}, as vocab_size={vocab_size}")
         super().__init__({"ids.json": json.dumps({"vocab_size": vocab_size, "eos_id": eos_id}).encode()})
@@ -296,6 +189,26 @@ class Ids(Tokenizer):
         raise EncodeError("cannot decode ids: the data was linked without a tokenizer; link it again with one")
 
 
+@dataclasses.dataclass
+class Card:
+    """What a saved tokenizer says about itself."""
+
+    kind: str
+    digest: str
+
+
+@dataclasses.dataclass
+class IdsFile:
+    """The file of an `Ids`."""
+
+    vocab_size: AtLeast1
+    eos_id: AtLeast0
+
+
+FILES = {Bytes.kind: (), SentencePiece.kind: ("tokenizer.model",), Gpt2Bpe.kind: ("encoder.json", "vocab.bpe")}
+FILES |= {Ids.kind: ("ids.json",)}
+
+
 def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
     """Loads what `Tokenizer.save` wrote.
 
@@ -304,21 +217,33 @@ def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
       ValueError: the kind is unknown, or the files have changed.
     """
     folder = as_path(folder)
-    if not (folder / CARD).is_file():
+    if not (folder / CARD).exists():
         raise FileNotFoundError(f"{folder}: found no {CARD}; expected a folder that Tokenizer.save wrote")
-    card = json.loads((folder / CARD).read_text())
-    makers = {
-        Bytes.kind: Bytes,
-        SentencePiece.kind: lambda: SentencePiece(folder / "tokenizer.model"),
-        Gpt2Bpe.kind: lambda: Gpt2Bpe.from_folder(folder),
-        Ids.kind: lambda: Ids(**json.loads((folder / "ids.json").read_text())),
-    }
-    if card["kind"] not in makers:
-        raise ValueError(f"{folder / CARD}: found kind {card['kind']!r}, expected one of {', '.join(makers)}")
-    tokenizer = makers[card["kind"]]()
-    if tokenizer.digest != card["digest"]:
+    card = from_json(content(folder / CARD), Card, folder / CARD)
+    if card.kind not in FILES:
+        raise ValueError(f"{folder / CARD}: found kind {shown(card.kind)}, expected one of {', '.join(FILES)}")
+    # Compared before the files are read as what they are: the libraries may do anything with changed ones.
+    found = digest(card.kind, {name: content(folder / name) for name in FILES[card.kind]})
+    if found != card.digest:
         raise ValueError(
-            f"{folder}: found files of digest {tokenizer.digest[:12]}, expected {card['digest'][:12]}: "
+            f"{folder}: found files of digest {found[:12]}, expected {card.digest[:12]!r}: "
             "they have changed; restore them or prepare the data again"
         )
-    return tokenizer
+    if card.kind == SentencePiece.kind:
+        return SentencePiece(folder / "tokenizer.model")
+    if card.kind == Gpt2Bpe.kind:
+        return Gpt2Bpe.from_folder(folder)
+    if card.kind == Ids.kind:
+        ids = from_json(content(folder / "ids.json"), IdsFile, folder / "ids.json")
+        try:
+            return Ids(ids.vocab_size, ids.eos_id)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'ids.json'}: {error}") from None
+    return Bytes()
+
+
+def content(path: str | os.PathLike) -> bytes:
+    """The bytes of a file, on this machine or in an object store."""
+    if not is_remote(path):
+        require_regular(path)
+    return as_path(path).read_bytes()

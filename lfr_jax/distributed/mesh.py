@@ -15,6 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
+# Under other values, training would end at its first step, or at its first checkpoint.
+FLAGS = {"jax_enable_x64": False, "jax_disable_jit": False, "jax_numpy_dtype_promotion": "standard"}
 BATCH = P(("data", "fsdp"))  # rows of a batch: split over both axes that hold different data
 
 
@@ -25,12 +27,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
 
     Raises:
       ValueError: two axes are -1, a size is below 1, the sizes do not divide the number of devices,
-        or they need more devices than there are.
+        or they need more devices than there are; or as `find_devices` raises.
 
     >>> dict(make_mesh(1, 1, 1).shape)
     {'data': 1, 'fsdp': 1, 'tensor': 1}
     """
-    devices = jax.devices() if devices is None else list(devices)
+    devices = find_devices() if devices is None else list(devices)
     sizes = dict(zip(AXES, (data, fsdp, tensor)))
     asked = ", ".join(f"mesh.{axis}={size}" for axis, size in sizes.items())
     free = [axis for axis, size in sizes.items() if size == -1]
@@ -57,6 +59,25 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         )
     explicit = (AxisType.Explicit,) * 3
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=explicit, devices=devices[:needed])
+
+
+def find_devices() -> list[jax.Device]:
+    """All devices of all processes.
+
+    Raises:
+      ValueError: there is none of the kind that JAX_PLATFORMS names; or a flag of JAX is set otherwise than in `FLAGS`.
+    """
+    for name, expected in FLAGS.items():
+        if (found := getattr(jax.config, name)) != expected:
+            raise ValueError(f"found {name.upper()}={found}, and all that is computed here needs {expected}; unset it")
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:  # JAX asserts that a GPU is there
+        reason = str(error).partition("\n")[0] or "no such device"
+        raise ValueError(
+            f"JAX finds no device (JAX_PLATFORMS is {jax.config.jax_platforms or 'not set'}): {reason}; name what this "
+            "machine has, such as JAX_PLATFORMS=cpu, or unset it"
+        ) from None
 
 
 class Shards(NamedTuple):

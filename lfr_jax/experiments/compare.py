@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from lfr_jax.config import Config
@@ -14,8 +15,11 @@ from lfr_jax.train import flops, policy
 from lfr_jax.train.loop import train
 
 
-def compare_policies(config: Config, policies: list[str]) -> Path | None:
+def compare_policies(config: Config, policies: list[str], given: Mapping[str, str] = {}) -> Path | None:
     """Trains `config` under each policy, prints a table, writes a report, prints and returns its path.
+
+    The configuration's own policy has the options of the configuration, and any other one its own defaults, its phases
+    stretched to the run. An option in `given` (name -> word of a command line) goes to each policy that takes it.
 
     The first policy trains for the configuration's own number of steps. What this costs, scoring
     included, is the budget of every other policy: one without scoring passes gets more steps. Each
@@ -27,13 +31,13 @@ def compare_policies(config: Config, policies: list[str]) -> Path | None:
     """
     with cluster.initialize(config.distributed) as peers:
         cost = flops.expected(config, open_corpus(config.data).train)
-        steps, passes = count_steps_and_passes(config, policies)
+        steps, passes = count_steps_and_passes(config, policies, given)
         runs: dict[str, Config] = {}
         summaries: dict[str, dict[str, Any]] = {}
         for name in passes:
             if summaries:
                 steps = cost.steps_within(summaries[policies[0]]["flops"], passes[name])
-            runs[name] = run = config_for_policy(config, name, steps)
+            runs[name] = run = config_for_policy(config, name, steps, given)
             if peers.first:
                 say(f"\n{name}: {steps} steps in {run.run_dir}")
             summaries[name] = train(run).summary
@@ -51,22 +55,32 @@ def print_and_write_report(folder: Path, runs: dict[str, Config], summaries: dic
     return path
 
 
-def count_steps_and_passes(config: Config, policies: list[str]) -> tuple[int, dict[str, int]]:
-    """The steps of the first policy, and the number of scoring passes of each. ValueError if one is no policy."""
+def count_steps_and_passes(
+    config: Config, policies: list[str], given: Mapping[str, str] = {}
+) -> tuple[int, dict[str, int]]:
+    """The steps of the first policy, and the number of scoring passes of each.
+
+    Raises:
+      ValueError: a name is no policy, is given twice, or there is none; or no policy takes one of the options `given`.
+    """
+    if not policies or len(set(policies)) < len(policies):
+        raise ValueError(f"policies are {', '.join(policies) or 'none'}, expected one or more, each once")
+    policy.refuse_unknown(given, {name: policy.options_of(name) for name in policies})
 
     def phases_of(name: str, steps: int):
-        return policy.build(policy.switch(config.schedule, name), steps).phases
+        return policy.build(policy.switch(config.schedule, name, given), steps).phases
 
-    steps = phases_of(policies[0], config.train.steps)[-1].stop
+    of_file = policy.switch(config.schedule, config.schedule.policy, given)
+    steps = policy.num_steps(dataclasses.replace(config, schedule=of_file))
     return steps, {name: sum(phase.score for phase in phases_of(name, steps)) for name in policies}
 
 
-def config_for_policy(config: Config, name: str, steps: int) -> Config:
+def config_for_policy(config: Config, name: str, steps: int, given: Mapping[str, str] = {}) -> Config:
     """The configuration with this policy, this number of steps, and a run folder of its own."""
     return dataclasses.replace(
         config,
         run_dir=str(as_path(config.run_dir) / name),
-        schedule=policy.switch(config.schedule, name),
+        schedule=policy.switch(config.schedule, name, given),
         train=dataclasses.replace(config.train, steps=steps),
     )
 

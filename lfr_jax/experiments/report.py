@@ -22,6 +22,7 @@ from lfr_jax.storage.mirror import local_folder_for
 from lfr_jax.storage.paths import Path
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.terminal import printable
+from lfr_jax.train import policy
 
 
 class ProbeAnalysis(NamedTuple):
@@ -99,9 +100,16 @@ def write_html(folder: Path, run_dirs: dict[str, Path], table: str, analysis: Pr
         else:
             probes = probe_section(here, analysis, palette.policy_lines(map(printable, run_dirs)))
         title = "Report: " + ", ".join(map(printable, run_dirs))
-        content = [f"<pre>{escape(table)}</pre>", ABOUT_FILES, losses, "<h2>Losses of single blocks</h2>", *probes]
+        text = escape(f"{table}\n\n{options_of(run_dirs)}")
+        content = [f"<pre>{text}</pre>", ABOUT_FILES, losses, "<h2>Losses of single blocks</h2>", *probes]
         write_page(here / "report.html", title, content)
     return folder / "report.html"
+
+
+def options_of(run_dirs: dict[str, Path]) -> str:
+    """The policy of each run with the options that it was given, a line a run."""
+    schedules = {name: RunDir(path).load_config().schedule for name, path in run_dirs.items()}
+    return "\n".join(printable(f"{name}: {policy.described(config)}") for name, config in schedules.items())
 
 
 def probe_section(folder: pathlib.Path, analysis: ProbeAnalysis, lines: dict[str, Any]) -> list[str]:

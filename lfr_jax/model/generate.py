@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec as P
 from lfr_jax.config import ModelConfig
 from lfr_jax.model import decoder
 
+MIN_TEMPERATURE = 1e-6  # with less, logits over the temperature would overflow
 PROMPT_STEP = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
 
 
@@ -41,17 +42,33 @@ def generate_ids(
     Call it under `jax.set_mesh`, with the mesh of the params.
 
     Args:
-      temperature: divides the logits; 0: always the likeliest token.
+      temperature: divides the logits, 1e-6 to 1e6; 0: always the likeliest token.
       top_k: draw from the k likeliest tokens; 0: from all.
       top_p: draw from the fewest likeliest tokens whose probabilities sum to this (Holtzman et al. 2020).
+      eos_id: end-of-text; -1: there is none.
       vocab_size: only ids below it are drawn; the rest of the embedding is padding. 0: draw all ids.
       key: random key of the draws; not needed at temperature 0.
 
     Raises:
       ValueError: the prompt is empty or too long, an id is outside the vocabulary, or a setting out of its range.
     """
-    prompt = np.asarray(prompt_ids, np.int32)
-    length = len(prompt)
+    prompt = np.asarray(prompt_ids)
+    length = len(prompt) if prompt.ndim == 1 else 0
+    if prompt.size and (prompt.ndim != 1 or prompt.dtype.kind not in "iu"):
+        raise ValueError(f"found a prompt of type {prompt.dtype} and shape {prompt.shape}; expected a list of ids")
+    if not (
+        (temperature == 0 or MIN_TEMPERATURE <= temperature <= 1 / MIN_TEMPERATURE)
+        and top_k >= 0
+        and 0 < top_p <= 1
+        and max_new_tokens >= 1
+        and -1 <= eos_id < config.vocab_size
+        and 0 <= vocab_size <= config.vocab_size
+    ):
+        raise ValueError(
+            f"found {temperature=}, {top_k=}, {top_p=}, {max_new_tokens=}, {eos_id=}, {vocab_size=}; expected "
+            f"temperature 0, or {MIN_TEMPERATURE} to {1 / MIN_TEMPERATURE:g}, top_k >= 0, 0 < top_p <= 1, "
+            f"max_new_tokens >= 1, eos_id from -1 to {config.vocab_size - 1}, vocab_size from 0 to {config.vocab_size}"
+        )
     if not 0 < length <= config.max_len - max_new_tokens:
         raise ValueError(
             f"found a prompt of {length} tokens and {max_new_tokens} new ones; expected at least one token "
@@ -59,17 +76,12 @@ def generate_ids(
         )
     if prompt.min() < 0 or prompt.max() >= config.vocab_size:
         raise ValueError(f"prompt ids go from {prompt.min()} to {prompt.max()}; expected 0 to {config.vocab_size - 1}")
-    if temperature < 0 or top_k < 0 or not 0 < top_p <= 1 or max_new_tokens < 1:
-        raise ValueError(
-            f"found {temperature=}, {top_k=}, {top_p=}, {max_new_tokens=}; "
-            "expected temperature >= 0, top_k >= 0, 0 < top_p <= 1, max_new_tokens >= 1"
-        )
     if key is None and temperature > 0:
         raise ValueError("drawing at temperature > 0 needs a random key; pass key=jax.random.key(seed)")
     vocab_size = vocab_size or config.vocab_size
     sampling = Sampling(temperature, min(top_k, vocab_size), top_p, vocab_size)
     padded_length = min(-(-length // PROMPT_STEP) * PROMPT_STEP, config.max_len)
-    prompt_T = np.pad(prompt, (0, padded_length - length), constant_values=-1)
+    prompt_T = np.pad(prompt.astype(np.int32), (0, padded_length - length), constant_values=-1)
     key = jax.random.key(0) if key is None else key
     ids, count = _generate(params, prompt_T, length, key, eos_id, config, max_new_tokens, sampling)
     return np.asarray(ids)[: int(count)].tolist()

@@ -1,24 +1,27 @@
 """Token files of other programs as a corpus to train on: stores of links to them; nothing is copied."""
 
-import hashlib
+import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import tqdm
 import tyro
 
-from lfr_jax.data.store import check_ids, file_sha256, token_dtype
-from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, write_card
+from lfr_jax import terminal
+from lfr_jax.config.values import AtLeast0, AtLeast1, ShareBetween, checked
+from lfr_jax.data import chunk_digests
+from lfr_jax.data.chunk_digests import FileDigests
+from lfr_jax.data.store import check_ids, file_sha256
+from lfr_jax.data.store_card import FileContent, Part, Source, StoreCard, TokenizerId, token_dtype, write_card
 from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_tokenizer
-from lfr_jax.prepare.checks import check_settings, chosen_options
 from lfr_jax.prepare.folders import files_below
+from lfr_jax.prepare.options import chosen_options
 from lfr_jax.prepare.token_formats import Layout, layout
 from lfr_jax.storage.files import atomic_folder, save_array
 from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
-from lfr_jax.storage.token_files import Part, stamp
+from lfr_jax.storage.token_files import stamp
 
 CHUNK = 1 << 23  # tokens read at once
 
@@ -29,7 +32,7 @@ class LinkedPart(NamedTuple):
     path: pathlib.Path
     name: str
     domain: str
-    sha256: str  # of all bytes of the file
+    digests: FileDigests  # of all bytes of the file
     part: Part
     doc_starts: np.ndarray  # int64, counted from the part's first token
 
@@ -48,21 +51,22 @@ class LinkSummary(NamedTuple):
         rows = [f"{'domain':<20}{'tokens':>18}{'documents':>14}{'held-out tokens':>18}{'documents':>14}"]
         for domain in dict.fromkeys(one.domain for one in self.train + self.valid):
             sides = ([one for one in side if one.domain == domain] for side in self)
-            rows.append(f"{domain:<20}" + "".join(map(counts, sides)))
+            rows.append(f"{terminal.printable(domain):<20}" + "".join(map(counts, sides)))
         return "\n".join([*rows, f"{'all':<20}{counts(self.train)}{counts(self.valid)}"])
 
 
+@checked
 def link_paths(
     inputs: tyro.conf.Positional[tuple[str, ...]],
     *,
     out: str,
     valid: tuple[str, ...] = (),
-    valid_fraction: float = 0.02,
+    valid_fraction: ShareBetween = 0.02,
     gpt2: str | None = None,
     sentencepiece: str | None = None,
     saved_tokenizer: str | None = None,
-    vocab_size: int | None = None,
-    eos_id: int | None = None,
+    vocab_size: AtLeast1 | None = None,
+    eos_id: AtLeast0 | None = None,
     dtype: Literal["uint8", "uint16", "uint32", "int32"] | None = None,
 ) -> LinkSummary | str:
     """Makes a folder to train on out of existing token files. The files stay where they are; nothing is copied.
@@ -100,7 +104,7 @@ def link_paths(
     }
     if is_finished(out, made_from):
         return finished(out)
-    with tqdm.tqdm(desc="reading", unit="B", unit_scale=True, disable=None) as bar:
+    with terminal.bar(desc="reading", unit="B", unit_scale=True) as bar:
         return link_files(out, inputs, tokenizer, valid, valid_fraction, dtype, bar.update, made_from)
 
 
@@ -121,12 +125,13 @@ def choose_tokenizer(gpt2, sentencepiece, saved, vocab_size, eos_id) -> Tokenize
     return load_tokenizer(saved) if saved is not None else Ids(vocab_size, eos_id)
 
 
+@checked
 def link_files(
     out: str | os.PathLike,
     inputs: Sequence[str | os.PathLike],
     tokenizer: Tokenizer,
     valid: Sequence[str | os.PathLike] = (),
-    valid_fraction: float = 0.02,
+    valid_fraction: ShareBetween = 0.02,
     dtype: str | None = None,
     advance: Callable[[int], None] = lambda n: None,
     made_from: dict[str, Any] | None = None,
@@ -148,8 +153,9 @@ def link_files(
       FileNotFoundError: an input does not exist.
       ValueError: a broken file, an id outside the vocabulary, or a bad `valid_fraction`.
     """
-    check_settings(valid_fraction)
     raw_dtype = np.dtype(dtype or token_dtype(tokenizer.vocab_size)).str
+    if np.dtype(raw_dtype).kind not in "iu":
+        raise ValueError(f"found dtype={dtype}, expected a type of integers")
     if not inputs:
         raise ValueError("found no input; expected token files, or folders of them")
     train = [read_file(*file, raw_dtype, tokenizer, advance) for file in list_token_files(inputs)]
@@ -191,32 +197,34 @@ def version(path: pathlib.Path, name: str, domain: str) -> tuple:
 def read_file(path: pathlib.Path, name: str, domain: str, raw_dtype: str, tokenizer: Tokenizer, advance) -> LinkedPart:
     """Checks a file and finds its documents."""
     found = layout(path, raw_dtype)
-    sha256, ends = scan_tokens(path, found, tokenizer, advance)
+    digests, ends = scan_tokens(path, found, tokenizer, advance)
     if found.doc_starts is None:
         starts = np.concatenate([[0], ends[ends < found.tokens]])
     else:
         starts = found.doc_starts
-    return LinkedPart(path.absolute(), name, domain, sha256, Part("", found.dtype, found.offset, found.tokens), starts)
+    return LinkedPart(path.absolute(), name, domain, digests, Part("", found.dtype, found.offset, found.tokens), starts)
 
 
-def scan_tokens(path: pathlib.Path, found: Layout, tokenizer: Tokenizer, advance) -> tuple[str, np.ndarray]:
-    """Reads a file once. Returns its sha256, and int64[documents], the position after each end-of-text."""
-    sha256, ends, position = hashlib.sha256(), [np.zeros(0, np.int64)], 0
+def scan_tokens(path: pathlib.Path, found: Layout, tokenizer: Tokenizer, advance) -> tuple[FileDigests, np.ndarray]:
+    """Reads a file once. Returns its digests, and int64[documents], the position after each end-of-text."""
+    digests, ends, position = FileDigests(), [np.zeros(0, np.int64)], 0
     with open(path, "rb") as file:
-        sha256.update(file.read(found.offset))
+        digests.update(file.read(found.offset))
         while raw := file.read(CHUNK * np.dtype(found.dtype).itemsize):
-            sha256.update(raw)
+            digests.update(raw)
             tokens = np.frombuffer(raw, found.dtype)
             try:
                 check_ids(tokens, tokenizer.vocab_size)
             except ValueError as error:
                 raise ValueError(f"{path}: {error}; or they are not of type {found.dtype} (--dtype)") from None
-            if found.dtype == "<u2" and len(tokens) > 1000 and not tokens[1::2].any():
-                raise ValueError(f"{path}: every second token is 0: these are uint32, not uint16; say --dtype uint32")
+            if not found.offset and len(tokens) > 1000 and not tokens[1::2].any():
+                wide = 16 * tokens.itemsize
+                advice = f"say --dtype uint{wide}" if wide <= 32 else "save them as uint32"
+                raise ValueError(f"{path}: every second token is 0: these have {wide} bits, not {wide // 2}; {advice}")
             ends.append(np.flatnonzero(tokens == tokenizer.eos_id) + (position + 1))
             position += len(tokens)
             advance(len(raw))
-    return sha256.hexdigest(), np.concatenate(ends)
+    return digests, np.concatenate(ends)
 
 
 def split_off_tail(linked: LinkedPart, fraction: float) -> tuple[LinkedPart, LinkedPart]:
@@ -230,9 +238,9 @@ def split_off_tail(linked: LinkedPart, fraction: float) -> tuple[LinkedPart, Lin
         split = int(starts[np.searchsorted(starts, split)])
     later = part.offset + split * np.dtype(part.dtype).itemsize
     return (
-        linked._replace(part=part._replace(tokens=split), doc_starts=starts[starts < split]),
+        linked._replace(part=dataclasses.replace(part, tokens=split), doc_starts=starts[starts < split]),
         linked._replace(
-            part=part._replace(offset=later, tokens=part.tokens - split),
+            part=dataclasses.replace(part, offset=later, tokens=part.tokens - split),
             doc_starts=np.union1d([0], starts[starts >= split] - split),
         ),
     )
@@ -245,11 +253,12 @@ def write_links(folder: pathlib.Path, linked: list[LinkedPart], tokenizer: Token
     for number, one in enumerate(linked):
         name = f"tokens-{number:05}.bin"
         (folder / name).symlink_to(one.path)
-        files[name] = FileContent(one.path.stat().st_size, one.sha256)
-        parts.append(one.part._replace(file=name))
+        files[name] = FileContent(one.path.stat().st_size, one.digests.sha256)
+        parts.append(dataclasses.replace(one.part, file=name))
         sources.append(Source(one.name, one.domain, total, one.part.tokens))
         starts.append(total + one.doc_starts)
         total += one.part.tokens
+    save_array(folder / chunk_digests.FILE, np.concatenate([one.digests.chunks for one in linked]))
     save_array(folder / "docs.npy", np.concatenate(starts).astype(np.int64))
     files["docs.npy"] = FileContent((folder / "docs.npy").stat().st_size, file_sha256(folder / "docs.npy"))
     made_by = TokenizerId(tokenizer.kind, tokenizer.digest)

@@ -17,7 +17,7 @@ import tyro
 from lfr_jax.config import DataConfig
 from lfr_jax.config.settings import Seed
 from lfr_jax.config.values import AtLeast1, ShareBetween, checked
-from lfr_jax.data import store_card
+from lfr_jax.data import chunk_digests, store_card
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import Corpus, open_corpus
 from lfr_jax.data.store import Store
@@ -207,7 +207,8 @@ def copy_store(store: Store, path: str | os.PathLike) -> None:
     """Copies a store byte by byte. Links of a linked store lead to the same files."""
     path = pathlib.Path(path)
     path.mkdir()
-    for name in (*store.card.files, store_card.FILE):
+    digests = [chunk_digests.FILE] if (store.path / chunk_digests.FILE).is_file() else []
+    for name in (*store.card.files, *digests, store_card.FILE):
         file = store.path / name
         if file.is_symlink():
             (path / name).symlink_to(file.resolve())

@@ -11,7 +11,7 @@ from lfr_jax.config.values import AtLeast1, Share, ShareAbove0, ShareBetween, ch
 from lfr_jax.data.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, load_tokenizer, train_sentencepiece
 from lfr_jax.prepare import embedded as embedded_text
 from lfr_jax.prepare import hf_text, inputs, text_source, tfds_text
-from lfr_jax.prepare.checks import chosen_options
+from lfr_jax.prepare.options import chosen_options
 from lfr_jax.prepare.prepared_folder import PrepareSummary, open_prepared, write_prepared
 from lfr_jax.prepare.segments import uniform_hash
 from lfr_jax.prepare.spool import Spool, name_kept_work, remove_work_of_finished, work_folder
@@ -73,8 +73,8 @@ def prepare_paths(
       byte_tokenizer: Use the 256 bytes of UTF-8.
       valid_fraction: Share of the documents to hold out for validation.
       sample: Use only this share of the documents, chosen by a hash of their ids.
-      tolerate: Share of the documents that may be unreadable (not UTF-8, not JSON, no text). They are left out,
-        counted, and described in prepared.json. With a larger share, the command fails.
+      tolerate: Share of the documents that may be unreadable (not UTF-8, not JSON, no text, a bad id). They are left
+        out, counted, and described in prepared.json. With a larger share, the command fails.
       workers: Processes that encode; 0: as many as there are cores.
 
     Raises:

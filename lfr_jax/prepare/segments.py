@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lfr_jax.data.store import check_ids, token_dtype
+from lfr_jax.data.store import check_ids
+from lfr_jax.data.store_card import token_dtype
 from lfr_jax.data.tokenizer import EncodeError, Tokenizer
 from lfr_jax.prepare import text_source
 from lfr_jax.prepare.text_source import Chunk, Document

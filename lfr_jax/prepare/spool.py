@@ -47,7 +47,7 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
         refuse_existing(out)
     new_parents = [parent for parent in out.parents if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as lock:
+    with open(folder / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,6 +1,6 @@
 """Writes a token store: documents are appended, source by source, to a folder that appears when it is complete."""
 
-import hashlib
+import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +8,10 @@ from typing import BinaryIO
 
 import numpy as np
 
-from lfr_jax.data.store import Store, check_ids, file_sha256, token_dtype
-from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, write_card
+from lfr_jax.data import chunk_digests
+from lfr_jax.data.chunk_digests import FileDigests
+from lfr_jax.data.store import Store, check_ids, file_sha256
+from lfr_jax.data.store_card import FileContent, Source, StoreCard, TokenizerId, token_dtype, write_card
 from lfr_jax.storage.files import atomic_folder, save_array
 
 COPY_TOKENS = 4 << 20  # copied at once
@@ -49,7 +51,8 @@ def write_store(
             raise ValueError(f"{path}: no tokens were added to this store; expected at least one document")
         starts = np.concatenate(writer.starts)
         save_array(folder / "docs.npy", starts)
-        digests = {"tokens.bin": writer.sha256.hexdigest(), "docs.npy": file_sha256(folder / "docs.npy")}
+        save_array(folder / chunk_digests.FILE, writer.digests.chunks)
+        digests = {"tokens.bin": writer.digests.sha256, "docs.npy": file_sha256(folder / "docs.npy")}
         files = {name: FileContent((folder / name).stat().st_size, digest) for name, digest in digests.items()}
         made_by = TokenizerId(tokenizer_kind, tokenizer_digest)
         sources = tuple(writer.sources)
@@ -64,7 +67,7 @@ class StoreWriter:
     """
 
     def __init__(self, file: BinaryIO, vocab_size: int):
-        self.file, self.vocab_size, self.sha256 = file, vocab_size, hashlib.sha256()
+        self.file, self.vocab_size, self.digests = file, vocab_size, FileDigests()
         self.total, self.sources, self.starts, self.begun = 0, [], [], set()
 
     def begin_with(self, store: Store) -> None:
@@ -75,7 +78,7 @@ class StoreWriter:
                 self.write(store.read_part(part, start, COPY_TOKENS).astype(dtype, copy=False).tobytes())
         if "tokens.bin" not in store.card.files:
             store.verify()  # linked files hold more than the store: their digests cannot check this copy
-        elif self.sha256.hexdigest() != store.card.files["tokens.bin"].sha256:
+        elif self.digests.sha256 != store.card.files["tokens.bin"].sha256:
             raise ValueError(f"{store.path / 'tokens.bin'}: its bytes have changed; restore the file")
         self.total, self.sources, self.starts = store.card.tokens, list(store.sources), [store.doc_starts]
 
@@ -105,8 +108,9 @@ class StoreWriter:
         starts = self.total + np.cumsum(lengths, dtype=np.int64) - lengths
         self.starts.append(starts[1:] if goes_on else starts)
         self.total += len(tokens)
-        self.sources[-1] = self.sources[-1]._replace(count=self.total - self.sources[-1].first)
+        last = self.sources[-1]
+        self.sources[-1] = dataclasses.replace(last, count=self.total - last.first)
 
     def write(self, raw: bytes) -> None:
         self.file.write(raw)
-        self.sha256.update(raw)
+        self.digests.update(raw)

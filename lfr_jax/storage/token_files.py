@@ -7,15 +7,6 @@ from typing import NamedTuple
 from lfr_jax.storage.files import require_regular
 
 
-class Part(NamedTuple):
-    """Consecutive tokens in one file. A store is the concatenation of its parts."""
-
-    file: str  # its name in the store's folder
-    dtype: str  # of one token: a NumPy integer type, such as '<u2'
-    offset: int  # bytes of the file before the first token
-    tokens: int
-
-
 class Stamp(NamedTuple):
     """Identifies a version of a file by what one system call returns."""
 

@@ -16,6 +16,8 @@ from lfr_jax.config import Config, ModelConfig
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.schedule import Phase, num_chosen
 
+DEAR_SCORING = 0.25  # a larger share of all FLOPs is worth a word; phases of an epoch each have 0.2 or less
+
 
 def forward_flops_per_token(config: ModelConfig, seq_len: int) -> int:
     """FLOPs of a forward pass a token, in matrix products, 2 for a multiply-add; training costs 3 times this.
@@ -83,7 +85,7 @@ def num_scored(config: Config, num_blocks: int) -> int:
 
 
 def forecast(config: Config, phases: tuple[Phase, ...], blocks: Blocks) -> str:
-    """What a run is expected to train on and to score, in a line; and what to change if it mostly scores."""
+    """What a run is expected to train on and to score, in a line; and what to change if it scores much."""
     cost, steps, passes = expected(config, blocks), phases[-1].stop, sum(phase.score for phase in phases)
     trained = steps * config.train.batch_size * config.data.seq_len
     line = f"{steps} steps train {trained / 1e6:.2f} M tokens ({trained / blocks.num_tokens:.2f} epochs)"
@@ -93,10 +95,10 @@ def forecast(config: Config, phases: tuple[Phase, ...], blocks: Blocks) -> str:
     share = float(passes * cost.scoring_pass / (passes * cost.scoring_pass + steps * cost.step))
     line += f"; {passes} scoring passes read {scored / 1e6:.2f} M, {100 * share:.0f} % of all FLOPs"
     hint = (
-        ". Most of the run is scoring: train for more steps, or score a sample (--schedule.score-fraction 0.1; "
-        "lfr then needs --schedule.options.scores mixed)"
+        f". Scoring is {'most' if share > 0.5 else 'much'} of the run: train for more steps, or score a sample "
+        "(--schedule.score-fraction 0.1; lfr then needs --schedule.options.scores mixed)"
     )
-    return line + (hint if share > 0.5 else "")
+    return line + (hint if share > DEAR_SCORING else "")
 
 
 # Peak dense (not sparse) bfloat16 FLOP/s of one device, by jax.Device.device_kind: the vendors' nominal

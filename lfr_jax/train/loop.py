@@ -20,6 +20,7 @@ from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.storage.checkpoint import Checkpointer
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate, flops, optimizer, policy, score, start, steps
+from lfr_jax.train.begin import begin_compiled
 from lfr_jax.train.probes import Probes
 from lfr_jax.train.track.clock import Clock
 from lfr_jax.train.track.recorder import NonFiniteLoss, StepRecord
@@ -62,7 +63,7 @@ def train(config: Config, quiet: bool = False) -> Result:
         train_step = compiled(steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, eos_id))
         score_step = compiled(steps.make_score_step(config.model, eos_id))
         score_batch_size = config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
-        begin_phase = jax.jit(sched.begin, static_argnums=1, donate_argnums=0)
+        begin_phase = begin_compiled(sched)
 
         # What the run writes: checkpoints, metrics, the losses of a few probe blocks.
         checkpoints = stack.enter_context(
@@ -121,8 +122,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             # All metrics are read first: a loss that is not finite ends the run here, and its params are not saved.
             tracker.flush()
             run_dir.upload()
-            meta = {"fingerprint": corpus.fingerprint, "seconds": clock.seconds, "spent": spent}
-            checkpoints.save(state, meta)
+            checkpoints.save(state, start.origin(corpus) | {"seconds": clock.seconds, "spent": spent})
 
         # Restore, or begin.
         with clock.paused():
@@ -132,7 +132,7 @@ def train(config: Config, quiet: bool = False) -> Result:
                 state, spent = steps.init_state(*parts, config.train.seed), flops.Spent()
             else:
                 state, meta = restored
-                start.check_meta(meta, corpus.fingerprint, config)
+                start.check_meta(meta, start.origin(corpus), config)
                 spent = flops.Spent(*meta["spent"])
                 clock.credit(meta["seconds"])
             step = int(state.step)
@@ -143,9 +143,10 @@ def train(config: Config, quiet: bool = False) -> Result:
             probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
         if step == num_steps:
             return Result(state, run_dir.load_summary())
+        tracker.progress.note(f"policy {policy.described(config.schedule)}")
         tracker.progress.note(flops.forecast(config, sched.phases, corpus.train))
-        if packing := corpus.train.summary():
-            tracker.progress.note(packing)
+        for note in filter(None, (corpus.train.summary(), corpus.unchecked)):
+            tracker.progress.note(note)
 
         for index, phase in enumerate(sched.phases):
             if step >= phase.stop:  # it was done before the run was interrupted

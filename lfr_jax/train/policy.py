@@ -3,11 +3,16 @@
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable
-from typing import Any
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, get_type_hints
+
+import msgspec
 
 from lfr_jax import schedule
-from lfr_jax.config import ScheduleConfig, nearest
+from lfr_jax.config import Config, ScheduleConfig, nearest
+from lfr_jax.config.values import check_value, from_word
 
 
 def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
@@ -19,18 +24,16 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
     Raises:
       ValueError: there is no such policy or option, the policy refuses a value, or `check_score_fraction` does.
     """
-    accepted = options_of(config.policy)
-    for name in config.options:
-        if name not in accepted:
-            raise ValueError(
-                f"schedule.options has {name!r}, which {config.policy} does not take; "
-                f"{nearest(name, accepted)}it takes {', '.join(accepted)}"
-            )
+    taken = options_of(config.policy)
+    refuse_unknown(config.options, {config.policy: taken})
+    for name, value in config.options.items():
+        check_value(f"schedule.options.{name}", value, taken[name].kind)
     options = dict(config.options)
-    if "steps" in accepted:
+    if "steps" in taken:
         options.setdefault("steps", steps)
-    built = find_policy(config.policy)(**options)
-    check_score_fraction(config, accepted | options, any(phase.score for phase in built.phases))
+    built = made(config.policy, options)
+    defaults = {name: option.default for name, option in taken.items()}
+    check_score_fraction(config, defaults | options, any(phase.score for phase in built.phases))
     if config.stratify:
         built = schedule.stratified(built, config.stratify)
     if config.floor:
@@ -41,15 +44,13 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
 
 
 def check_score_fraction(config: ScheduleConfig, options: dict[str, Any], scoring: bool) -> None:
-    """Rejects a score_fraction outside (0, 1], or one whose unscored blocks would count as hardest.
+    """Rejects a score_fraction whose unscored blocks would count as hardest.
 
     Args:
       options: of the policy, its defaults included.
       scoring: whether any phase asks for a scoring pass.
     """
     fraction = config.score_fraction
-    if not 0 < fraction <= 1:
-        raise ValueError(f"schedule.score_fraction is {fraction}, expected a share of the blocks: over 0, at most 1")
     by_pass_alone = options.get("scores", "pass") == "pass" and options.get("unmeasured") == "hardest"
     if scoring and fraction < 1 and by_pass_alone:
         raise ValueError(
@@ -59,28 +60,134 @@ def check_score_fraction(config: ScheduleConfig, options: dict[str, Any], scorin
         )
 
 
-def switch(config: ScheduleConfig, policy: str) -> ScheduleConfig:
-    """The same settings for another policy, with those options that it takes."""
-    options: dict[str, Any] = {name: value for name, value in config.options.items() if name in options_of(policy)}
-    return dataclasses.replace(config, policy=policy, options=options)
+def switch(config: ScheduleConfig, policy: str, given: Mapping[str, str] = {}) -> ScheduleConfig:
+    """The settings for a policy. Another one than that of `config` has its own defaults, not the options of `config`.
+
+    Args:
+      given: options from a command line, name -> word. The policy gets those that it takes.
+
+    Raises:
+      ValueError: there is no such policy, or a word is no value of the option's type.
+    """
+    taken = options_of(policy)
+    own = config.options if policy == config.policy else {}
+    by_hand = {
+        name: from_word(f"schedule.options.{name}", word, taken[name].kind)
+        for name, word in given.items()
+        if name in taken
+    }
+    return dataclasses.replace(config, policy=policy, options={**own, **by_hand})
 
 
-def options_of(policy: str) -> dict[str, Any]:
-    """The arguments of a policy, and their defaults."""
-    return {name: parameter.default for name, parameter in inspect.signature(find_policy(policy)).parameters.items()}
+def switched(config: Config, policy: str, given: Mapping[str, str] = {}) -> Config:
+    """The settings of a run under a policy, as `switch`. Another policy's phases are stretched to the run's length.
+
+    Raises:
+      ValueError: as `switch`; or the policy does not take an option in `given`.
+    """
+    refuse_unknown(given, {policy: options_of(policy)})
+    steps = config.train.steps if policy == config.schedule.policy else num_steps(config)
+    return dataclasses.replace(
+        config,
+        schedule=switch(config.schedule, policy, given),
+        train=dataclasses.replace(config.train, steps=steps),
+    )
+
+
+def num_steps(config: Config) -> int:
+    """How long the run lasts: `train.steps`, or else what the policy's options say."""
+    return config.train.steps or build(config.schedule, 0).phases[-1].stop
+
+
+def described(config: ScheduleConfig) -> str:
+    """The policy and the options that it was given, for people.
+
+    >>> described(ScheduleConfig("lfr", {"drop": 0.25}))
+    'lfr(drop=0.25), the rest its defaults'
+    """
+    options = ", ".join(f"{name}={value!r}" for name, value in config.options.items())
+    return f"{config.policy}({options}), the rest its defaults" if options else f"{config.policy}, with its defaults"
+
+
+def refuse_unknown(options: Iterable[str], policies: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ValueError if none of the `policies`, name -> its options, takes one of `options`."""
+    taken = dict.fromkeys(name for of_policy in policies.values() for name in of_policy)
+    for name in options:
+        if name not in taken:
+            lists = "; ".join(f"{policy} takes {', '.join(of_it) or 'none'}" for policy, of_it in policies.items())
+            raise ValueError(
+                f"schedule.options has {name!r}, which {' and '.join(policies)} "
+                f"{'does' if len(policies) == 1 else 'do'} not take; {nearest(name, taken)}{lists}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Option:
+    """An argument of a policy."""
+
+    kind: Any  # the type of its values
+    default: Any
+
+
+def options_of(policy: str) -> dict[str, Option]:
+    """The arguments of a policy. One without an annotation may be of any type; a number, where its default is one."""
+    function = find_policy(policy)
+    try:
+        hints = get_type_hints(function, include_extras=True)
+    except Exception:  # an annotation that cannot be evaluated
+        hints = {}
+    return {
+        name: Option(kind_of(hints.get(name), parameter.default), parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+
+
+def kind_of(hint: Any, default: Any) -> Any:
+    """The type of an option's values; Any, where msgspec does not know the type."""
+    if hint is None:
+        return int | float if type(default) in (int, float) else Any
+    try:
+        msgspec.convert(default, hint)
+    except msgspec.ValidationError:  # such as None for an int: the type itself is known
+        return hint
+    except Exception:
+        return Any
+    return hint
+
+
+def made(policy: str, options: dict[str, Any]) -> schedule.Schedule:
+    """What the policy returns. What fails in one of the user's own comes out as a ValueError that names it."""
+    function = find_policy(policy)
+    if ":" not in policy:
+        return function(**options)
+    try:
+        built = function(**options)
+    except Exception as error:
+        raise ValueError(f"policy {policy!r}: {type(error).__name__}: {error}") from error
+    if not isinstance(built, schedule.Schedule):
+        raise ValueError(f"policy {policy!r} returns {type(built).__name__}, expected an lfr_jax.schedule.Schedule")
+    return built
 
 
 def find_policy(name: str) -> Callable[..., schedule.Schedule]:
-    """The function that `name` means: one of `schedule.POLICIES`, or "module:function" of a module on the path."""
+    """The function that `name` means: one of `schedule.POLICIES`, or "module:function" of a module on the path.
+
+    A module may also lie in the folder in which the command runs, which is put last on the path.
+    """
     module, colon, function = name.partition(":")
     if colon:
+        if os.getcwd() not in sys.path:
+            sys.path.append(os.getcwd())
         try:
-            return getattr(importlib.import_module(module), function)
-        except (ImportError, AttributeError, ValueError) as error:
+            found = getattr(importlib.import_module(module), function)
+            inspect.signature(found)
+            return found
+        except (Exception, SystemExit) as error:
             raise ValueError(
-                f"policy {name!r}: {error}; expected module:function, where Python can import the module from the "
-                "folder in which the command runs"
-            ) from None
+                f"policy {name!r}: {type(error).__name__}: {error}; expected module:function, where Python can import "
+                "the module from the folder in which the command runs"
+            ) from error
     if name not in schedule.POLICIES:
         raise ValueError(
             f"no policy is called {name!r}; {nearest(name, schedule.POLICIES)}there are "

@@ -55,10 +55,29 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
             )
 
 
+NAMES = {
+    "fingerprint": "the fingerprint of the training text",
+    "held_out_fingerprint": "the fingerprint of the held-out text",
+    "matmul_precision": "JAX_DEFAULT_MATMUL_PRECISION",
+}
+
+
+def origin(corpus: Corpus) -> dict[str, Any]:
+    """What decides the numbers in a run's tables, beside its settings. Checkpoints hold it, under these names.
+
+    A store's fingerprint covers its tokens, its domains and its tokenizer.
+    """
+    return {
+        "fingerprint": corpus.fingerprint,
+        "held_out_fingerprint": corpus.valid.store.fingerprint,
+        "matmul_precision": jax.config.jax_default_matmul_precision,
+    }
+
+
 def must_agree(config: Config, corpus: Corpus) -> dict[str, Any]:
-    """What must be equal in all processes of a run: settings, versions, source code, data."""
+    """What must be equal in all processes of a run: settings, versions, source code, data, flags of JAX."""
     settings = {name: value for name, value in flat(config).items() if not name.startswith("distributed.")}
-    return settings | cluster.versions() | {"the fingerprint of data.store": corpus.fingerprint}
+    return settings | cluster.versions() | {NAMES[name]: value for name, value in origin(corpus).items()}
 
 
 @contextlib.contextmanager
@@ -73,7 +92,7 @@ def claim_run_dir(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, 
             block_info.check(sched, info)
             held.enter_context(run.lock())
             run.save_config(config)
-            block_info.save(run.folder, info)
+            block_info.save(run.folder, info, corpus.train)
             corpus.tokenizer.save(run.folder / "tokenizer")
             run.upload()
         # The others look only after this: a network file system may remember for a while that a file was not there.
@@ -95,16 +114,21 @@ def check_shared(run: RunDir, last: int | None) -> None:
         )
 
 
-def check_meta(meta: dict[str, Any], of_store: str, config: Config) -> None:
-    """Raises ValueError unless a checkpoint with this metadata can go on with the store `of_store` (a fingerprint)."""
-    of_run = meta["fingerprint"]
+def check_meta(meta: dict[str, Any], now: dict[str, Any], config: Config) -> None:
+    """Raises ValueError unless a checkpoint with this metadata can go on with the `origin` that there is now."""
     if "spent" not in meta:
         raise ValueError(
             f"the checkpoint in {config.run_dir} does not say what the run has cost so far: an older release wrote it; "
             "go on with that one, or choose another run_dir"
         )
-    if of_run != of_store:
+    # Checkpoints of older releases name the training text alone.
+    differing = [
+        f"{NAMES[name]} is {value or 'not set'} now, and was {meta[name] or 'not set'} when it began"
+        for name, value in now.items()
+        if meta.get(name, value) != value
+    ]
+    if differing:
         raise ValueError(
-            f"the run in {config.run_dir} was trained on another store (fingerprint {of_run[:12]}…) than "
-            f"{config.data.store} (fingerprint {of_store[:12]}…): put that one back, or choose another run_dir"
+            f"the run in {config.run_dir} cannot go on with other data or flags (data.store is {config.data.store}): "
+            f"{'; '.join(differing)}; put back what it began with, or choose another run_dir"
         )

@@ -35,7 +35,9 @@ PARAMS = 0  # purposes that the run's key is folded with
 
 def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh, seed: int) -> TrainState:
     """The state before the first step. Each array is created on the mesh, in its own sharding."""
-    _, params = decoder.init(config, mesh, jax.random.fold_in(jax.random.key(seed), PARAMS))
+    with jax.threefry_partitionable(True):  # flags of JAX's generator do not change what a seed means
+        key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), PARAMS)
+        _, params = decoder.init(config, mesh, key)
     # The schedule's arrays are not constants of a jitted function: they may hold 10**8 blocks.
     rest = (np.int32(0), schedule.init(block_info))
     step, schedule_state = jax.tree.map(functools.partial(on_every_device, mesh), rest)

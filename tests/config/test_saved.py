@@ -27,7 +27,6 @@ MAY_CHANGE = {
     "train.score_batch_size",
     "train.log_every",
     "train.eval_every",
-    "train.eval_blocks",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "distributed.coordinator",

@@ -1,11 +1,16 @@
 """The token store: what is written is read, and nothing else is ever opened."""
 
+import contextlib
+import dataclasses
+import hashlib
+import io
 import json
 import pickle
 import shutil
 import subprocess
 import sys
 
+import hostile
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -14,8 +19,10 @@ from helpers import MADE_BY
 from helpers import write_side as write
 
 from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.lengths import LengthBlocks
+from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import open_store
-from lfr_jax.data.store_card import FileContent, Source, write_card
+from lfr_jax.data.store_card import FileContent, Part, Source, write_card
 from lfr_jax.prepare import store_writer
 
 
@@ -212,6 +219,112 @@ def test_verify_finds_a_flipped_bit(store, file):
         open_store(store.path).verify()
 
 
+def overwrite(path, at, value, dtype):
+    """Writes a number over number `at` of a file."""
+    with open(path, "r+b") as file:
+        file.seek(at * np.dtype(dtype).itemsize)
+        file.write(np.array(value, dtype).tobytes())
+
+
+@pytest.mark.parametrize(
+    "kind", [lambda s: Blocks(s, 4), lambda s: PackedBlocks(s, 4), lambda s: LengthBlocks(s, 4, 2)]
+)
+@pytest.mark.parametrize(
+    "vocab_size, dtype, foreign", [(300, "<u2", 300), (300, "<u2", 65535), (70_000, "<u4", 2**32 - 1)]
+)
+def test_a_token_that_is_not_in_the_vocabulary(tmp_path, kind, vocab_size, dtype, foreign):
+    """Catches: an id beyond the embedding, which the device clamps to its last row without a word; one of 32 bits that
+    is negative once it is read; an error that does not say where."""
+    documents = [[i * 10 + j for j in range(8)] for i in range(4)]
+    made = write(tmp_path / "s", [("a", "x", documents[:2]), ("b", "y", documents[2:])], vocab_size)
+    overwrite(made.path / "tokens.bin", 21, foreign, dtype)
+    blocks = kind(open_store(made.path))
+    rows = [
+        ids for _, some in blocks.by_length(np.arange(blocks.num_blocks)) for ids in np.arange(blocks.num_blocks)[some]
+    ]
+    refused = 0
+    for block in rows:
+        try:
+            blocks.tokens(np.array([block]))
+        except ValueError as error:
+            refused += 1
+            assert f"tokens.bin: found the id {foreign} at token 21 (source 'b' of domain 'y'), expected 0 to" in str(
+                error
+            )
+    assert 0 < refused < len(rows)
+
+
+def test_linked_tokens_of_signed_types(tmp_path, store):
+    """Catches: an id below 0, or beyond 32 bits, cut off to one that is in the vocabulary."""
+    for dtype, foreign in [("<i4", -1), ("<i8", 2**32 + 1), ("<i2", -300)]:
+        folder = tmp_path / dtype[1:]
+        shutil.copytree(store.path, folder)
+        np.array([5, 6, foreign, 7, 8, 9, 1, 2, 3], dtype).tofile(folder / "linked.bin")
+        size = (folder / "linked.bin").stat().st_size
+        files = {"linked.bin": FileContent(size, ""), "docs.npy": store.card.files["docs.npy"]}
+        card = dataclasses.replace(store.card, parts=(Part("linked.bin", dtype, 0, 9),), files=files)
+        write_card(card, folder)
+        cut = Blocks(open_store(folder), 1)
+        assert cut.tokens(np.array([0])).tolist() == [[5, 6]]
+        with pytest.raises(ValueError, match=f"linked.bin: found the id {foreign} at token 2 .*expected 0 to 256"):
+            cut.tokens(np.array([1]))
+
+
+def with_documents(store, raw: bytes, documents: int):
+    """The store with another docs.npy, opened; the card says that it is right."""
+    (store.path / "docs.npy").write_bytes(raw)
+    files = store.card.files | {"docs.npy": FileContent(len(raw), hashlib.sha256(raw).hexdigest())}
+    write_card(dataclasses.replace(store.card, documents=documents, files=files), store.path)
+    return open_store(store.path)
+
+
+@pytest.mark.parametrize(
+    "starts, fits",
+    [([0, 3, 5], 1), ([0, 5], 1), ([0, 3], 0), ([1, 5], 0), ([0, 5, 5], 0), ([0, 6, 5], 0), ([0, 5, 9], 0)],
+)
+def test_documents_that_cannot_be(store, starts, fits):
+    """Catches: documents that end before they begin, which other packings read as other lengths; a source that begins
+    within a document."""
+    file = io.BytesIO()
+    np.save(file, np.array(starts, np.int64))
+    opened = with_documents(store, file.getvalue(), len(starts))
+    with (
+        contextlib.nullcontext() if fits else pytest.raises(ValueError, match="documents do not begin in order, or not")
+    ):
+        assert opened.doc_starts.tolist() == starts
+
+
+def test_flipped_documents_are_noticed_where_they_are_used(store):
+    """Catches: other documents than were prepared, under any packing or mask that depends on them."""
+    overwrite(store.path / "docs.npy", 17, 2, "<i8")  # where the second document begins: behind a header of 128 bytes
+    opened = open_store(store.path)
+    Blocks(opened, 2)
+    for use in (lambda: opened.doc_starts, lambda: PackedBlocks(opened, 2), lambda: LengthBlocks(opened, 2, 1)):
+        with pytest.raises(ValueError, match="docs.npy: found sha256 .*: its bytes have changed"):
+            use()
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory):
+    """A store whose docs.npy a test replaces again and again, and what it was."""
+    path = tmp_path_factory.mktemp("stores") / "s"
+    return write(path, [("a", "x", [[1, 2, 3], [4, 5]]), ("b", "y", [[6, 7, 8, 9]])]), (path / "docs.npy").read_bytes()
+
+
+@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.given(data=st.data())
+def test_any_documents_give_starts_or_an_error(edited, data):
+    """Catches: terabytes allocated for a header; any exception but ours."""
+    store, documents = edited
+    raw = data.draw(hostile.edited_bytes(documents))
+    try:
+        opened = with_documents(store, raw, data.draw(st.integers(1, 4)))
+        assert opened.doc_starts[0] == 0
+        PackedBlocks(opened, 2)
+    except (ValueError, OSError) as error:
+        assert "docs.npy" in str(error) or "store.json" in str(error)
+
+
 def test_foreign_cards(store, tmp_path):
     """Catches: another format, version or an edited card taken as it is."""
     card_file = store.path / "store.json"
@@ -244,7 +357,8 @@ def test_a_hundred_million_blocks(tmp_path):
             file.seek(2 * position)
             file.write((position % 65521).to_bytes(2, "little"))
     files = made.card.files | {"tokens.bin": FileContent(2 * total, "")}
-    write_card(made.card._replace(tokens=total, sources=(Source("a", "x", 0, total),), files=files), made.path)
+    card = dataclasses.replace(made.card, tokens=total, sources=(Source("a", "x", 0, total),), files=files)
+    write_card(card, made.path)
     cut = Blocks(open_store(made.path), seq_len)
     assert cut.num_blocks == num_blocks
     expected = np.zeros((3, seq_len + 1), int)

@@ -220,7 +220,7 @@ def test_load_refuses_other_files(tmp_path, trained):
     """Catches: a digest that is written and never compared."""
     trained.save(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(tiny_sentencepiece())
-    with pytest.raises(ValueError, match="expected " + trained.digest[:12]):
+    with pytest.raises(ValueError, match=f"expected {trained.digest[:12]!r}"):
         tokenizer.load_tokenizer(tmp_path)
     card = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(card | {"kind": "morse"}))

@@ -44,3 +44,30 @@ def test_refuses(sizes, message):
     """Catches: a size of 0 or -2 taken; a mesh larger than the machine; a remainder dropped."""
     with pytest.raises(ValueError, match=message):
         make_mesh(*sizes)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend 'cuda': \nmore"), AssertionError()])
+def test_a_missing_device_is_one_line(monkeypatch, error):
+    """Catches: what JAX raises where JAX_PLATFORMS names a device that is not there."""
+
+    def devices():
+        raise error
+
+    monkeypatch.setattr(jax, "devices", devices)
+    with pytest.raises(ValueError, match=r"JAX finds no device \(JAX_PLATFORMS is cpu\): [^\n]*; name what") as raised:
+        make_mesh()
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "flag, found",
+    [
+        (jax.enable_x64(True), "JAX_ENABLE_X64=True"),
+        (jax.disable_jit(), "JAX_DISABLE_JIT=True"),
+        (jax.numpy_dtype_promotion("strict"), "JAX_NUMPY_DTYPE_PROMOTION=strict"),
+    ],
+)
+def test_flags_that_training_cannot_honour_are_refused(flag, found):
+    """Catches: a KeyError at the first checkpoint, and other errors later on."""
+    with flag, pytest.raises(ValueError, match=f"found {found}, .*; unset it"):
+        make_mesh()

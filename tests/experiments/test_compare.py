@@ -44,6 +44,25 @@ def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps, fraction
         assert 0 <= budget - spent(run.train.steps, 0) < spent(1, 0)
 
 
+def test_options_of_the_compared_policies(corpus_dir):
+    """Catches: options of the file's policy inherited by another; one by hand that is lost, or refused by a policy
+    that does not take it; one that nobody takes and nobody refuses; a policy that would continue itself."""
+    config = changed(tiny("runs/x", corpus_dir, drop=0.25), train__steps=0)
+    given = {"drop": "0.75", "rounds": "2"}
+    runs = [compare.config_for_policy(config, name, 24, given) for name in ("lfr", "seta", "uniform")]
+    of_file = config.schedule.options | dict(drop=0.75)
+    assert [run.schedule.options for run in runs] == [of_file, dict(drop=0.75, rounds=2), {}]
+    assert compare.count_steps_and_passes(config, ["seta", "lfr"], given) == (24, {"seta": 0, "lfr": 2})
+    assert compare.count_steps_and_passes(config, ["lfr"], {"learn": "20"})[0] == 34
+    for policies, options, error in [
+        (["seta", "lfr"], {"tolerance": "1"}, "'tolerance', which seta and lfr do not take; .*; lfr takes learn, "),
+        (["lfr", "lfr"], {}, "policies are lfr, lfr, expected one or more, each once"),
+        ([], {}, "policies are none"),
+    ]:
+        with pytest.raises(ValueError, match=error):
+            compare.count_steps_and_passes(config, policies, options)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*sources have no")
 def test_compare_prints_a_table_and_writes_a_report(short_documents, tmp_path, capsys):

@@ -127,14 +127,25 @@ def test_draws_by_the_key():
         ({"prompt_ids": [3, 64]}, "from 3 to 64; expected 0 to 63"),
         ({"top_p": 0.0}, "top_p=0.0.*0 < top_p <= 1"),
         ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"temperature": float("nan")}, "temperature=nan"),
+        ({"temperature": float("inf")}, "temperature=inf"),
+        ({"temperature": 1e-40}, "temperature=1e-40"),
+        ({"top_k": -1}, "top_k=-1"),
+        ({"top_p": float("nan")}, "top_p=nan"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0"),
+        ({"eos_id": 64}, "eos_id=64.*from -1 to 63"),
+        ({"vocab_size": 65}, "vocab_size=65.*from 0 to 64"),
+        ({"prompt_ids": [1.5]}, "prompt of type float64 .*expected a list of ids"),
+        ({"prompt_ids": [[1, 2]]}, "shape .1, 2.; expected a list of ids"),
+        ({"prompt_ids": [10**30]}, "prompt of type object"),
         ({"key": None}, "needs a random key"),
     ],
 )
 def test_refuses(change, message):
     """Catches: a check left out; each of these would give wrong or NaN text without a word."""
-    arguments = {"prompt_ids": PROMPT, "key": jax.random.key(0)} | change
+    arguments = {"prompt_ids": PROMPT, "max_new_tokens": 4, "key": jax.random.key(0)} | change
     with pytest.raises(ValueError, match=message):
-        generate.generate_ids(CONFIGS["llama"], {}, max_new_tokens=4, **arguments)
+        generate.generate_ids(CONFIGS["llama"], {}, **arguments)
 
 
 @pytest.mark.skipif(not STORIES.exists(), reason="the stories260K checkpoint is not beside this repository")
@@ -165,14 +176,3 @@ def llama2c_pieces(raw, count):
         pieces.append(bytes([int(piece[3:5], 16)]) if piece.startswith(b"<0x") else piece)
         offset += 8 + length
     return pieces
-
-
-def test_refuses_a_truncated_checkpoint(tmp_path):
-    """Catches: a short file read as weights."""
-    path = tmp_path / "short.bin"
-    path.write_bytes(struct.pack("<7i", 8, 16, 1, 2, 2, 32, 16) + b"\0" * 100)
-    with pytest.raises(ValueError, match="has 128 bytes; its header .* asks for"):
-        llama2c.load(path)
-    path.write_bytes(b"\0" * 8)
-    with pytest.raises(ValueError, match="fewer than a llama2.c checkpoint's header"):
-        llama2c.load(path)

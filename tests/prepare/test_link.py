@@ -133,7 +133,7 @@ def test_folders_are_domains_and_files_sources(tmp_path):
     written.nanogpt(tmp_path / "e.bin", [5] * 50)
     summary = link_files(tmp_path / "out", [tmp_path / "in", tmp_path / "e.bin"], Ids(10, EOS), valid_fraction=0.2)
     store = open_store(tmp_path / "out/train")
-    assert [source[:2] for source in store.sources] == [
+    assert [(source.name, source.domain) for source in store.sources] == [
         ("code/c.bin", "code"),
         ("web/2024/a.bin", "web"),
         ("web/b.npy", "web"),
@@ -169,10 +169,13 @@ def test_what_is_refused(tmp_path):
     written.nanogpt(tmp_path / "a.bin", [1, 2, 3, 10])
     written.olmo(tmp_path / "wide.npy", np.arange(1, 1001) % 10)
     out = tmp_path / "out"
+    written.olmo(tmp_path / "wider.npy", np.arange(1, 1001) % 10, "<u8")
     for inputs, options, message in [
         ([tmp_path / "a.bin"], {}, "a.bin: found token ids from 1 to 10, expected 0 to 9"),
+        ([tmp_path / "wider.npy"], {"dtype": "uint32"}, "these have 64 bits, not 32; save them as uint32"),
+        ([tmp_path / "a.bin"], {"dtype": "float16"}, "found dtype=float16, expected a type of integers"),
         ([tmp_path / "wide.npy"], {}, "wide.npy: every second token is 0: .* say --dtype uint32"),
-        ([tmp_path / "a.bin"], {"valid_fraction": 0}, "found valid_fraction=0"),
+        ([tmp_path / "a.bin"], {"valid_fraction": 0}, "valid_fraction is 0, expected a number, over 0"),
         ([], {}, "found no input"),
     ]:
         with pytest.raises(ValueError, match=message):
@@ -192,6 +195,8 @@ def test_what_is_refused(tmp_path):
         ({"gpt2": "x", "eos_id": 1}, "found --gpt2 and --eos-id"),
         ({"gpt2": "x", "vocab_size": 10, "eos_id": 1}, "found --gpt2 and --vocab-size and --eos-id"),
         ({"vocab_size": 10, "eos_id": 10}, "found eos_id=10, expected 0 to 9"),
+        ({"vocab_size": 10, "eos_id": -1}, "found eos_id=-1, expected 0 to 9|eos_id is -1"),
+        ({"vocab_size": 10**30, "eos_id": 1}, "vocab_size is 1000.*expected a whole number, at least 1, at most 2"),
     ],
 )
 def test_one_tokenizer_is_to_be_named(tmp_path, options, message):

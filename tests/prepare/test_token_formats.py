@@ -1,5 +1,6 @@
 """Where tokens and documents lie in other programs' files; and files that are broken, or are something else."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -19,6 +20,7 @@ TOKENS = [5, 3, 9, 1, 9, 7]
         (written.olmo, "part-0.npy", "<u4", 0),
         (written.numpy_array, "real.npy", "<u4", 128),
         (written.llm_c, "fineweb.bin", "<u2", 1024),
+        (written.llm_c_llama3, "fineweb.bin", "<u4", 1024),
     ],
 )
 def test_each_format_is_recognised(tmp_path, write, name, dtype, offset):
@@ -62,7 +64,10 @@ def broken_index(tmp_path, change):
         (lambda raw: raw[:9] + b"\x02" + raw[10:], "found no Megatron index of version 1"),
         (lambda raw: raw[:20], "found no Megatron index of version 1"),
         (lambda raw: raw[:17] + b"\x07" + raw[18:], "found tokens of type number 7, expected one of"),
+        (lambda raw: b"", "found no Megatron index of version 1"),
         (lambda raw: raw[:-1], "found 81 bytes, expected 82.*cut off, or is multimodal"),
+        (lambda raw: raw[:18] + b"\xff" * 8 + raw[26:], "found 82 bytes, expected 2213609"),
+        (lambda raw: raw[:34] + np.array([3, -1], "<i4").tobytes() + raw[42:50] + b"\x06" + raw[51:], "out of order"),
         (lambda raw: raw + b"\x00\x01", "found 84 bytes, expected 82"),
         (lambda raw: raw[:50] + b"\x05" + raw[51:], "found sequences out of order or with gaps"),
         (lambda raw: raw[:-8] + b"\x01" + raw[-7:], "document edges that do not run from 0 to 2"),
@@ -89,6 +94,33 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=message):
         layout(tmp_path / name, "<u2")
+
+
+@pytest.mark.parametrize(("magic", "version"), [(20240520, 2), (20240801, 1), (20240522, 1), (20240326, 3)])
+def test_an_llm_c_file_of_another_kind_is_refused(tmp_path, magic, version):
+    """Catches: a header that is not known linked as tokens, where the vocabulary has room for its numbers."""
+    written.llm_c(tmp_path / "a.bin", TOKENS * 100, magic, version)
+    with pytest.raises(ValueError, match=f"llm.c file of another kind .{magic}, version {version}., expected tokens"):
+        layout(tmp_path / "a.bin", "<u4")
+
+
+def test_the_index_of_another_file_is_refused(tmp_path):
+    """Catches: an index believed whose tokens are not those of the file; advice that does not apply."""
+    written.megatron(tmp_path / "m.bin", [[5, 3], [9]], [0, 1, 2])
+    (tmp_path / "m.bin").write_bytes(b"\1\0" * 4)
+    with pytest.raises(ValueError, match="m.bin: found 8 bytes, expected 6: .* does not belong to .*m.idx"):
+        layout(tmp_path / "m.bin", "<u2")
+
+
+def test_only_regular_files_are_opened(tmp_path):
+    """Catches: a pipe that is opened and never ends."""
+    os.mkfifo(tmp_path / "a.bin")
+    with pytest.raises(OSError, match="a.bin: found a named pipe"):
+        layout(tmp_path / "a.bin", "<u2")
+    written.nanogpt(tmp_path / "b.bin", TOKENS)
+    os.mkfifo(tmp_path / "b.idx")
+    with pytest.raises(OSError, match="b.idx: found a named pipe"):
+        layout(tmp_path / "b.bin", "<u2")
 
 
 @pytest.mark.parametrize("array", [np.zeros((2, 3), "<u2"), np.zeros(6, "<f4"), np.zeros(6, ">u2")])

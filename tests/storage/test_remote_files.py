@@ -227,6 +227,19 @@ def test_a_corpus_is_opened(bucket, corpus_dir, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_damaged_cache_is_noticed(bucket, corpus_dir, tmp_path):
+    """Catches: a check of the bucket, when it is the copy that is trained on; a remedy that leaves the copy there."""
+    url = bucket.copy(corpus_dir, tmp_path.name)
+    store = open_corpus(DataConfig(url, 32)).train.store
+    copy, _ = sorted((tmp_path / "cache" / store.fingerprint).iterdir())  # and the marks of its chunks
+    content = bytearray(copy.read_bytes())
+    content[-1] ^= 1
+    copy.write_bytes(content)
+    with pytest.raises(ValueError, match=f"train/tokens.bin: bytes .* have changed.*its copy in .*{store.fingerprint}"):
+        open_corpus(DataConfig(url, 32))
+    open_corpus(DataConfig(url, 32, cache=""))
+
+
 def lfr(monkeypatch, capsys, *args):
     monkeypatch.setattr("sys.argv", ["lfr", *map(str, args)])
     cli.main()

@@ -123,14 +123,17 @@ def test_steps_within_pays_for_as_many_steps_as_it_can(steps, passes, step, scor
 def test_a_forecast_says_what_the_run_will_train_on_and_score(blocks):
     """Catches: the share of scoring in tokens in place of FLOPs; passes of a sample counted as whole ones; a hint to
     a run that hardly scores; scoring passes of a policy that has none."""
-    phases = schedule.lfr(learn=20, focus=10, review=10, focus2=10, reps=1).phases
     plain = Blocks(blocks.store, 32)
-    trained, scored = 50 * 8 * 32, 2 * plain.num_blocks * 32
+
+    def forecast(steps, **options):
+        return flops.forecast(config(**options), schedule.fit(schedule.lfr(reps=1), steps).phases, plain)
+
+    trained, scored = 150 * 8 * 32, 2 * plain.num_blocks * 32
     share = 100 * scored / (3 * trained + scored)
-    expected = f"50 steps train 0.01 M tokens ({trained / plain.num_tokens:.2f} epochs); 2 scoring passes read "
-    assert flops.forecast(config(), phases, plain) == f"{expected}{scored / 1e6:.2f} M, {share:.0f} % of all FLOPs"
-    short = flops.forecast(config(), schedule.fit(schedule.lfr(reps=1), 9).phases, plain)
-    assert "; lfr then needs --schedule.options.scores mixed)" in short
-    sampled = flops.forecast(config(score_fraction=0.1), schedule.fit(schedule.lfr(reps=1), 9).phases, plain)
+    expected = f"150 steps train 0.04 M tokens ({trained / plain.num_tokens:.2f} epochs); 2 scoring passes read "
+    assert forecast(150) == f"{expected}{scored / 1e6:.2f} M, {share:.0f} % of all FLOPs"
+    assert "Scoring is much of the run: " in forecast(50) and "Scoring is most of the run: " in forecast(9)
+    assert forecast(9).endswith("; lfr then needs --schedule.options.scores mixed)")
+    sampled = forecast(9, score_fraction=0.1)
     assert f"2 scoring passes read {2 * -(-plain.num_blocks // 10) * 32 / 1e6:.2f} M" in sampled
     assert "scoring" not in flops.forecast(config(), schedule.uniform(5).phases, plain)

@@ -234,4 +234,4 @@ def test_worker_processes_change_nothing(finished, corpus_dir, tmp_path):
 def test_a_checkpoint_that_does_not_say_what_was_spent_is_refused(finished):
     """As older releases left it. Catches: a KeyError; a run whose FLOPs begin anew in its middle."""
     with pytest.raises(ValueError, match="does not say what the run has cost so far: an older release wrote it"):
-        start.check_meta({"fingerprint": "abc", "seconds": 1.0}, "abc", finished[0])
+        start.check_meta({"fingerprint": "abc", "seconds": 1.0}, {"fingerprint": "abc"}, finished[0])

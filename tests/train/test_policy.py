@@ -3,13 +3,14 @@
 import dataclasses
 import inspect
 import itertools
+import sys
 from typing import get_args
 
 import numpy as np
 import pytest
 
 from lfr_jax import schedule
-from lfr_jax.config import ScheduleConfig
+from lfr_jax.config import Config, ScheduleConfig, TrainConfig
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.train import policy
 
@@ -62,9 +63,9 @@ def test_uniform_lasts_as_long_as_asked():
         ),
         ("fit", {}, "no policy is called 'fit'"),  # another function of the package
         ("lfr", dict(dropp=0.5), "schedule.options has 'dropp', which lfr does not take; did you mean 'drop'"),
-        ("uniform", dict(learn=5), "'learn', which uniform does not take; it takes steps"),
+        ("uniform", dict(learn=5), "'learn', which uniform does not take; uniform takes steps"),
         ("lfr", dict(drop=1.5), "drop is 1.5, expected a share"),
-        ("lfr", dict(learn="many"), "the length of phase 'learn' is 'many', expected a whole number"),
+        ("lfr", dict(learn="many"), "schedule.options.learn is 'many', expected a whole number"),
     ],
 )
 def test_mistakes_are_named(name, options, error):
@@ -73,19 +74,54 @@ def test_mistakes_are_named(name, options, error):
         policy.build(ScheduleConfig(name, options), steps=100)
 
 
-def test_switching_keeps_what_the_other_policy_takes():
-    """Catches: phases that differ between a policy and its control; options that the other one refuses; a control
+def test_another_policy_has_its_own_defaults():
+    """Catches: options of the same name inherited, such as scores="pass" by one that trains without passes; a control
     without the floor, clusters, sample or references of what it controls."""
-    config = ScheduleConfig("lfr", LENGTHS | dict(reps=3, scores="train"))
+    config = ScheduleConfig("lfr", LENGTHS | dict(reps=3, drop=0.25, scores="pass"))
     config = dataclasses.replace(config, floor=0.1, clusters=9, score_fraction=0.5, ref_scores="a.csv")
-    control = policy.switch(config, "random_drop")
-    assert control == dataclasses.replace(config, policy="random_drop", options=LENGTHS | dict(reps=3))
-    both = [[p._replace(score=False) for p in policy.build(c, 200).phases] for c in (config, control)]
-    assert both[0] == both[1]
-    assert policy.switch(config, "uniform") == dataclasses.replace(config, policy="uniform", options={})
-    assert policy.switch(config, "lfr") == config
+    for name in schedule.POLICIES:
+        options = config.options if name == "lfr" else {}
+        assert policy.switch(config, name) == dataclasses.replace(config, policy=name, options=options)
     with pytest.raises(ValueError, match="did you mean 'random_drop'"):
         policy.switch(config, "random_drp")
+
+
+def test_options_given_by_hand_go_to_the_policies_that_take_them():
+    """Catches: numbers left as text; one of the file's options lost beside those by hand."""
+    config, given = ScheduleConfig("lfr", dict(reps=3, drop=0.25)), {"drop": "1e-1", "scores": "train", "groups": "7"}
+    assert policy.switch(config, "lfr", given).options == dict(reps=3, drop=0.1, scores="train")
+    assert policy.switch(config, "seta", given).options == dict(drop=0.1, scores="train", groups=7)
+    assert policy.switch(config, "uniform", given).options == {}
+    stages = policy.switch(config, "mixture", {"stages": '[[300, "natural"], (100, [1, 3])]', "by": "cluster"})
+    assert stages.options == dict(stages=[(300, "natural"), (100, [1.0, 3.0])], by="cluster")
+    assert policy.build(stages, 0).phases[-1].stop == 400
+
+
+@pytest.mark.parametrize(
+    "name, word, error",
+    [
+        ("drop", "much", "schedule.options.drop is 'much', expected a number"),
+        ("drop", "nan", "schedule.options.drop is 'nan', expected a number"),
+        ("learn", "2.5", "schedule.options.learn is '2.5', expected a whole number"),
+        ("learn", "", "schedule.options.learn is '', expected a whole number"),
+        ("scores", "pas", "schedule.options.scores is 'pas', expected one of 'pass', 'train', "),
+        ("learn", "[" * 9999, "schedule.options.learn is '.*, expected a whole number"),
+        ("dropp", "1", "'dropp', which lfr does not take; did you mean 'drop'"),
+    ],
+)
+def test_words_that_are_no_value_are_refused(name, word, error):
+    config = dataclasses.replace(Config(), schedule=ScheduleConfig("lfr"))
+    with pytest.raises(ValueError, match=error):
+        policy.switched(config, "lfr", {name: word})
+
+
+def test_the_phases_of_another_policy_fill_the_run_of_the_file():
+    """Catches: 7,250 steps of `seta`, its own, in place of the 24 that the file's options say."""
+    config = dataclasses.replace(Config(), schedule=ScheduleConfig("lfr", LENGTHS | dict(reps=1)))
+    assert policy.switched(config, "lfr", {}) == config and policy.num_steps(config) == 24
+    assert policy.switched(config, "seta", {"rounds": "2"}).train.steps == 24
+    longer = dataclasses.replace(config, train=TrainConfig(steps=36))
+    assert policy.switched(longer, "seta", {}).train.steps == 36
 
 
 def rates(config, losses, groups):
@@ -128,7 +164,7 @@ def test_groups_to_keep_must_be_known(kind):
 @pytest.mark.parametrize("fraction", [-0.1, 0.0, 1.01, np.nan])
 def test_an_impossible_sample_is_refused(fraction):
     """Catches: a pass over no block, or over more than there are."""
-    with pytest.raises(ValueError, match=f"schedule.score_fraction is {fraction}, expected a share"):
+    with pytest.raises(ValueError, match=f"schedule.score_fraction is {fraction}, expected a number"):
         policy.build(ScheduleConfig("uniform", score_fraction=fraction), 10)
 
 
@@ -145,20 +181,66 @@ def test_a_sample_needs_a_stand_in_for_the_rest(scores, unmeasured):
     assert policy.build(config, 100).phases[-1].stop == 100
 
 
-def test_a_policy_of_ones_own(tmp_path, monkeypatch):
+OWN = """
+from lfr_jax import schedule
+def half(learn=3, focus=1, drop=0.5):
+    return schedule.lfr(learn=learn, focus=focus, review=1, focus2=1, drop=drop, reps=1)
+def strict(*, learn: int, drop: "Unknown" = 0.5, by: callable = None):
+    return schedule.lfr(learn=learn, focus=1, review=1, focus2=1, drop=drop, reps=1)
+def nothing(learn=3): pass
+def broken(learn=3): return 1 / 0
+number = 5
+"""
+
+
+@pytest.fixture
+def own_policies(tmp_path, monkeypatch):
+    """A module in the working directory, which is not on the path."""
+    (tmp_path / "own_policies.py").write_text(OWN)
+    (tmp_path / "own_exit.py").write_text("raise SystemExit(3)")
+    (tmp_path / "json.py").write_text("raise RuntimeError('a file of this name must not be run')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in ("", str(tmp_path))])
+
+
+def test_a_policy_of_ones_own(own_policies):
     """Catches: names of other modules not looked up there; options, stretching or combinators left out for them."""
-    (tmp_path / "own_policies.py").write_text(
-        "from lfr_jax import schedule\n"
-        "def half(learn=3, focus=1, drop=0.5):\n"
-        "    return schedule.lfr(learn=learn, focus=focus, review=1, focus2=1, drop=drop, reps=1)\n"
-    )
-    monkeypatch.syspath_prepend(tmp_path)
     config = ScheduleConfig("own_policies:half", dict(drop=0.25), floor=0.5)
     built = policy.build(config, steps=12)
     assert [phase.stop for phase in built.phases] == [6, 8, 10, 12]
     state = built.begin(built.init(schedule.BlockInfo(8)), 1)
     rates = np.asarray(built.rates(state))
     assert np.sum(rates > 1) == 6 and np.min(rates) == 0.5
-    for wrong in ("own_policies:quarter", "no_such_module:half", ":half", "own_policies:"):
-        with pytest.raises(ValueError, match="expected module:function"):
-            policy.build(ScheduleConfig(wrong), steps=12)
+    by_hand = policy.switch(ScheduleConfig("lfr", LENGTHS), "own_policies:half", {"drop": "0.25", "learn": "4"})
+    assert by_hand.options == dict(drop=0.25, learn=4)
+    assert policy.build(policy.switch(by_hand, "own_policies:strict", {"learn": "4"}), 0).phases[0].stop == 4
+
+
+@pytest.mark.parametrize(
+    "name, options, error",
+    [
+        ("own_policies:quarter", {}, "expected module:function"),
+        ("no_such_module:half", {}, "expected module:function"),
+        (":half", {}, "expected module:function"),
+        ("..own_policies:half", {}, "expected module:function"),
+        ("own_policies:", {}, "expected module:function"),
+        ("own_policies:number", {}, "expected module:function"),
+        ("own_exit:half", {}, "SystemExit: 3; expected module:function"),
+        ("own_policies:nothing", {}, "returns NoneType, expected an lfr_jax.schedule.Schedule"),
+        ("own_policies:broken", {}, "'own_policies:broken': ZeroDivisionError: division by zero"),
+        ("own_policies:strict", {}, "'own_policies:strict': TypeError: .* 'learn'"),
+        ("own_policies:half", dict(learn="many"), "schedule.options.learn is 'many', expected a whole number, or a n"),
+    ],
+)
+def test_what_fails_in_a_policy_of_ones_own_is_named(own_policies, name, options, error):
+    """Catches: a traceback, or an exit, for a fault in the module of a user."""
+    with pytest.raises(ValueError, match=error):
+        policy.build(ScheduleConfig(name, options), steps=12)
+
+
+def test_the_working_directory_comes_last_on_the_path(own_policies, tmp_path):
+    """Catches: a file `json.py` that lies in the working directory and is run."""
+    policy.build(ScheduleConfig("own_policies:half"), steps=12)
+    assert sys.path[-1] == str(tmp_path) and sys.path.count(str(tmp_path)) == 1
+    with pytest.raises(ValueError, match="has no attribute 'half'"):
+        policy.find_policy("json:half")

@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import warnings
 
+import jax
 import pytest
 from helpers import changed, documents, rows, tiny
 
@@ -50,8 +52,19 @@ def test_a_run_belongs_to_its_settings_and_its_store(finished, tmp_path):
     with pytest.raises(ValueError, match=r"optimizer\.peak_lr: 0\.003 when it began, now 0\.1"):
         train(changed(config, optimizer__peak_lr=0.1), quiet=True)
     prepare_documents(tmp_path / "other", documents(8, seed=1), Bytes(), valid_fraction=0.2)
-    with pytest.raises(ValueError, match="was trained on another store"):
+    with pytest.raises(ValueError, match="with other data .*: the fingerprint of the training text is .*, and was"):
         train(changed(config, data__store=str(tmp_path / "other")), quiet=True)
+    shutil.copytree(config.data.store, tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "valid")
+    shutil.copytree(tmp_path / "other" / "valid", tmp_path / "half" / "valid")
+    with pytest.raises(ValueError, match="flags .*/half.: the fingerprint of the held-out text is [^;]*; put back"):
+        train(changed(config, data__store=str(tmp_path / "half")), quiet=True)
+    with pytest.raises(ValueError, match=r"eval_blocks: 8 when it began, now 9"):
+        train(changed(config, train__eval_blocks=9), quiet=True)
+    with pytest.raises(ValueError, match=r"train\.steps: 24 when it began, now 48[^.]*\. No run can be made longer"):
+        train(changed(config, train__steps=48), quiet=True)
+    with jax.default_matmul_precision("bfloat16"), pytest.raises(ValueError, match="PRECISION is bfloat16 .* not set"):
+        train(config, quiet=True)
     assert rows(path) == before
     train(config, quiet=True)  # still there, and sound
 

@@ -47,7 +47,10 @@ def test_what_is_kept_of_each_source(tmp_path):
     expected = [made[1][:3], made[1][5:30], made[2][4:], *made[3:]]
     starts = new.doc_starts.tolist()
     assert [new.tokens[a:b].tolist() for a, b in zip(starts, [*starts[1:], len(new.tokens)])] == expected
-    assert [source[:2] for source in new.sources] == [("b", "x"), ("c", "y")] and new.domains == ("x", "y")
+    assert [(source.name, source.domain) for source in new.sources] == [("b", "x"), ("c", "y")] and new.domains == (
+        "x",
+        "y",
+    )
 
 
 def test_sources_of_one_name_stay_apart(tmp_path):

@@ -1,0 +1,55 @@
+"""A file that holds a run's settings: Python that sets `config`, or the JSON that a run saves."""
+
+import dataclasses
+import pathlib
+import re
+import runpy
+import traceback
+
+from lfr_jax.config.saved import RENAMED, from_saved
+from lfr_jax.config.settings import Config
+from lfr_jax.config.values import nearest, parsed
+
+
+def read_config(path: str) -> Config:
+    """The settings in a file. JSON (`.json`) is only read; any other file is Python, and is run.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file does not hold settings, or they are out of their ranges. Where Python failed in the file,
+        the message names the line.
+    """
+    file = pathlib.Path(path)
+    if not file.is_file():
+        known = sorted(str(file) for file in pathlib.Path("configs").glob("*.py"))
+        hint = nearest(path, known) or "name a Python file that sets `config`, or a run's config.json"
+        raise FileNotFoundError(f"no configuration file {path!r}; {hint.strip()}")
+    if file.suffix == ".json":
+        return from_saved(parsed(file.read_bytes(), path), path)
+    found = run(path)
+    if not isinstance(found, Config):
+        raise ValueError(f"{path} must set `config` to an lfr_jax.config.Config; found {type(found).__name__}")
+    return found
+
+
+def run(path: str) -> object:
+    """What a Python file sets `config` to."""
+    try:
+        return runpy.run_path(path).get("config")
+    except (Exception, SystemExit) as error:
+        lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+        unknown = re.search("unexpected keyword argument '(.+)'", str(error))
+        hint = f"; {renamed(unknown[1]) or nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
+        where = f"{path}, line {lines[-1]}" if lines else path
+        raise ValueError(f"{where}: {type(error).__name__}: {error}{hint}") from error
+
+
+def renamed(name: str) -> str:
+    """What a field of this name is called today, for an error; or nothing."""
+    return " or ".join(f"it is called {new} now" for old, new in RENAMED.items() if old.endswith(f".{name}"))
+
+
+def setting_names(kind: type) -> set[str]:
+    """The fields of a settings class, and of those within it."""
+    inner = (setting_names(field.type) for field in dataclasses.fields(kind) if dataclasses.is_dataclass(field.type))
+    return {field.name for field in dataclasses.fields(kind)}.union(*inner)

@@ -1,0 +1,79 @@
+"""How a command ends when something fails: with one line that says what, and not with a traceback."""
+
+import contextlib
+import re
+import signal
+import sys
+import threading
+import types
+from collections.abc import Iterator
+
+from lfr_jax.terminal.streams import printable
+
+LONGEST_MESSAGE = 1000  # characters
+
+
+@contextlib.contextmanager
+def second_interrupt_kills() -> Iterator[None]:
+    """Within it, a first SIGINT (Ctrl-C) raises KeyboardInterrupt. Thereafter a second one ends the process at once."""
+
+    def first(number: int, frame: types.FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        raise KeyboardInterrupt
+
+    def unraisable(lost: "sys.UnraisableHookArgs") -> None:
+        if not isinstance(lost.exc_value, KeyboardInterrupt):
+            return hook(lost)
+        # It came while an object was deleted, where nothing can be raised, nor in this hook: so it comes again, later.
+        signal.signal(signal.SIGINT, first)
+        threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
+
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
+        yield
+        return
+    before, hook = signal.signal(signal.SIGINT, first), sys.unraisablehook
+    sys.unraisablehook = unraisable
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if signal.getsignal(signal.SIGINT) is first:
+            signal.signal(signal.SIGINT, before)
+
+
+def check_written(name: str) -> None:
+    """Exits with 1 if standard output was lost, unless its reader has left (`| head`)."""
+    lost = sys.stdout.error
+    if lost is not None and not isinstance(lost, BrokenPipeError):
+        sys.exit(one_line(f"lfr {name}: standard output could not be written: {lost}"))
+
+
+def explained(error: BaseException) -> str:
+    """What failed, in words, with the notes of the error, which say where."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, MemoryError):
+        text = (
+            f"this machine's memory is full ({str(error) or 'no more is free'}); take less at once, or a larger machine"
+        )
+    elif isinstance(error, RecursionError):
+        text = f"found something that is nested too deeply ({error})"
+    elif type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text:
+        text = f"the memory of a device is full ({text}); lower train.batch_size, or raise train.grad_accum_steps"
+    elif not isinstance(error, (ValueError, OSError, ArithmeticError, ImportError, RuntimeError)):
+        text = (
+            f"{type(error).__name__}: {error}; this is a fault in lfr_jax: please report it; "
+            "LFR_TRACEBACK=1 shows where it is"
+        )
+    return "; ".join([text, *getattr(error, "__notes__", [])])
+
+
+def one_line(text: str) -> str:
+    r"""A message on one line, in which nothing steers a terminal, and of at most about `LONGEST_MESSAGE` characters.
+
+    >>> one_line("a \x1b[1m name\n in two lines")
+    'a \\x1b[1m name in two lines'
+    """
+    text = printable(re.sub(r"\s*\n\s*", " ", text.strip()))
+    if len(text) <= LONGEST_MESSAGE:
+        return text
+    return f"{text[: LONGEST_MESSAGE * 2 // 3]} … ({len(text):,} characters) … {text[-LONGEST_MESSAGE // 3 :]}"
