@@ -208,6 +208,7 @@ def main() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ["PYTHONSAFEPATH"] = "1"  # worker processes do not look for modules in the working directory either
     name, *rest = sys.argv[1:] or ["--help"]
+    result_is_text = name not in COMMANDS or name in RESULT_IS_TEXT
     try:
         with second_interrupt_kills():
             if name in ("-h", "--help"):
@@ -217,8 +218,10 @@ def main() -> None:
                 COMMANDS[name](rest)
             else:
                 sys.exit(f"lfr: no command {name!r}; {nearest(name, COMMANDS)}there are {', '.join(COMMANDS)}")
-    except SystemExit:
-        raise
+    except SystemExit as end:
+        if end.code:
+            raise
+        result_is_text = True  # the help of a command
     except KeyboardInterrupt:
         sys.exit(f"\nlfr {name}: interrupted; the same command goes on from what was saved")
     except BaseException as error:
@@ -227,7 +230,7 @@ def main() -> None:
         sys.exit(one_line(f"lfr {name}: {log_prefix()}{explained(error)}"))
     finally:
         sys.stdout.flush()
-    if name not in COMMANDS or name in RESULT_IS_TEXT:
+    if result_is_text:
         check_written(name)
 
 

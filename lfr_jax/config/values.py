@@ -134,6 +134,8 @@ def typed(value: Any, kind: type[T], where: object) -> T:
         keys, found = located(value, re.findall(r"[^.\[\]]+|\.\.\.", path.strip("`$")), kind)
         at = f"{'.'.join(keys)} is {shown(found)}: " if keys else ""
         raise ValueError(f"{where}: {at}{problem[0].lower()}{problem[1:]}") from None
+    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell
+        raise ValueError(f"{where}: found text that is not Unicode ({error}); restore the file") from None
 
 
 def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
@@ -156,7 +158,7 @@ def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
 def convertible(value: Any, kind: Any) -> bool:
     try:
         msgspec.convert(value, kind)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeEncodeError):
         return False
     return True
 

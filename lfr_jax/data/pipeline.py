@@ -14,6 +14,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 
 from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.worker_process import begin_worker
 from lfr_jax.distributed.mesh import BATCH, Shards, shards_of
 
 
@@ -123,7 +124,7 @@ def batches(
     if workers:
         # Grain reads absl's flags, and a program without absl.app never parses them.
         absl.flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), begin_worker)
     return iter(dataset)
 
 

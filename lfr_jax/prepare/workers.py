@@ -3,16 +3,15 @@
 import concurrent.futures
 import contextlib
 import multiprocessing
-import multiprocessing.connection
 import os
 import pickle
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Annotated, TypeVar
 
 from msgspec import Meta
+
+from lfr_jax.data.worker_process import begin_worker
 
 Result = TypeVar("Result")
 NumWorkers = Annotated[int, Meta(ge=0, le=1024)]  # all of them begin at once; 0: as many as there are cores
@@ -63,18 +62,6 @@ def pickles(error: Exception) -> bool:
         return str(pickle.loads(pickle.dumps(error))) == str(error)
     except Exception:
         return False
-
-
-def begin_worker() -> None:
-    """Runs first in a worker. It leaves Ctrl-C to the main process, and ends the worker when the main process ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process().sentinel
-
-    def watch() -> None:
-        multiprocessing.connection.wait([parent])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def cores() -> int:

@@ -21,6 +21,7 @@ from lfr_jax.schedule import check_trainer
 from lfr_jax.storage.checkpoint import Checkpointer
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate, flops, optimizer, policy, score, start, steps
+from lfr_jax.train.begin import begin_compiled
 from lfr_jax.train.probes import Probes
 from lfr_jax.train.track.clock import Clock
 from lfr_jax.train.track.recorder import NonFiniteLoss, StepRecord
@@ -64,7 +65,7 @@ def train(config: Config, quiet: bool = False) -> Result:
         train_step = compiled(steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, eos_id))
         score_step = compiled(steps.make_score_step(config.model, eos_id))
         score_batch_size = config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
-        begin_phase = jax.jit(sched.begin, static_argnums=1, donate_argnums=0)
+        begin_phase = begin_compiled(sched)
 
         # What the run writes: checkpoints, metrics, the losses of a few probe blocks.
         checkpoints = stack.enter_context(
