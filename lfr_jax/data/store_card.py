@@ -97,7 +97,7 @@ def parse_card(text: bytes | str, path: Path) -> StoreCard:
             f"{path}: found version {shown(found.get('version'))}, expected {VERSION}; prepare the data again, or use "
             "the release of lfr_jax that wrote it"
         )
-    card = typed({"parts": None} | found, StoreCard, path)
+    card = typed({"parts": None, "fingerprint": ""} | found, StoreCard, path)
     if found != as_json(card) or card != complete(card):
         raise ValueError(f"{path}: does not match its own fingerprint: it was edited; restore it")
     check_files(card, path)

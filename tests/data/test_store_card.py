@@ -144,6 +144,13 @@ def test_files_lie_in_the_folder(name):
         store_card.parse_card(rewritten(store_card.as_json(card)), pathlib.Path("store.json"))
 
 
+def test_a_card_without_its_fingerprint():
+    """Catches: a bare KeyError."""
+    card = store_card.as_json(LINKED)
+    with pytest.raises(ValueError, match="store.json: does not match its own fingerprint"):
+        store_card.parse_card(json.dumps(card), pathlib.Path("store.json"))
+
+
 def test_parts_do_not_divide_sources():
     """Catches: a block that is read across the end of a part."""
     parts = (Part("f.bin", "<u2", 4, 3), Part("f.bin", "<u2", 4, 2))
