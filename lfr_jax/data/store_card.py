@@ -142,7 +142,7 @@ def check_files(card: StoreCard, path: Path) -> None:
     A name such as "../secret" would make a command read, and show, what is not the store's.
     """
     for name in card.files:
-        if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+        if not re.fullmatch(r"\w[\w.-]{0,254}", name, re.ASCII):
             raise ValueError(
                 f"{path}: files has {shown(name)}, expected the plain name of a file in the store's folder"
             )

@@ -134,7 +134,9 @@ def test_a_card_that_contradicts_itself(card, path, value, problem):
     assert len(str(refused.value)) < 400
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "..", ".", "", "a/b", "a\\b", "a\0", "a\n", "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/passwd", "..", ".", "", "a/b", "a\\b", "a\0", "a\n", "\ud800", "x" * 256]
+)
 def test_files_lie_in_the_folder(name):
     """Catches: a card that makes `lfr data sample` show any file of the reader's."""
     card = dataclasses.replace(
