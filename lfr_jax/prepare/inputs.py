@@ -116,7 +116,10 @@ class FirstChunk(NamedTuple):
 
 def files(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> Iterator[File]:
     """The files at the paths and in the folders there, with their domains and sources."""
-    for path in map(pathlib.Path, paths):
+    for path in paths:
+        if not os.fspath(path):
+            raise FileNotFoundError("found an empty path, expected a file or folder ('.' for the one you are in)")
+        path = pathlib.Path(path)
         if path.is_dir():
             inner = files_below(path)
             if not inner:

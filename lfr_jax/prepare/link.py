@@ -10,13 +10,14 @@ import numpy as np
 import tyro
 
 from lfr_jax import terminal
+from lfr_jax.config.values import AtLeast0, AtLeast1, ShareBetween, checked
 from lfr_jax.data import chunk_digests
 from lfr_jax.data.chunk_digests import FileDigests
 from lfr_jax.data.store import check_ids, file_sha256
 from lfr_jax.data.store_card import FileContent, Part, Source, StoreCard, TokenizerId, token_dtype, write_card
 from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_tokenizer
-from lfr_jax.prepare.checks import check_settings, chosen_options
 from lfr_jax.prepare.folders import files_below
+from lfr_jax.prepare.options import chosen_options
 from lfr_jax.prepare.token_formats import Layout, layout
 from lfr_jax.storage.files import atomic_folder, save_array
 from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
@@ -50,21 +51,22 @@ class LinkSummary(NamedTuple):
         rows = [f"{'domain':<20}{'tokens':>18}{'documents':>14}{'held-out tokens':>18}{'documents':>14}"]
         for domain in dict.fromkeys(one.domain for one in self.train + self.valid):
             sides = ([one for one in side if one.domain == domain] for side in self)
-            rows.append(f"{domain:<20}" + "".join(map(counts, sides)))
+            rows.append(f"{terminal.printable(domain):<20}" + "".join(map(counts, sides)))
         return "\n".join([*rows, f"{'all':<20}{counts(self.train)}{counts(self.valid)}"])
 
 
+@checked
 def link_paths(
     inputs: tyro.conf.Positional[tuple[str, ...]],
     *,
     out: str,
     valid: tuple[str, ...] = (),
-    valid_fraction: float = 0.02,
+    valid_fraction: ShareBetween = 0.02,
     gpt2: str | None = None,
     sentencepiece: str | None = None,
     saved_tokenizer: str | None = None,
-    vocab_size: int | None = None,
-    eos_id: int | None = None,
+    vocab_size: AtLeast1 | None = None,
+    eos_id: AtLeast0 | None = None,
     dtype: Literal["uint8", "uint16", "uint32", "int32"] | None = None,
 ) -> LinkSummary | str:
     """Makes a folder to train on out of existing token files. The files stay where they are; nothing is copied.
@@ -123,12 +125,13 @@ def choose_tokenizer(gpt2, sentencepiece, saved, vocab_size, eos_id) -> Tokenize
     return load_tokenizer(saved) if saved is not None else Ids(vocab_size, eos_id)
 
 
+@checked
 def link_files(
     out: str | os.PathLike,
     inputs: Sequence[str | os.PathLike],
     tokenizer: Tokenizer,
     valid: Sequence[str | os.PathLike] = (),
-    valid_fraction: float = 0.02,
+    valid_fraction: ShareBetween = 0.02,
     dtype: str | None = None,
     advance: Callable[[int], None] = lambda n: None,
     made_from: dict[str, Any] | None = None,
@@ -150,7 +153,6 @@ def link_files(
       FileNotFoundError: an input does not exist.
       ValueError: a broken file, an id outside the vocabulary, or a bad `valid_fraction`.
     """
-    check_settings(valid_fraction)
     raw_dtype = np.dtype(dtype or token_dtype(tokenizer.vocab_size)).str
     if np.dtype(raw_dtype).kind not in "iu":
         raise ValueError(f"found dtype={dtype}, expected a type of integers")

@@ -11,7 +11,7 @@ from lfr_jax.config.values import AtLeast1, Share, ShareAbove0, ShareBetween, ch
 from lfr_jax.data.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, load_tokenizer, train_sentencepiece
 from lfr_jax.prepare import embedded as embedded_text
 from lfr_jax.prepare import hf_text, inputs, text_source, tfds_text
-from lfr_jax.prepare.checks import chosen_options
+from lfr_jax.prepare.options import chosen_options
 from lfr_jax.prepare.prepared_folder import PrepareSummary, open_prepared, write_prepared
 from lfr_jax.prepare.segments import uniform_hash
 from lfr_jax.prepare.spool import Spool, name_kept_work, remove_work_of_finished, work_folder

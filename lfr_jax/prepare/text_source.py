@@ -284,5 +284,9 @@ def short_errors(what: str, advice: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        detail = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(f"{what}: {detail}{advice}") from error
+        raise ValueError(f"{what}: {first_line(error)}{advice}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: libraries say more than that, or nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

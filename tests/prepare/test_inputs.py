@@ -7,6 +7,7 @@ import pathlib
 import re
 import types
 
+import pyarrow.parquet
 import pytest
 
 from lfr_jax.prepare import compression, inputs, text_source
@@ -45,8 +46,11 @@ def test_folders_are_laid_out_as_domain_and_source(tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    """Catches: a misspelt path or an empty folder read as no documents."""
+    """Catches: a misspelt path or an empty folder read as no documents; an empty name, as of a variable that is not
+    set, read as the folder one is in."""
     (tmp_path / ".hidden").write_text("x")
+    with pytest.raises(FileNotFoundError, match="found an empty path"):
+        inputs.of_paths([""])
     for path in (tmp_path / "nowhere.txt", tmp_path):
         with pytest.raises(FileNotFoundError, match=str(path)):
             inputs.of_paths([path])
@@ -62,6 +66,10 @@ def test_names_that_are_not_utf8(tmp_path):
     assert document == Document(r"caf\xe9/r\xe9sum\xe9.txt", "text", r"caf\xe9", r"caf\xe9")
     (document,) = read(os.fsdecode(folder + b"/r\xe9sum\xe9.txt"))
     assert (document.id, document.domain) == (r"r\xe9sum\xe9.txt", r"r\xe9sum\xe9")
+    table = os.fsdecode(folder + b"/\xe9.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["row"]}), tmp_path / "x.parquet")
+    os.rename(tmp_path / "x.parquet", table)
+    assert read(table) == [Document(r"\xe9.parquet:0", "row", r"\xe9", r"\xe9")]
 
 
 def test_only_regular_files_are_read(tmp_path):
