@@ -37,7 +37,11 @@ class StoredTensor(NamedTuple):
 
 
 def to_tensors(family: str, config: ModelConfig, params: dict) -> dict[str, np.ndarray]:
-    """Params on the host -> float32 tensors under their names."""
+    """Params on the host -> float32 tensors under their names.
+
+    Raises:
+      ValueError: numbers are NaN or infinite.
+    """
     tensors = {}
     for tensor in hf_tensors(family, config):
         arrays = (leaf(params, path) for path in tensor.paths)
@@ -45,6 +49,11 @@ def to_tensors(family: str, config: ModelConfig, params: dict) -> dict[str, np.n
         rows = np.prod(tensor.shape[: tensor.inputs], dtype=int)
         matrix = np.concatenate([array.reshape((rows, -1) if tensor.inputs else -1) for array in arrays], axis=-1)
         tensors[tensor.name] = np.ascontiguousarray(matrix.T if tensor.transposed else matrix, np.float32)
+        if not np.isfinite(matrix).all():
+            raise ValueError(
+                f"found numbers in {' and '.join(tensor.paths)} that are NaN or infinite, expected none: training has "
+                "diverged; export an earlier checkpoint"
+            )
     return tensors
 
 
