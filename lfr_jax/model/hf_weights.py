@@ -158,9 +158,10 @@ def refuse_unused(family: str, config: ModelConfig, found: dict[str, StoredTenso
     head = ["lm_head.weight"] if config.tied_head else []
     unused = [one for name, one in found.items() if name not in head and not re.fullmatch(BUFFERS[family], name)]
     if unused:
+        more = f" (and {len(unused) - 1} more)" if unused[1:] else ""
         raise ValueError(
-            f"{unused[0].path}: found the tensor {printable(unused[0].name)}, expected none of this name in a {family} of "
-            f"{config.num_layers} layers{' (and {} more)'.format(len(unused) - 1) if unused[1:] else ''}"
+            f"{unused[0].path}: found the tensor {printable(unused[0].name)}, expected none of this name in a {family} "
+            f"of {config.num_layers} layers{more}"
         )
 
 
