@@ -45,7 +45,7 @@ from lfr_jax.storage.run_dir import RunDir  # noqa: E402
 from lfr_jax.train import steps  # noqa: E402
 from lfr_jax.train.loop import train  # noqa: E402
 
-pytest_plugins = ["parallel"]
+pytest_plugins = ["parallel", "commands"]
 # How long an example takes depends on what else the machine does.
 patient = dict(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 hypothesis.settings.register_profile("patient", **patient)

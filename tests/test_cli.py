@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from typing import NamedTuple
 
 import pytest
 from helpers import changed, tiny
@@ -18,32 +17,6 @@ from lfr_jax.data.store import open_store
 from lfr_jax.experiments import report
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import load_run
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def lfr(monkeypatch, capsys):
-    """Runs `lfr` with these arguments in this process, and gives what a shell would see."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["lfr", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "2")
-        capsys.readouterr()
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as stopped:
-            code = stopped.code or 0
-        out, err = capsys.readouterr()
-        return Answer(1, out, f"{err}{code}\n") if isinstance(code, str) else Answer(code, out, err)
-
-    return run
 
 
 def write_config(path: pathlib.Path, config: Config) -> pathlib.Path:
@@ -260,6 +233,7 @@ def test_a_mistake_is_one_line_and_changes_nothing(finished, lfr, corpus_dir, tm
     monkeypatch.chdir(tmp_path)
     code, out, err = lfr(*(a.format(dir=tmp_path, run=run) for a in arguments))
     assert (code, out) == (1, "")
+    err = re.sub(r"\Areading 1 file: .*\n", "", err)  # what `prepare` shows first
     assert err.count("\n") == 1 and err.startswith("lfr") and "Traceback" not in err
     wanted = error.format(dir=tmp_path).replace("?", r"\?").replace("(", r"\(")
     assert re.search(wanted, err), err

@@ -1,6 +1,7 @@
 """Numbers that a policy is given: refused by name, unless they are in range."""
 
 import operator
+import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +29,7 @@ DROP = Range("a share of the blocks: at least 0, less than 1", 0, 1, open_most=T
 KEEP = Range("a share of the blocks: more than 0, at most 1", 0, 1, open_least=True)
 SHARE = Range("a share: 0 to 1", 0, 1)
 SHARE_BELOW_1 = Range("a share: at least 0, less than 1", 0, 1, open_most=True)
+WEIGHT = Range("a finite number, 0 or more", 0, sys.float_info.max)
 # Far from the ends of float32, so that quotients and products with losses stay finite.
 POSITIVE = Range("a positive number: 1e-30 to 1e30", 1e-30, 1e30)
 NOT_NEGATIVE = Range("a number from 0 to 1e30", 0, 1e30)

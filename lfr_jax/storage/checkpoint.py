@@ -34,6 +34,7 @@ from lfr_jax.storage.digests import (
     verify_checksum,
     with_checksum,
 )
+from lfr_jax.storage.files import require_regular
 from lfr_jax.storage.paths import Path, as_path, is_remote, require_storable
 from lfr_jax.storage.remote_files import exists, explain_errors, read_bytes
 
@@ -258,6 +259,10 @@ def is_of_step(digests: dict[str, str], step: int) -> bool:
 
 def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """Reads the arrays `wanted`, in that order. Their digests are not compared."""
+    if not is_remote(path):
+        for file in path.rglob("*"):
+            if not file.is_dir():
+                require_regular(file)
     stored = without_empty(wanted)
     args = ocp.args.PyTreeRestore(
         stored, restore_args=ocp.checkpoint_utils.construct_restore_args(stored), partial_restore=True

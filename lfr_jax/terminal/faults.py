@@ -15,7 +15,7 @@ LONGEST_MESSAGE = 1000  # characters
 
 @contextlib.contextmanager
 def second_interrupt_kills() -> Iterator[None]:
-    """Within it a first SIGINT (Ctrl-C) raises KeyboardInterrupt, and a second one ends the process at once."""
+    """Within it, a first SIGINT (Ctrl-C) raises KeyboardInterrupt. Thereafter a second one ends the process at once."""
 
     def first(number: int, frame: types.FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -33,9 +33,12 @@ def second_interrupt_kills() -> Iterator[None]:
         return
     before, hook = signal.signal(signal.SIGINT, first), sys.unraisablehook
     sys.unraisablehook = unraisable
-    yield
-    signal.signal(signal.SIGINT, before)
-    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        if signal.getsignal(signal.SIGINT) is first:
+            signal.signal(signal.SIGINT, before)
 
 
 def check_written(name: str) -> None:
@@ -49,7 +52,9 @@ def explained(error: BaseException) -> str:
     """What failed, in words, with the notes of the error, which say where."""
     text = str(error) or type(error).__name__
     if isinstance(error, MemoryError):
-        text = f"this machine's memory is full ({error or 'found no more'}); take less at once, or a larger machine"
+        text = (
+            f"this machine's memory is full ({str(error) or 'no more is free'}); take less at once, or a larger machine"
+        )
     elif isinstance(error, RecursionError):
         text = f"found something that is nested too deeply ({error})"
     elif type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text:

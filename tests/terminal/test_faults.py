@@ -1,0 +1,95 @@
+"""How a command ends when something fails: in one line, whatever it is, and whatever it is told."""
+
+import signal
+import subprocess
+import sys
+
+import jax
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lfr_jax import cli
+from lfr_jax.terminal import faults
+
+
+class Odd(BaseException):
+    """Such as a panic of a library in Rust."""
+
+
+def noted(error: BaseException, note: str) -> BaseException:
+    error.add_note(note)
+    return error
+
+
+ENDS = {
+    "value": (ValueError("a is 1, expected 2"), "lfr train: a is 1, expected 2"),
+    "no words": (ValueError(), "lfr train: ValueError"),
+    "note": (noted(OSError("it broke"), "in data/a"), "lfr train: it broke; in data/a"),
+    "memory": (MemoryError(), "lfr train: this machine's memory is full (no more is free); take less at once"),
+    "array": (MemoryError("Unable to allocate 7 TiB"), "memory is full (Unable to allocate 7 TiB)"),
+    "depth": (RecursionError("maximum recursion depth exceeded"), "found something that is nested too deeply"),
+    "device": (
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\n  allocating 9 bytes"),
+        "the memory of a device is full (RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes); lower train.batch_size",
+    ),
+    "jax": (jax.errors.JaxRuntimeError("INTERNAL: x\n y"), "lfr train: INTERNAL: x y"),
+    "ours": (KeyError("x"), "lfr train: KeyError: 'x'; this is a fault in lfr_jax: please report it; LFR_TRACEBACK=1"),
+    "assertion": (AssertionError(), "AssertionError: ; this is a fault in lfr_jax"),
+    "odd": (Odd("panic"), "Odd: panic; this is a fault in lfr_jax"),
+    "group": (ExceptionGroup("some", [ValueError()]), "ExceptionGroup: some (1 sub-exception); this is a fault"),
+    "long": (ValueError("x" * 65_000 + "; make it shorter"), "… (65,028 characters) … "),
+    "long end": (ValueError("x" * 65_000 + "; make it shorter"), "xxx; make it shorter\n"),
+    "steering": (ValueError("\x1b[31m\r\ud800"), "lfr train: \\x1b[31m\\r\\ud800"),
+}
+
+
+@pytest.mark.parametrize("error, said", ENDS.values(), ids=ENDS)
+def test_whatever_a_command_raises_is_one_line(lfr, monkeypatch, error, said):
+    def failing(args):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "train", failing)
+    code, out, err = lfr("train")
+    assert code == 1 and out == "" and said in err and err.count("\n") == 1 and len(err) < 1100
+    monkeypatch.setenv("LFR_TRACEBACK", "1")
+    with pytest.raises(type(error)):
+        lfr("train")
+
+
+@given(st.text(st.characters(), max_size=3000))
+def test_any_message_is_one_printable_line(text):
+    line = faults.one_line(text)
+    assert line.isprintable() and len(line) < 1100
+
+
+INTERRUPTED = """
+import os, signal, time
+from lfr_jax import cli
+def command(args):
+    class Object:
+        def __del__(self):
+            if "deleting" in args:
+                os.kill(os.getpid(), signal.SIGINT)
+                [None for _ in range(9)]
+    try:
+        gone = Object()
+        del gone
+        os.kill(os.getpid(), signal.SIGINT) if "deleting" not in args else time.sleep(60)
+    finally:
+        os.kill(os.getpid(), signal.SIGINT) if "twice" in args else None
+        print("closed")
+cli.COMMANDS["train"] = command
+cli.main()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "how, code, out", [("once", 1, "closed\n"), ("twice", -signal.SIGINT, ""), ("deleting", 1, "closed\n")]
+)
+def test_interruptions(how, code, out):
+    """Catches: a traceback at the second Ctrl-C; one that comes while an object is deleted, and is lost."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, "train", how], capture_output=True, text=True)
+    said = "\nlfr train: interrupted; the same command goes on from what was saved\n" if code == 1 else ""
+    assert (done.returncode, done.stdout, done.stderr) == (code, out, said)
