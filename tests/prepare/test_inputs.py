@@ -84,9 +84,10 @@ def test_what_is_read_as_what_is_said(tmp_path):
     """Catches: files of another kind, or shards whose download failed, that nobody hears of."""
     for name in ("a.jsonl", "b.jsonl.gz", "c.parquet", "README\x1b.md", "d.txt", "e.txt", "f.txt"):
         (tmp_path / name).write_text("x" * (name != "a.jsonl"))
-    assert inputs.in_words(list(inputs.files([tmp_path]))) == (
-        r"7 files: 2 .jsonl, 1 .parquet, 4 read as one text each (README\x1b.md, d.txt, e.txt, ...), 1 of no byte (a.jsonl)"
-    )
+    assert inputs.in_words(list(inputs.files([tmp_path]))).split(", 4 ") == [
+        "7 files: 2 .jsonl, 1 .parquet",
+        r"read as one text each (README\x1b.md, d.txt, e.txt, ...), 1 of no byte (a.jsonl)",
+    ]
 
 
 def test_marks_beside_the_files_of_a_data_set(tmp_path):
