@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lfr_jax.config.settings import Config
-from lfr_jax.config.values import nearest, typed
+from lfr_jax.config.values import nearest, shown, typed
 
 # Old names of settings. A config file or an option that uses one is refused with the new name; the saved settings of a
 # run that began under the old name are read under the new one, so that the run goes on.
@@ -85,7 +85,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
     for key in typed(values, dict[str, Any], where):
         if key not in fields:
             raise ValueError(
-                f"{where}: unknown setting {key!r}; {nearest(key, fields)}known here are {', '.join(fields)}"
+                f"{where}: unknown setting {shown(key)}; {nearest(key, fields)}known here are {', '.join(fields)}"
             )
     inner = {key for key in values if dataclasses.is_dataclass(fields[key])}
     read = {key: from_dict(fields[key], values[key], f"{where}: {key}") for key in inner}
