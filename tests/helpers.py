@@ -24,6 +24,7 @@ from lfr_jax.data.store import Store, open_store
 from lfr_jax.data.tokenizer import Ids
 from lfr_jax.prepare.store_writer import write_store
 from lfr_jax.prepare.text_source import Document
+from lfr_jax.storage import made_from
 from lfr_jax.train import score
 
 
@@ -67,8 +68,9 @@ def write_side(path, sources, vocab_size=257, eos_id=256) -> Store:
 
 
 def files(folder: pathlib.Path) -> dict[str, bytes]:
-    """The content of each file below a folder."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """The content of each file below a folder, but not where the folder was made from."""
+    paths = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != made_from.FILE)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def opened(folder: pathlib.Path) -> tuple[Store, Store]:

@@ -44,7 +44,7 @@ class Stages:
         by_loss = schedule.scored(lfr.phases, (lambda loss_N, info: loss_N,) * 4, dtype=jnp.float32)
         self.schedule = dict(lfr=lfr, by_loss=by_loss)[policy]
         self.observe = jax.jit(self.schedule.observe, donate_argnums=0)
-        self.begin = jax.jit(self.schedule.begin, static_argnums=1, donate_argnums=0)
+        self.begin = jax.jit(self.schedule.begin, donate_argnums=0)
         self.hardest = jax.jit(schedule.hardest, static_argnums=1)
         self.batch = jax.jit(lambda start, step: self.scored(jnp, start, step))
         self.state = self.schedule.init(schedule.BlockInfo(num_blocks))

@@ -51,10 +51,12 @@ def index() -> str:
     for name in schedule.POLICIES:
         s = getattr(schedule, name)()
         info = ", ".join(f"`{field}`" for field in needed(s))
-        lines.append(f"| [{name}]({name}.md) | {summary(name)} | {info or '–'} | {', '.join(trainer(s)) or '–'} |")
+        needs = ", ".join(words for words, _ in trainer(s))
+        lines.append(f"| [{name}]({name}.md) | {summary(name)} | {info or '–'} | {needs or '–'} |")
     lines += [
         "",
-        "The needs are those of the default arguments; `schedule.check_trainer` checks those of the trainer.",
+        "The needs are those of the default arguments. `schedule.check_trainer` raises where a trainer does less:",
+        "without what it needs, a policy trains as another one, and reports no error.",
         "",
     ]
     lines += ["| wrapper | |", "|---|---|"]
@@ -62,12 +64,15 @@ def index() -> str:
     return "\n".join([*lines, "", "A policy of your own: [add_a_policy.md](../add_a_policy.md)", ""])
 
 
-def trainer(s: schedule.Schedule) -> list[str]:
-    """What the schedule needs of its trainer, besides `begin` and the draws."""
+def trainer(s: schedule.Schedule) -> list[tuple[str, str]]:
+    """What the schedule needs of its trainer, besides `begin` and the draws; and what `check_trainer` calls it."""
     passes = sum(phase.score for phase in s.phases)
-    found = [f"{passes} scoring pass" + "es" * (passes > 1)] if passes else []
-    found += ["losses of training steps"] if s.observe_train else []
-    return found + (["loss weights"] if s.loss_weights else [])
+    found = [
+        (passes, f"{passes} scoring pass{'es' * (passes > 1)} (`Phase.score`)", "scores_blocks"),
+        (s.observe_train, "the losses of training steps (`observe_train`)", "observes_training"),
+        (s.loss_weights, "weights on the losses (`loss_weights`)", "weighs_losses"),
+    ]
+    return [(words, argument) for needed, words, argument in found if needed]
 
 
 def summary(name: str) -> str:
@@ -158,9 +163,11 @@ def of_policy(s: schedule.Schedule) -> list[str]:
     if len(rows) > 8:
         rows[3:-1] = ["| ... | | |"]
     needs = ", ".join(f"`BlockInfo.{field}`" for field in needed(s)) or "nothing but the number of blocks"
-    training = [f"Of the trainer it needs: {', '.join(trainer(s))}."] if trainer(s) else []
+    words = ", ".join(words for words, _ in trainer(s)) or "nothing"
+    arguments = "".join(f", {argument}=True" for _, argument in trainer(s))
+    training = f"Of its trainer it needs {words}: `schedule.check_trainer(s{arguments})`."
     head = ["## Phases by default", "", "| phase | steps | scoring pass on entry |", "|---|---|---|"]
-    return [*head, *rows, "", f"It needs {needs}.", *training, ""]
+    return [*head, *rows, "", f"It needs {needs}.", training, ""]
 
 
 def of_state(s: schedule.Schedule) -> list[str]:

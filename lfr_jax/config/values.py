@@ -42,11 +42,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def converted(value: Any, kind: Any) -> Any:
-    """`msgspec.convert`; a lone surrogate, on which msgspec itself fails, is a value of the wrong type too."""
+    """`msgspec.convert`. Half of a surrogate pair, which JSON can spell, is a value of the wrong type too."""
     try:
         return msgspec.convert(value, kind)
-    except UnicodeEncodeError:
-        raise msgspec.ValidationError("Found a text with a lone surrogate") from None
+    except UnicodeEncodeError as error:
+        raise msgspec.ValidationError(f"Found text that is not Unicode ({error})") from None
 
 
 def check_value(name: str, value: Any, kind: Any) -> None:

@@ -7,10 +7,12 @@ import re
 
 import numpy as np
 
+from lfr_jax.config.values import shown
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.storage.paths import as_path
 from lfr_jax.storage.remote_files import exists, local_copy
 
+LONGEST = 1 << 16  # characters of a line
 COLUMNS = ["block", "domain", "loss"]
 ORIGIN = re.compile(r"# store (\w+) (seq_len \d+.*) step \d+\n")
 
@@ -51,9 +53,10 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
             f"found no file of scores {str(path)!r}; {remedy}, where RUN is a run of the reference model"
         )
     with local_copy(path) as here, open(here, newline="", encoding="utf-8", errors="replace") as file:
-        first = ORIGIN.fullmatch(file.readline())
-        rows = csv.reader(file)
-        if first is None or next(rows, None) != COLUMNS:
+        # A piece of a line that is too long is no row, so that a file without line ends is not read into memory.
+        lines = iter(lambda: file.readline(LONGEST), "")
+        first = ORIGIN.fullmatch(next(lines, ""))
+        if first is None or next(lines, "") != ",".join(COLUMNS) + "\n":
             raise ValueError(
                 f"{path} does not begin as `lfr score` begins: expected a line '# store ... seq_len ... step ...', "
                 f"then {','.join(COLUMNS)}; {remedy}"
@@ -61,23 +64,27 @@ def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:
         fingerprint, found = first.groups()
         if (fingerprint, found) != (blocks.store.fingerprint, settings_text(blocks)):
             raise ValueError(
-                f"{path}: found losses of the store {fingerprint[:12]}… in blocks of {found}, expected "
+                f"{path}: found losses of the store {fingerprint[:12]}… in blocks of {found[:80]}, expected "
                 f"those of {store} ({blocks.store.fingerprint[:12]}…) in blocks of {settings_text(blocks)}; {remedy}"
             )
         ended = ends_with_newline(here)
+        rows = csv.reader(lines)
         loss_N = np.empty(blocks.num_blocks, np.float32)
-        block = -1
-        for block, row in enumerate(rows):
-            try:
-                number, _, loss = row
-                if int(number) != block:
-                    raise ValueError
-                loss_N[block] = float(loss)
-            except (ValueError, IndexError):
-                raise ValueError(
-                    f"{path}, line {rows.line_num + 1}: found {','.join(row)!r}, expected block {block} of "
-                    f"{blocks.num_blocks}, its domain, and its loss; {remedy}"
-                ) from None
+        block, row = -1, []
+        try:
+            with np.errstate(over="ignore"):  # what is too large for float32 becomes infinite
+                for block, row in enumerate(rows):
+                    number, _, loss = row
+                    if int(number) != block:
+                        raise ValueError
+                    loss_N[block] = float(loss)
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {rows.line_num + 2}: found no row of CSV ({error}); {remedy}") from None
+        except (ValueError, IndexError):
+            raise ValueError(
+                f"{path}, line {rows.line_num + 2}: found {shown(','.join(row))}, expected block {block} of "
+                f"{blocks.num_blocks}, its domain, and its loss; {remedy}"
+            ) from None
     # A number that was cut off is still a number, but its line has no end.
     if block + 1 != blocks.num_blocks or not ended:
         raise ValueError(f"{path}: is cut off after block {block} of {blocks.num_blocks}; {remedy}")

@@ -1,13 +1,9 @@
 """Text to token ids and back: SentencePiece, GPT-2's BPE, or plain bytes, with one interface."""
 
-import abc
-import contextlib
 import dataclasses
-import hashlib
 import io
 import json
 import os
-import pathlib
 from collections.abc import Iterable, Iterator
 
 import sentencepiece
@@ -15,88 +11,10 @@ import tiktoken
 
 from lfr_jax.config.values import AtLeast0, AtLeast1, check_value, from_json, shown
 from lfr_jax.data.gpt2_files import END, byte_alphabet, read_gpt2_files
+from lfr_jax.data.tokenizer_base import CARD, EncodeError, Tokenizer, digest
 from lfr_jax.storage.files import require_regular
 from lfr_jax.storage.paths import as_path, is_remote
-
-CARD = "tokenizer.json"  # in a saved folder: names the kind and the digest
-
-
-class EncodeError(ValueError):
-    """This text cannot be encoded, or these ids cannot be decoded; others still can."""
-
-
-@contextlib.contextmanager
-def library_failures(doing: str) -> Iterator[None]:
-    """Turns whatever a tokenizer's library raises into an EncodeError. A panic of Rust is not even an Exception."""
-    try:
-        yield
-    except (EncodeError, MemoryError):
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        raise EncodeError(f"cannot {doing}: the tokenizer failed on it ({type(error).__name__}: {error})") from None
-
-
-class Tokenizer(abc.ABC):
-    """Encodes and decodes text. The bytes of its `files` define it, and are saved with every store."""
-
-    kind: str
-    vocab_size: int  # ids are 0 ... vocab_size − 1
-    eos_id: int  # the end-of-text token: never the encoding of any text
-
-    def __init__(self, files: dict[str, bytes]):
-        self.files = files
-
-    @property
-    def digest(self) -> str:
-        """sha256, in hex, of the kind and the files."""
-        return digest(self.kind, self.files)
-
-    def encode(self, text: str) -> list[int]:
-        """The ids of `text`, without any special token.
-
-        Raises:
-          EncodeError: the tokenizer's library fails on this text. GPT-2's BPE does on a million spaces in a row; all
-            kinds do on a lone surrogate, which is no character.
-        """
-        return self.encode_batch([text])[0]
-
-    def encode_batch(self, texts: list[str], threads: int | None = None) -> list[list[int]]:
-        """The ids of each text. `threads` threads work on it; None: as many as there are cores.
-
-        Raises:
-          EncodeError: as `encode`; it does not say for which of the texts.
-        """
-        with library_failures(f"encode text of {sum(map(len, texts)):,} characters"):
-            return self._encode_batch(texts, max(1, min(threads or os.cpu_count() or 1, len(texts))))
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; broken UTF-8 becomes U+FFFD.
-
-        Raises:
-          EncodeError: an id is not in the vocabulary.
-        """
-        ids = [int(i) for i in ids]
-        if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
-            raise EncodeError(f"cannot decode ids from {min(ids)} to {max(ids)}; expected 0 to {self.vocab_size - 1}")
-        with library_failures(f"decode {len(ids):,} ids"):
-            return self._decode(ids)
-
-    @abc.abstractmethod
-    def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]: ...
-
-    @abc.abstractmethod
-    def _decode(self, ids: list[int]) -> str: ...
-
-    def save(self, folder: str | os.PathLike) -> None:
-        """Writes what `load_tokenizer` needs into `folder`; makes the folder."""
-        folder = pathlib.Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in self.files.items():
-            (folder / name).write_bytes(content)
-        card = {"kind": self.kind, "digest": self.digest}
-        (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+from lfr_jax.terminal import printable
 
 
 class Bytes(Tokenizer):
@@ -134,19 +52,19 @@ class SentencePiece(Tokenizer):
         super().__init__({"tokenizer.model": model})
         try:
             self.model = sentencepiece.SentencePieceProcessor(model_proto=model)
-        except RuntimeError as error:
-            raise ValueError(f"{name}: found no SentencePiece model in it ({error})") from None
-        self.vocab_size, self.eos_id = self.model.vocab_size(), self.model.eos_id()
+            self.vocab_size, self.eos_id = self.model.vocab_size(), self.model.eos_id()
+            # A U+2581 in the text itself would be decoded as a space. Its three bytes are not, where the model
+            # has byte pieces and puts no space of its own before a text.
+            self.space_bytes = [self.model.piece_to_id(f"<0x{byte:02X}>") for byte in self.SPACE.encode()]
+            around = self.model.encode("a") + self.space_bytes + self.model.encode("b")
+            self.keeps_space = self.model.decode(around) == f"a{self.SPACE}b"
+        except Exception as error:  # RuntimeError, UnicodeError, and what else the library raises for broken files
+            raise ValueError(f"{name}: found no SentencePiece model in it ({printable(str(error))})") from None
         if self.eos_id < 0:
             raise ValueError(
                 f"{name}: found no end-of-text piece (eos_id is -1), expected one, which separates documents; "
                 "train the model with an eos_id of 0 or more"
             )
-        # A U+2581 in the text itself would be decoded as a space. Its three bytes are not, where the model
-        # has byte pieces and puts no space of its own before a text.
-        self.space_bytes = [self.model.piece_to_id(f"<0x{byte:02X}>") for byte in self.SPACE.encode()]
-        around = self.model.encode("a") + self.space_bytes + self.model.encode("b")
-        self.keeps_space = self.model.decode(around) == f"a{self.SPACE}b"
 
     def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
         ids = self.model.encode(texts, num_threads=threads)
@@ -317,16 +235,11 @@ def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
         return Gpt2Bpe.from_folder(folder)
     if card.kind == Ids.kind:
         ids = from_json(content(folder / "ids.json"), IdsFile, folder / "ids.json")
-        return Ids(ids.vocab_size, ids.eos_id)
+        try:
+            return Ids(ids.vocab_size, ids.eos_id)
+        except ValueError as error:
+            raise ValueError(f"{folder / 'ids.json'}: {error}") from None
     return Bytes()
-
-
-def digest(kind: str, files: dict[str, bytes]) -> str:
-    """sha256, in hex, of a kind of tokenizer and its files."""
-    hasher = hashlib.sha256(kind.encode())
-    for name in sorted(files):
-        hasher.update(hashlib.sha256(files[name]).digest())
-    return hasher.hexdigest()
 
 
 def content(path: str | os.PathLike) -> bytes:

@@ -4,10 +4,9 @@ All axes are Explicit: an array's type carries its sharding, and a wrong shardin
 instead of causing silent communication. One device is the mesh (1, 1, 1), not a special case.
 """
 
-import contextlib
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,6 +15,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
+# Under other values, training would end at its first step, or at its first checkpoint.
+FLAGS = {"jax_enable_x64": False, "jax_disable_jit": False, "jax_numpy_dtype_promotion": "standard"}
 BATCH = P(("data", "fsdp"))  # rows of a batch: split over both axes that hold different data
 
 
@@ -64,11 +65,11 @@ def find_devices() -> list[jax.Device]:
     """All devices of all processes.
 
     Raises:
-      ValueError: there is none of the kind that JAX_PLATFORMS names; or JAX is set to 64 bits, which nothing here is
-        written for: numbers would have other types than those in checkpoints.
+      ValueError: there is none of the kind that JAX_PLATFORMS names; or a flag of JAX is set otherwise than in `FLAGS`.
     """
-    if jax.config.jax_enable_x64:
-        raise ValueError("found JAX_ENABLE_X64, and runs compute in 32 bits; unset it")
+    for name, expected in FLAGS.items():
+        if (found := getattr(jax.config, name)) != expected:
+            raise ValueError(f"found {name.upper()}={found}, and all that is computed here needs {expected}; unset it")
     try:
         return jax.devices()
     except (RuntimeError, AssertionError) as error:  # JAX asserts that a GPU is there
@@ -77,27 +78,6 @@ def find_devices() -> list[jax.Device]:
             f"JAX finds no device (JAX_PLATFORMS is {jax.config.jax_platforms or 'not set'}): {reason}; name what this "
             "machine has, such as JAX_PLATFORMS=cpu, or unset it"
         ) from None
-
-
-class DeviceError(OSError):
-    """A device has failed, or its memory is full."""
-
-
-@contextlib.contextmanager
-def device_errors_explained() -> Iterator[None]:
-    """Says what to do about an error of JAX's runtime.
-
-    Raises:
-      DeviceError: in place of `jax.errors.JaxRuntimeError`.
-    """
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        if "RESOURCE_EXHAUSTED" in reason:
-            advice = "lower train.batch_size or train.score_batch_size, raise train.grad_accum_steps, set model.remat"
-            raise DeviceError(f"the memory of a device is full ({reason}); {advice}, or take more devices") from error
-        raise DeviceError(f"a device failed ({reason}); the same command goes on from what was saved") from error
 
 
 class Shards(NamedTuple):

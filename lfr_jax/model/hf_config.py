@@ -72,7 +72,7 @@ ALLOWED: dict[str, dict[str, tuple]] = {
 # rounding, other tasks than language modelling, notes.
 HARMLESS = frozenset(
     """
-    model_type architectures _name_or_path name_or_path _commit_hash transformers_version auto_map_revision
+    model_type architectures _name_or_path name_or_path _commit_hash transformers_version
     dtype torch_dtype use_cache return_dict output_attentions output_hidden_states torchscript use_bfloat16
     _attn_implementation attn_implementation _attn_implementation_autoset chunk_size_feed_forward gradient_checkpointing
     attn_pdrop embd_pdrop resid_pdrop attention_dropout hidden_dropout initializer_range pretraining_tp
@@ -83,6 +83,8 @@ HARMLESS = frozenset(
     begin_suppress_tokens exponential_decay_length_penalty task_specific_params bos_token_id eos_token_id pad_token_id
     sep_token_id decoder_start_token_id problem_type finetuning_task id2label label2id num_labels summary_type
     summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout is_decoder n_ctx
+    _num_labels predict_special_tokens output_past xla_device is_llama_config transformers.js_config unsloth_fixed
+    unsloth_version max_sequence_length
     """.split()
 )
 

@@ -14,6 +14,7 @@ from lfr_jax.config import ModelConfig
 from lfr_jax.config.values import from_json
 from lfr_jax.model.hf_layout import BUFFERS, PREFIX, HfTensor, hf_tensors
 from lfr_jax.storage.files import require_regular
+from lfr_jax.terminal import printable
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -89,7 +90,9 @@ def open_tensors(folder: pathlib.Path) -> Iterator[dict[str, StoredTensor]]:
             try:
                 file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
             except safetensors.SafetensorError as error:
-                raise ValueError(f"{path}: found a broken safetensors file ({error}); copy it again") from None
+                raise ValueError(
+                    f"{path}: found a broken safetensors file ({printable(str(error))}); copy it again"
+                ) from None
             for tensor in file.keys():
                 if file_of is not None and file_of.get(tensor) != name:
                     raise ValueError(

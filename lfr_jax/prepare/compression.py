@@ -99,6 +99,7 @@ def read_zstd(file: BinaryIO) -> Iterator[bytes]:
             left = int.from_bytes(exactly(file, 4), "little")
             while left:
                 left -= len(exactly(file, min(left, READ_BYTES)))
+            yield b""
             continue
         frame = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW).decompressobj()
         header, checksum = frame_header(magic, file)

@@ -63,7 +63,8 @@ def looked_at(parts: Iterable[tuple[bytes, int]], look: Callable[[bytes], None])
 def refuse_other_than_text(path: pathlib.Path, head: bytes, text_field: str) -> None:
     """Raises ValueError if a file that should be one text begins as something else."""
     refuse_known(path, head, "text in UTF-8")
-    if b"\0" in head or (CONTROL.search(head) and not is_utf8(head)):
+    first = head[:HEAD_BYTES]
+    if b"\0" in first or (CONTROL.search(first) and not is_utf8(first)):
         raise ValueError(f"{path}: found bytes that are no text, expected text in UTF-8; convert it or take it away")
     if holds_records(head, text_field):
         ending = ".jsonl" + path.suffix * (path.suffix.lower() in SUFFIXES)

@@ -55,10 +55,10 @@ def in_words(found: list[File]) -> str:
     >>> in_words([File(pathlib.Path(name), name, "", "", Fields()) for name in ("a.jsonl.gz", "b.jsonl", "README.md")])
     '3 files: 2 .jsonl, 1 read as one text each (README.md)'
     """
-    kinds = Counter(format_of(file.path) for file in found)
-    texts = [printable(file.name) for file in found if not format_of(file.path).many]
+    kinds = [format_of(file.path) for file in found]
+    texts = [printable(file.name) for file, kind in zip(found, kinds) if not kind.many]
     shown = ", ".join(texts[:3]) + ", ..." * (len(texts) > 3)
-    words = [f"{count:,} {kind.suffixes[0]}" for kind, count in kinds.items() if kind.suffixes]
+    words = [f"{count:,} {kind.suffixes[0]}" for kind, count in Counter(kinds).items() if kind.many]
     words += [f"{len(texts):,} read as one text each ({shown})"] if texts else []
     return f"{len(found):,} file{'s' * (len(found) != 1)}: {', '.join(words)}"
 
@@ -116,7 +116,10 @@ class FirstChunk(NamedTuple):
 
 def files(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> Iterator[File]:
     """The files at the paths and in the folders there, with their domains and sources."""
-    for path in map(pathlib.Path, paths):
+    for path in paths:
+        if not os.fspath(path):
+            raise FileNotFoundError("found an empty path, expected a file or folder ('.' for the one you are in)")
+        path = pathlib.Path(path)
         if path.is_dir():
             inner = files_below(path)
             if not inner:

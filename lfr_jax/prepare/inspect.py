@@ -125,7 +125,8 @@ def sample(store: Folder, blocks: AtLeast1 = 2, seq_len: AtLeast1 = 128, domain:
     tokenizer = load_tokenizer(tokenizer_of(side))
     found = Blocks(side, seq_len)
     if domain and domain not in found.domains:
-        raise ValueError(f"{side.path}: found no domain {domain!r}; there are {', '.join(found.domains)}")
+        known = terminal.printable(", ".join(found.domains))
+        raise ValueError(f"{side.path}: found no domain {domain!r}; there are {known}")
     for number, name in enumerate(found.domains):
         (ids,) = np.nonzero(found.domain_N == number)
         chosen = np.sort(np.random.default_rng((seed, number)).permutation(ids)[:blocks])

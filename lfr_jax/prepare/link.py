@@ -4,21 +4,24 @@ import dataclasses
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import tqdm
 import tyro
 
+from lfr_jax import terminal
+from lfr_jax.config.values import AtLeast0, AtLeast1, ShareBetween, checked
 from lfr_jax.data import chunk_digests
 from lfr_jax.data.chunk_digests import FileDigests
 from lfr_jax.data.store import check_ids, file_sha256
 from lfr_jax.data.store_card import FileContent, Part, Source, StoreCard, TokenizerId, token_dtype, write_card
 from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_tokenizer
-from lfr_jax.prepare.checks import check_settings, chosen_options
 from lfr_jax.prepare.folders import files_below
+from lfr_jax.prepare.options import chosen_options
 from lfr_jax.prepare.token_formats import Layout, layout
-from lfr_jax.storage.files import atomic_folder, refuse_existing, save_array
+from lfr_jax.storage.files import atomic_folder, save_array
+from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
+from lfr_jax.storage.token_files import stamp
 
 CHUNK = 1 << 23  # tokens read at once
 
@@ -48,23 +51,24 @@ class LinkSummary(NamedTuple):
         rows = [f"{'domain':<20}{'tokens':>18}{'documents':>14}{'held-out tokens':>18}{'documents':>14}"]
         for domain in dict.fromkeys(one.domain for one in self.train + self.valid):
             sides = ([one for one in side if one.domain == domain] for side in self)
-            rows.append(f"{domain:<20}" + "".join(map(counts, sides)))
+            rows.append(f"{terminal.printable(domain):<20}" + "".join(map(counts, sides)))
         return "\n".join([*rows, f"{'all':<20}{counts(self.train)}{counts(self.valid)}"])
 
 
+@checked
 def link_paths(
     inputs: tyro.conf.Positional[tuple[str, ...]],
     *,
     out: str,
     valid: tuple[str, ...] = (),
-    valid_fraction: float = 0.02,
+    valid_fraction: ShareBetween = 0.02,
     gpt2: str | None = None,
     sentencepiece: str | None = None,
     saved_tokenizer: str | None = None,
-    vocab_size: int | None = None,
-    eos_id: int | None = None,
+    vocab_size: AtLeast1 | None = None,
+    eos_id: AtLeast0 | None = None,
     dtype: Literal["uint8", "uint16", "uint32", "int32"] | None = None,
-) -> LinkSummary:
+) -> LinkSummary | str:
     """Makes a folder to train on out of existing token files. The files stay where they are; nothing is copied.
 
     Args:
@@ -89,10 +93,19 @@ def link_paths(
       FileNotFoundError: an input or a tokenizer's file is not there.
       ValueError: not exactly one tokenizer, a broken file, or an id outside the vocabulary (naming the file).
     """
-    refuse_existing(out)
+    refuse_unless_finished(out)
     tokenizer = choose_tokenizer(gpt2, sentencepiece, saved_tokenizer, vocab_size, eos_id)
-    with tqdm.tqdm(desc="reading", unit="B", unit_scale=True, disable=None) as bar:
-        return link_files(out, inputs, tokenizer, valid, valid_fraction, dtype, advance=bar.update)
+    made_from = {
+        "command": "lfr link",
+        "train": [version(*file) for file in list_token_files(inputs)],
+        "valid": [version(*file) for file in list_token_files(valid)],
+        "tokenizer": tokenizer.digest,
+        "settings": [valid_fraction, dtype],
+    }
+    if is_finished(out, made_from):
+        return finished(out)
+    with terminal.bar(desc="reading", unit="B", unit_scale=True) as bar:
+        return link_files(out, inputs, tokenizer, valid, valid_fraction, dtype, bar.update, made_from)
 
 
 def choose_tokenizer(gpt2, sentencepiece, saved, vocab_size, eos_id) -> Tokenizer:
@@ -112,14 +125,16 @@ def choose_tokenizer(gpt2, sentencepiece, saved, vocab_size, eos_id) -> Tokenize
     return load_tokenizer(saved) if saved is not None else Ids(vocab_size, eos_id)
 
 
+@checked
 def link_files(
     out: str | os.PathLike,
     inputs: Sequence[str | os.PathLike],
     tokenizer: Tokenizer,
     valid: Sequence[str | os.PathLike] = (),
-    valid_fraction: float = 0.02,
+    valid_fraction: ShareBetween = 0.02,
     dtype: str | None = None,
     advance: Callable[[int], None] = lambda n: None,
+    made_from: dict[str, Any] | None = None,
 ) -> LinkSummary:
     """Writes `out`: two stores whose token files are symbolic links, and their tokenizer.
 
@@ -132,12 +147,12 @@ def link_files(
       valid_fraction: share of each input's tokens to hold out.
       dtype: NumPy type of the tokens in files without a header.
       advance: called with the number of bytes read, again and again.
+      made_from: what decides the content, for `storage.made_from`.
 
     Raises:
       FileNotFoundError: an input does not exist.
       ValueError: a broken file, an id outside the vocabulary, or a bad `valid_fraction`.
     """
-    check_settings(valid_fraction)
     raw_dtype = np.dtype(dtype or token_dtype(tokenizer.vocab_size)).str
     if np.dtype(raw_dtype).kind not in "iu":
         raise ValueError(f"found dtype={dtype}, expected a type of integers")
@@ -148,7 +163,7 @@ def link_files(
     if not held_out:
         pairs = [split_off_tail(one, valid_fraction) for one in train]
         train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, made_from) as folder:
         write_links(folder / "train", train, tokenizer)
         write_links(folder / "valid", held_out, tokenizer)
         tokenizer.save(folder / "tokenizer")
@@ -171,6 +186,12 @@ def list_token_files(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.P
         else:
             raise FileNotFoundError(f"{path}: found no such file or folder")
     return files
+
+
+def version(path: pathlib.Path, name: str, domain: str) -> tuple:
+    """What tells a version of a token file from others, with Megatron's index, if there is one beside it."""
+    index = path.with_suffix(".idx")
+    return str(path.absolute()), name, domain, stamp(path), stamp(index) if index.exists() else None
 
 
 def read_file(path: pathlib.Path, name: str, domain: str, raw_dtype: str, tokenizer: Tokenizer, advance) -> LinkedPart:

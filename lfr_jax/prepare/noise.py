@@ -26,6 +26,7 @@ from lfr_jax.prepare import inputs, segments, text_source
 from lfr_jax.prepare.store_writer import StoreWriter, write_store
 from lfr_jax.prepare.text_source import Document
 from lfr_jax.storage.files import atomic_folder
+from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
 from lfr_jax.storage.paths import require_local
 
 Kind = Literal["shuffled", "hex", "foreign", "duplicated"]
@@ -65,9 +66,19 @@ def add_noise(
       FileNotFoundError: there is no corpus, or no foreign text.
       ValueError: a kind cannot be made from this corpus, there is too little foreign text, or a number is out of range.
     """
-    with atomic_folder(out) as folder:
-        clean = open_corpus(DataConfig(store=str(require_local(prepared)), seq_len=seq_len))
-        refuse_bad_noise(clean, kinds, foreign)
+    refuse_unless_finished(out)
+    clean = open_corpus(DataConfig(store=str(require_local(prepared)), seq_len=seq_len))
+    refuse_bad_noise(clean, kinds, foreign)
+    made_from = {
+        "command": "lfr data noise",
+        "corpus": [clean.train.store.fingerprint, clean.valid.store.fingerprint],
+        "foreign": [text_input.stamp for text_input in inputs.of_paths(foreign)],
+        "settings": [share, kinds, seq_len, copies, seed],
+    }
+    if is_finished(out, made_from):
+        print(finished(out))
+        return
+    with atomic_folder(out, made_from) as folder:
         sizes = blocks_of_each(clean.train.num_blocks, share, kinds)
         streams = {kind: noise_tokens(kind, clean, foreign, -(-sizes[kind] // copies), seed) for kind in kinds}
         tokenizer, store = clean.tokenizer, clean.train.store

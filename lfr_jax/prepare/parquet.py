@@ -1,14 +1,18 @@
 """Parquet files: a document in each row. Row groups are chunks, and are read a few rows at a time."""
 
+import contextlib
 import itertools
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lfr_jax.prepare import text_source
 from lfr_jax.prepare.text_source import Document, File, FileFormat, short_errors
 from lfr_jax.storage.files import require_regular
+
+if TYPE_CHECKING:
+    import pyarrow.parquet
 
 ROWS = 256  # read at once
 COPY = "; copy it anew"
@@ -40,36 +44,37 @@ class RowGroup(NamedTuple):
                 for row in rows(batch):
                     where, default = f"{file.path}, row {number}", file.document._replace(id=f"{file.name}:{number}")
                     number += 1
-                    if isinstance(row, UnicodeDecodeError):
-                        yield text_source.with_problem(default, "not UTF-8", f"{where}: {row}")
-                    elif isinstance(row, Exception):
-                        yield text_source.with_problem(default, "bad value", f"{where}: {row}")
+                    if isinstance(row, Exception):
+                        kind = "not UTF-8" if isinstance(row, UnicodeDecodeError) else "bad value"
+                        yield text_source.with_problem(default, kind, f"{where}: {text_source.first_line(row)}")
                     else:
                         yield text_source.read_record(row, file.fields, where, default)
 
 
-def rows(batch) -> Iterator[dict[str, Any] | Exception]:
+def rows(batch) -> list[dict[str, Any] | Exception]:
     """The rows of a batch; in place of a row that Python cannot hold, its error. Arrow does not check its strings."""
     try:
-        yield from batch.to_pylist()
-    except Exception:
-        for number in range(len(batch)):
-            try:
-                yield from batch.slice(number, 1).to_pylist()
-            except Exception as error:
-                yield error
+        return batch.to_pylist()
+    except Exception as error:
+        if len(batch) == 1:
+            return [error]
+        return [row for number in range(len(batch)) for row in rows(batch.slice(number, 1))]
 
 
-def opened(file: File):
+@contextlib.contextmanager
+def opened(file: File) -> Iterator["pyarrow.parquet.ParquetFile"]:
     """The opened file. Raises ValueError if it is not a complete Parquet file."""
+    import pyarrow as pa
     import pyarrow.parquet
 
     require_regular(file.path)
-    with short_errors(f"{file.path}: found no complete Parquet file", COPY):
-        metadata = pyarrow.parquet.read_metadata(pyarrow.BufferReader(footer(file.path)))
-        return pyarrow.parquet.ParquetFile(
-            file.path, metadata=metadata, buffer_size=1 << 20, page_checksum_verification=True
-        )
+    with pa.OSFile(os.fsencode(file.path)) as source:  # bytes: a name need not be UTF-8
+        with short_errors(f"{file.path}: found no complete Parquet file", COPY):
+            metadata = pa.parquet.read_metadata(pa.BufferReader(footer(file.path)))
+            table = pa.parquet.ParquetFile(
+                source, metadata=metadata, buffer_size=1 << 20, page_checksum_verification=True
+            )
+        yield table
 
 
 def footer(path: pathlib.Path) -> bytes:
@@ -83,7 +88,7 @@ def footer(path: pathlib.Path) -> bytes:
         last = file.read(END_BYTES)
         size = END_BYTES + int.from_bytes(last[:4], "little") * (last[4:] == b"PAR1")  # else the library says so
         file.seek(max(0, end - size))
-        return b"PAR1" + file.read().replace(b"ARROW:schema", b"arrow_schema")
+        return file.read(size).replace(b"ARROW:schema", b"arrow_schema")
 
 
 def leaves(table) -> set[str]:

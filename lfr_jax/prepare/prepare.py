@@ -11,13 +11,14 @@ from lfr_jax.config.values import AtLeast1, Share, ShareAbove0, ShareBetween, ch
 from lfr_jax.data.tokenizer import Bytes, Gpt2Bpe, SentencePiece, Tokenizer, load_tokenizer, train_sentencepiece
 from lfr_jax.prepare import embedded as embedded_text
 from lfr_jax.prepare import hf_text, inputs, text_source, tfds_text
-from lfr_jax.prepare.checks import chosen_options
+from lfr_jax.prepare.options import chosen_options
 from lfr_jax.prepare.prepared_folder import PrepareSummary, open_prepared, write_prepared
 from lfr_jax.prepare.segments import uniform_hash
-from lfr_jax.prepare.spool import Spool, name_kept_work, work_folder
+from lfr_jax.prepare.spool import Spool, name_kept_work, remove_work_of_finished, work_folder
 from lfr_jax.prepare.text_source import Document, Fields, Input
 from lfr_jax.prepare.workers import NumWorkers, cores
 from lfr_jax.storage.files import atomic_folder, explain_full_disk
+from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
 
 
 @tyro.conf.configure(tyro.conf.FlagCreatePairsOff)
@@ -45,7 +46,7 @@ def prepare_paths(
     sample: ShareAbove0 = 1.0,
     tolerate: Share = 0.001,
     workers: NumWorkers = 0,
-) -> PrepareSummary:
+) -> PrepareSummary | str:
     """Turns text into a folder to train on: token stores for training and validation, and the tokenizer.
 
     If it is killed, run the same command again: it goes on from what is encoded, and writes the same bytes.
@@ -72,8 +73,8 @@ def prepare_paths(
       byte_tokenizer: Use the 256 bytes of UTF-8.
       valid_fraction: Share of the documents to hold out for validation.
       sample: Use only this share of the documents, chosen by a hash of their ids.
-      tolerate: Share of the documents that may be unreadable (not UTF-8, not JSON, no text). They are left out,
-        counted, and described in prepared.json. With a larger share, the command fails.
+      tolerate: Share of the documents that may be unreadable (not UTF-8, not JSON, no text, a bad id). They are left
+        out, counted, and described in prepared.json. With a larger share, the command fails.
       workers: Processes that encode; 0: as many as there are cores.
 
     Raises:
@@ -97,17 +98,28 @@ def prepare_paths(
     if not (paths or embedded or tfds or hf):
         raise ValueError("found no text; expected files or folders, --embedded, --tfds NAME, or --hf NAME")
 
+    refuse_unless_finished(out)  # before the inputs are looked at, which may download some
+    fields = Fields(text_field, domain=domain_field, source=source_field)
+    files = list(inputs.files(paths, fields))
+    found = inputs.of_files(files)
+    found += [tfds_text.of_name(name, split, text_field, tfds_dir) for name in tfds]
+    found += [hf_text.of_name(name, split, hf_config, fields) for name in hf]
+    found += [embedded_text.as_input()] if embedded else []
+    before = open_prepared(append) if append is not None else None
+    tokenizer = None if train_tokenizer else before.tokenizer if before else open_tokenizer(sentencepiece, gpt2)
+    made_from = {
+        "command": "lfr prepare",
+        "text": [text_input.stamp for text_input in found],
+        "tokenizer": tokenizer.digest if tokenizer else f"trained, {vocab_size}",
+        "append": [before.train.fingerprint, before.valid.fingerprint] if before else None,
+        "settings": [valid_fraction, sample, tolerate],
+    }
+    if is_finished(out, made_from):
+        remove_work_of_finished(out)
+        return finished(out)
     with work_folder(out) as folder:
-        fields = Fields(text_field, domain=domain_field, source=source_field)
-        files = list(inputs.files(paths, fields))
-        found = inputs.of_files(files)
-        found += [tfds_text.of_name(name, split, text_field, tfds_dir) for name in tfds]
-        found += [hf_text.of_name(name, split, hf_config, fields) for name in hf]
-        found += [embedded_text.as_input()] if embedded else []
-        before = open_prepared(append) if append is not None else None
         if files:
             terminal.show(f"reading {inputs.in_words(files)}")
-        tokenizer = None if train_tokenizer else before.tokenizer if before else open_tokenizer(sentencepiece, gpt2)
         if left := len(list(folder.glob("*.index"))):
             terminal.show(f"An earlier run left {left:,} encoded chunks; those of this text are used.")
         total = sum(text_input.size for text_input in found) if all(text_input.size for text_input in found) else None
@@ -117,7 +129,7 @@ def prepare_paths(
                 tokenizer = trained_tokenizer(found, vocab_size or 4096, sample, folder)
             with terminal.bar(desc="encoding", total=total, unit="B", unit_scale=True) as bar:
                 spool = Spool(folder, tokenizer, sample, bar.update)
-                return write_prepared(out, found, spool, fraction, tolerate, workers or cores(), before)
+                return write_prepared(out, found, spool, fraction, tolerate, workers or cores(), before, made_from)
 
 
 @checked

@@ -6,13 +6,14 @@
 | `tokenizer/` | the tokenizer that made them |
 | `prepared.json` | the counts by domain, the split, the origins, and what could not be read |
 | `seen.npy` | digests of all texts that are in, uint64[K, 2] |
+| `made_from.json` | the settings and the input, so that the same command knows that its work is done |
 """
 
 import dataclasses
 import json
 import os
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -81,19 +82,21 @@ def write_prepared(
     tolerate: float = 0.0,
     workers: int = 1,
     before: Prepared | None = None,
+    made_from: dict[str, Any] | None = None,
 ) -> PrepareSummary:
     """Encodes the inputs and writes the folder `out`, which appears complete or not at all.
 
     Args:
       tolerate: the share of documents that may be unreadable.
       before: a prepared folder to begin with.
+      made_from: what decides the content, for `storage.made_from`.
 
     Raises:
       FileExistsError: `out` exists.
       ValueError: no documents, or too many that cannot be read.
     """
     tokenizer = spool.tokenizer
-    with atomic_folder(out) as folder:
+    with atomic_folder(out, made_from) as folder:
         encoded = spool.encode(found, workers, tolerate)
         facts = tokenizer.vocab_size, tokenizer.eos_id, tokenizer.kind, tokenizer.digest
         old = (before.train, before.valid, before.seen_Kx2) if before else (None, None, np.empty((0, 2), np.uint64))

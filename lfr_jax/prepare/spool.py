@@ -22,8 +22,9 @@ from lfr_jax.prepare import segments, text_source
 from lfr_jax.prepare.segments import Segment
 from lfr_jax.prepare.text_source import Chunk, Input, MemoryChunk
 from lfr_jax.prepare.workers import killed, portable, process_pool
-from lfr_jax.storage.files import refuse_existing, write_atomically
-from lfr_jax.storage.paths import require_local
+from lfr_jax.storage.files import write_atomically
+from lfr_jax.storage.paths import refuse_existing, require_local
+from lfr_jax.storage.unfinished import remove_leftovers_in
 
 AHEAD = 2  # chunks that wait for each worker
 PATIENCE = 1000  # with more unreadable documents than this, their share is checked while still encoding
@@ -51,8 +52,9 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(f"{out}: is being prepared by another process; wait for it, or stop it") from None
-        for left in (*out.parent.glob(f".{out.name}.partial-*"), *folder.glob("*.tmp")):  # of a killed process
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+        remove_leftovers_in(folder)
+        for left in folder.glob("*.tmp"):  # of a killed process
+            left.unlink()
         try:
             refuse_existing(out)
             yield folder
@@ -64,6 +66,12 @@ def work_folder(out: str | os.PathLike) -> Iterator[pathlib.Path]:
                         parent.rmdir()
             raise
         shutil.rmtree(folder)
+
+
+def remove_work_of_finished(out: str | os.PathLike) -> None:
+    """Removes the work folder of an `out` that is there, unless another process holds it."""
+    with contextlib.suppress(FileExistsError, BlockingIOError), work_folder(out):
+        pass
 
 
 def holds_work(folder: pathlib.Path) -> bool:

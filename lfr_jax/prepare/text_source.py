@@ -109,13 +109,21 @@ def read_record(record: dict[str, Any], fields: Fields, where: str, default: Doc
         if not isinstance(value, str) or not (value or field == "text"):
             expected = "a string" if field == "text" else "a string that is not empty"
             return with_problem(default, kind, f"{where}: found {name} = {shown(value)}; expected {expected}")
-        try:
-            value.encode()  # JSON can spell half of a surrogate pair, which is no character
-        except UnicodeEncodeError as error:
-            kind = "not UTF-8" if field == "text" else kind
-            return with_problem(default, kind, f"{where}: found {name} that is not Unicode ({error})")
         named[field] = value
-    return default._replace(**named)
+    document = default._replace(**named)
+    problem = not_unicode(document, where)
+    return with_problem(default, *problem) if problem else document
+
+
+def not_unicode(document: Document, where: str) -> Problem | None:
+    """The problem of a document that holds half of a surrogate pair, which is no character. JSON can spell it."""
+    for name, part in zip(Document._fields, (document.id, document.text, document.domain, document.source)):
+        try:
+            part.encode()
+        except UnicodeEncodeError as error:
+            kind = "not UTF-8" if name == "text" else f"bad {name}"
+            return Problem(kind, f"{where}: found {name} that is not Unicode ({error})")
+    return None
 
 
 def shown(value: Any) -> str:
@@ -134,7 +142,12 @@ SHORT.maxlist = 20
 
 def with_problem(document: Document, kind: str, where: str) -> Document:
     """The document without its text, to be counted under `kind` and left out of the store."""
-    return document._replace(text="", problem=Problem(kind, where))
+    return document._replace(text="", problem=Problem(kind, as_unicode(where)))  # names of files need not be Unicode
+
+
+def as_unicode(text: str) -> str:
+    """The text, with halves of surrogate pairs escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Missing:
@@ -185,7 +198,16 @@ class MemoryChunk(NamedTuple):
 
 def from_documents(make: Callable[[], Iterable[Document]], stamp: str = "") -> Input:
     """An input of documents in memory. Each call of `make` gives all of them, from the first on."""
-    return Input(stamp, 0, lambda: memory_chunks(iter(make()), CHUNK_BYTES))
+    return Input(stamp, 0, lambda: memory_chunks(map(checked, make()), CHUNK_BYTES))
+
+
+def checked(document: Document) -> Document:
+    """The document; one that is not Unicode has a problem, and its names are escaped."""
+    problem = document.problem or not_unicode(document, f"document {document.id!r}")
+    if not problem:
+        return document
+    names = document._replace(**{name: as_unicode(getattr(document, name)) for name in ("id", "domain", "source")})
+    return with_problem(names, *problem)
 
 
 def memory_chunks(found: Iterator[Document], chars: int) -> Iterator[MemoryChunk]:
@@ -262,5 +284,9 @@ def short_errors(what: str, advice: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        detail = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise ValueError(f"{what}: {detail}{advice}") from error
+        raise ValueError(f"{what}: {first_line(error)}{advice}") from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: libraries say more than that, or nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

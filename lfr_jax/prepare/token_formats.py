@@ -23,6 +23,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from lfr_jax.storage.files import require_regular
+from lfr_jax.terminal import printable
 
 LLM_C = {(20240520, 1): "<u2", (20240801, 7): "<u4"}  # type of the tokens by magic number and version
 # Others of llm.c: checkpoints, states for debugging, tokenizers, multiple-choice questions.
@@ -94,7 +95,8 @@ def numpy_array(path: pathlib.Path, file: BinaryIO) -> Layout:
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, _, dtype = read(file)
     except Exception as error:  # NumPy evaluates the header as Python, and what that raises has no end
-        raise ValueError(f"{path}: found a broken NumPy array ({type(error).__name__}: {error})") from None
+        reason = printable(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path}: found a broken NumPy array ({reason})") from None
     if len(shape) != 1 or dtype.kind not in "iu" or dtype.byteorder == ">":
         raise ValueError(
             f"{path}: found an array of shape {shape} and type {dtype.str}, expected one dimension of little-endian "

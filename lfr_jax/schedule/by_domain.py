@@ -1,7 +1,7 @@
 """What policies by domain have in common: they draw all blocks of a domain equally often."""
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import numpy as np
 from lfr_jax.schedule.arrays.estimate import one_of
 from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of, per_block
 from lfr_jax.schedule.arrays.observe import Measured
-from lfr_jax.schedule.phases import of_phase
+from lfr_jax.schedule.by_phase import check_phase
+from lfr_jax.schedule.phases import consecutive
 from lfr_jax.schedule.types import Phase, Schedule, num_blocks
 from lfr_jax.schedule.unscored import ignore_losses
 
@@ -23,6 +24,24 @@ class DomainState(NamedTuple):
     groups: Groups  # i32[N], i32[G]: the domain of each block, and their sizes
     rates: jax.Array  # f32[P, G]: the rate of a block of each domain in each phase
     rate: jax.Array  # f32[G]: the row of `rates` for the current phase
+
+
+def in_stages(stages: Any, policy: str, what: str) -> tuple[tuple[Phase, ...], tuple]:
+    """The phases 'stage.1', 'stage.2', ..., and what each stage has besides its length.
+
+    Raises:
+      ValueError: there is no stage, a stage is not a length and `what`, or a length is not a positive whole number.
+    """
+    try:
+        pairs = [(length, content) for length, content in stages]
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"the stages of {policy} are {stages!r}, expected for each its length and its {what}"
+        ) from None
+    if not pairs:
+        raise ValueError(f"{policy} has no stages, expected at least one: its length and its {what}")
+    phases = consecutive((f"stage.{number}", length) for number, (length, _) in enumerate(pairs, 1))
+    return phases, tuple(content for _, content in pairs)
 
 
 def staged(
@@ -50,7 +69,7 @@ def staged(
         return DomainState(groups, jnp.asarray(rates_PxG, jnp.float32), jnp.ones(size_G.shape, jnp.float32))
 
     def begin(state, phase_index):
-        of_phase(phases, phase_index)
+        check_phase(phases, phase_index)
         return state._replace(rate=state.rates[phase_index])
 
     return Schedule(phases, init, ignore_losses, begin, lambda state: per_block(state.rate, state.groups))

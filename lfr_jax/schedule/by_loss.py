@@ -1,5 +1,6 @@
 """What policies by loss have in common: the state, and how losses become rates when a phase begins."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,14 +10,15 @@ import jax.numpy as jnp
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured, estimate, one_of
 from lfr_jax.schedule.arrays.groups import Groups, groups_of
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
-from lfr_jax.schedule.phases import of_phase
+from lfr_jax.schedule.by_phase import phase_switch
 from lfr_jax.schedule.types import BlockInfo, Phase, Schedule, num_blocks, required
 
 Choice = Callable[[jax.Array, dict[str, Any]], jax.Array]
 """(loss f32[N], info) -> bool[N] or f32[N]: the rates of a phase.
 
 The loss of a block that was not measured is NaN. `info` holds the arrays of `BlockInfo` that the policy
-names in `needs`: f32[N] reference losses, and `Groups` for "domain" and "cluster".
+names in `needs`: f32[N] reference losses, and `Groups` for "domain" and "cluster"; and under "phase" the
+number of the phase, a Python integer or traced, for `jax_key` and `of_phase`.
 """
 
 
@@ -43,7 +45,8 @@ def scored(
 
     Args:
       phases: of the schedule.
-      choices: one for each phase: a function from losses to rates; None draws every block equally often.
+      choices: one for each phase: a function from losses to rates; None draws every block equally often. Phases
+        that choose alike should have the same function object, as each is compiled once.
       scores: which losses: "pass", "train", "detrended" or "mixed"; see `estimate`. All but "pass" need
         the losses of training steps.
       unmeasured: what a block without a loss counts as. "hardest" leaves it NaN, which
@@ -84,15 +87,20 @@ def scored(
     def fold(state, ids_B, losses_B, step):
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
 
-    def begin(state, phase_index):
-        choose = of_phase(choices, phase_index)
+    def rate_of(choose, state, phase_index):
         if choose is None:
-            return state._replace(rate=jnp.ones_like(state.rate))
+            return jnp.ones_like(state.rate)
         measured = state.measured
         if minus:
             measured = measured._replace(loss=measured.loss - state.info[minus])
         loss_N = estimate(measured, scores, *(state.info[name] for name in grouped_by))
-        return state._replace(rate=choose(loss_N, state.info).astype(dtype))
+        return choose(loss_N, state.info | {"phase": phase_index}).astype(dtype)
+
+    functions = {id(choose): functools.partial(rate_of, choose) for choose in choices}
+    of_phases = tuple(functions[id(choose)] for choose in choices)
+
+    def begin(state, phase_index):
+        return state._replace(rate=phase_switch(of_phases, phase_index, state, phase_index))
 
     return Schedule(phases, init, fold, begin, phase_rates, observe_train=scores != "pass")
 

@@ -1,10 +1,10 @@
 """Phases: how they are built, stretched to the length of a run, and counted in epochs."""
 
 import math
-import operator
 from collections.abc import Iterable
 from fractions import Fraction
 
+from lfr_jax.schedule.checks import DROP, PHASES, POSITIVE, STEPS, positive_int, real_number, whole_number
 from lfr_jax.schedule.types import Phase, Schedule
 
 
@@ -19,9 +19,8 @@ def learn_focus_review(
     Raises:
       ValueError: a length or `reps` is not a positive whole number, or a share is outside [0, 1).
     """
-    for name, share in dict(drop=drop, drop2=drop2).items():
-        check_drop(name, share)
-    reps = positive_int("reps", reps)
+    drop, drop2 = real_number("drop", drop, DROP), real_number("drop2", drop2, DROP)
+    reps = positive_int("reps", reps, most=PHASES)
     parts = [("learn", learn, 0.0)]
     for rep in range(1, reps + 1):
         suffix = f".{rep}" if reps > 1 else ""
@@ -60,13 +59,19 @@ def in_rounds(
       >>> [(p.name, p.start, p.stop, p.score) for p in phases]
       [('round.1', 0, 20, False), ('round.2', 20, 30, True), ('anneal', 30, 50, False)]
     """
-    rounds = positive_int("rounds", rounds)
-    if not 0 <= operator.index(anneal) < rounds:
-        raise ValueError(f"anneal is {anneal}, expected 0 to {rounds - 1}, as there are {rounds} rounds")
+    rounds = positive_int("rounds", rounds, most=PHASES)
+    first, later, last = (positive_int(*option) for option in dict(first=first, later=later, last=last).items())
+    anneal = whole_number("anneal", anneal, 0, rounds - 1, f", as there are {rounds} rounds")
     lengths = [first] + [later] * (rounds - anneal - 1)
     parts = [(f"round.{i}", length, score and i > 1) for i, length in enumerate(lengths, start=1)]
     parts += [("anneal" if anneal == 1 else f"anneal.{i}", last, False) for i in range(1, anneal + 1)]
     return consecutive(parts)
+
+
+def equal_rounds(rounds: int, round_steps: int, most: int = PHASES) -> tuple[Phase, ...]:
+    """The phases of a policy whose rounds, at most `most`, last equally many steps; errors name these options."""
+    rounds, round_steps = positive_int("rounds", rounds, most), positive_int("round_steps", round_steps)
+    return in_rounds(rounds=rounds, first=round_steps, later=round_steps)
 
 
 def consecutive(parts: Iterable[tuple[str, int] | tuple[str, int, bool]]) -> tuple[Phase, ...]:
@@ -93,6 +98,7 @@ def consecutive(parts: Iterable[tuple[str, int] | tuple[str, int, bool]]) -> tup
         stop = start + positive_int(f"the length of phase '{name}'", length)
         phases.append(Phase(name, start, stop, *score))
         start = stop
+    whole_number("the length of all phases", start, 0, STEPS)
     return tuple(phases)
 
 
@@ -174,39 +180,13 @@ def in_epochs(
     num_blocks, batch_size = positive_int("num_blocks", num_blocks), positive_int("batch_size", batch_size)
     epochs = dict(learn=(learn, 0.0), focus=(focus, drop), review=(review, 0.0), focus2=(focus2, drop2))
     for name, (count, share) in epochs.items():
-        if not 0 < count < math.inf:
-            raise ValueError(f"{name} is {count} epochs, expected a positive number")
-        if not 0 <= share < 1:
-            raise ValueError(f"{name} drops {share}, expected a share of the blocks: at least 0, less than 1")
+        real_number(f"the number of epochs of {name}", count, POSITIVE)
+        real_number(f"the share that {name} drops", share, DROP)
     steps = {
         name: math.ceil(as_written(count) * num_kept(num_blocks, share) / batch_size)
         for name, (count, share) in epochs.items()
     }
     return steps | dict(drop=drop, drop2=drop2)
-
-
-def of_phase(per_phase: tuple, phase_index: int):
-    """The entry of a phase, in a tuple that has one for each phase. Unlike indexing, it refuses negative numbers.
-
-    Args:
-      per_phase: one entry for each phase.
-      phase_index: number of the phase, from 0.
-
-    Returns:
-      `per_phase[phase_index]`.
-
-    Raises:
-      IndexError: there is no such phase.
-
-    Examples:
-      >>> from lfr_jax import schedule
-      >>> schedule.of_phase((0.0, 0.5, 0.0, 0.7), 1)
-      0.5
-    """
-    phase_index = operator.index(phase_index)
-    if not 0 <= phase_index < len(per_phase):
-        raise IndexError(f"phase_index is {phase_index}, expected 0 to {len(per_phase) - 1}, the last phase")
-    return per_phase[phase_index]
 
 
 def num_kept(num_blocks: int, drop: float) -> int:
@@ -249,29 +229,6 @@ def num_chosen(num_blocks: int, keep: float) -> int:
     return math.ceil(as_written(keep) * num_blocks)
 
 
-def check_drop(name: str, share: float) -> None:
-    """Raises a ValueError unless `share` of the blocks can be dropped."""
-    if not 0 <= share < 1:
-        raise ValueError(f"{name} is {share}, expected a share of the blocks: at least 0, less than 1")
-
-
-def check_keep(name: str, share: float) -> None:
-    """Raises a ValueError unless `share` of the blocks can be kept."""
-    if not 0 < share <= 1:
-        raise ValueError(f"{name} is {share}, expected a share of the blocks: more than 0, at most 1")
-
-
 def as_written(x: float) -> Fraction:
     """The decimal number that a float is written as: 29/100 for 0.29, although the float is a little less."""
     return Fraction(repr(float(x)))
-
-
-def positive_int(name: str, value: int) -> int:
-    """`value` as an int, if it is a positive whole number."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise ValueError(f"{name} is {value!r}, expected a whole number") from None
-    if number <= 0:
-        raise ValueError(f"{name} is {number}, expected at least 1")
-    return number

@@ -74,13 +74,13 @@ def numpy_key(purpose: bytes, seed: int, phase: int, number: int) -> np.ndarray:
     return key
 
 
-def jax_key(purpose: bytes, seed: int, phase: int) -> jax.Array:
+def jax_key(purpose: bytes, seed: int, phase: int | jax.Array) -> jax.Array:
     """A key of `jax.random` unlike that of any other arguments; for policies that choose at random.
 
     Args:
       purpose: a `Purpose`, or other bytes, 1 to 4.
       seed: the policy's.
-      phase: number of the phase.
+      phase: number of the phase; it may be traced.
 
     Returns:
       key[], for `jax.random.uniform` and the like.

@@ -50,7 +50,8 @@ class Schedule(NamedTuple):
 
     A trainer calls `init` once. For each phase it calls `begin`, then draws by `rates` until the
     phase stops. The losses that it measures go to `observe`. All are pure functions, and work
-    under `jax.jit`, `jax.vmap` and `jax.lax.scan`.
+    under `jax.jit`, `jax.vmap` and `jax.lax.scan`. So does `begin` with a traced number of the
+    phase: it is one program for all phases.
 
     Three fields say what the schedule needs of its trainer; `check_trainer` checks all of them:
     `Phase.score`, `observe_train`, and `loss_weights`, if it is not None.
@@ -64,8 +65,8 @@ class Schedule(NamedTuple):
     init: Callable[[BlockInfo], ScheduleState]
     # (state, ids i32[B] or u32[B], losses f32[B], step i32[]) -> state: record measured mean NLL (nats per token).
     observe: Callable[[ScheduleState, jax.Array, jax.Array, jax.Array], ScheduleState]
-    # (state, phase_index) -> state: enter phases[phase_index], a Python int; set the rates.
-    begin: Callable[[ScheduleState, int], ScheduleState]
+    # (state, phase_index) -> state: enter phases[phase_index], a Python int or a traced i32[]; set the rates.
+    begin: Callable[[ScheduleState, int | jax.Array], ScheduleState]
     # state -> f32[N]: relative draw rate of each block; 0 = not drawn.
     rates: Callable[[ScheduleState], jax.Array]
     # (state, ids i32[B], losses f32[B]) -> f32[B]: the trainer multiplies each block's loss by it. `losses` are those
@@ -102,7 +103,8 @@ def check_trainer(
       Traceback (most recent call last):
       ValueError: ... multiply each block's loss by schedule.loss_weights(state, ids, losses)...
     """
-    scoring = ", ".join(f"'{phase.name}'" for phase in schedule.phases if phase.score)
+    scored = [f"'{phase.name}'" for phase in schedule.phases if phase.score]
+    scoring = ", ".join(scored[:4]) + (f", ... ({len(scored)} phases)" if len(scored) > 4 else "")
     needs = [
         (bool(scoring), scores_blocks, f"measure the blocks before it begins {scoring}", "scores_blocks"),
         (schedule.observe_train, observes_training, "observe the losses of every training step", "observes_training"),

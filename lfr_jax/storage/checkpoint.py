@@ -12,6 +12,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import warnings
 from collections.abc import Container, Iterator
 from typing import Any
@@ -23,6 +24,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from lfr_jax.storage.background import in_daemon_thread
 from lfr_jax.storage.damage import Damaged, one_line, try_read_on_all
 from lfr_jax.storage.digests import (
     dtypes_and_shapes,
@@ -32,8 +34,11 @@ from lfr_jax.storage.digests import (
     verify_checksum,
     with_checksum,
 )
-from lfr_jax.storage.paths import Path, absolute, as_path, is_remote
+from lfr_jax.storage.files import require_regular
+from lfr_jax.storage.paths import Path, as_path, is_remote, require_storable
 from lfr_jax.storage.remote_files import exists, explain_errors, read_bytes
+
+STEP = re.compile("0|[1-9][0-9]*")  # the name of a checkpoint's folder
 
 
 class DamagedCheckpoint(OSError):
@@ -44,7 +49,7 @@ class Checkpointer:
     """Saves to and restores from `folder`, one subfolder per step. Keeps the `keep` newest."""
 
     def __init__(self, folder: str | os.PathLike, keep: int):
-        self.folder = absolute(folder)
+        self.folder = require_storable(folder)
         self.keep = keep
 
     @functools.cached_property
@@ -57,7 +62,9 @@ class Checkpointer:
 
     @property
     def latest_good(self) -> int | None:
-        """Step of the newest finished checkpoint. After `restore`: the verified one, or one saved since."""
+        """Step of the newest checkpoint, when all saves have ended. After `restore`: the verified one, or a later."""
+        with contextlib.suppress(OSError):  # of a save that failed; those before it are there
+            self.wait()
         return latest_step(self.folder)
 
     def save(self, state: Any, meta: dict[str, Any]) -> None:
@@ -82,7 +89,7 @@ class Checkpointer:
             meta=ocp.args.JsonSave(with_checksum(content)),
         )
         with self._write_errors():
-            there = self._manager.save(step, args=args) or step in self._manager.all_steps()
+            there = in_daemon_thread(lambda: self._manager.save(step, args=args)) or step in self._manager.all_steps()
         if not there:
             raise ValueError(
                 f"step {step} cannot be saved: {self.folder} holds step {self.latest_good} already; "
@@ -136,6 +143,7 @@ class Checkpointer:
         try:
             yield
         except Exception as error:
+            self.__dict__.pop("_manager", None)  # or it would raise the same error again, when it is closed
             raise OSError(
                 f"{self.folder}: a checkpoint could not be written ({one_line(error)}). Finished ones are "
                 "still there. Check the room on the disk, your rights and the network. The same command continues "
@@ -159,11 +167,12 @@ def restore_params(folder: str | os.PathLike, abstract_params: Any) -> tuple[Any
       Unreadable: a checkpoint cannot be read, for a reason that may pass.
     """
     wanted = {f"params.{name}": leaf for name, leaf in leaves_by_name(abstract_params).items()}
-    found = newest_valid(absolute(folder), wanted, partial=True)
+    folder = require_storable(folder)
+    found = newest_valid(folder, wanted, partial=True)
     if found is None:
         raise FileNotFoundError(f"no checkpoint in {folder}; train first, or name another run")
     step, leaves, _, damaged = found
-    there = steps_in(absolute(folder)) if damaged else []  # a running trainer may have deleted it meanwhile
+    there = steps_in(folder) if damaged else []  # a running trainer may have deleted it meanwhile
     for bad, reason in ((bad, damaged[bad]) for bad in damaged if bad in there):
         warnings.warn(f"checkpoint {bad} in {folder} is damaged ({reason}); step {step} is used", stacklevel=2)
     return jax.tree.unflatten(jax.tree.structure(abstract_params), leaves.values()), step
@@ -185,7 +194,7 @@ def steps_in(folder: Path) -> list[int]:
     """
     with explain_errors(folder):
         try:
-            saves = [path for path in folder.iterdir() if path.name.isdecimal()]
+            saves = [path for path in folder.iterdir() if STEP.fullmatch(path.name)]
         except FileNotFoundError:
             return []
     finished = [path for path in saves if (exists(path / "commit_success.txt") if is_remote(path) else path.is_dir())]
@@ -235,13 +244,25 @@ def read_meta(path: Path) -> dict[str, Any]:
     file = path / "meta" / "metadata"  # where Orbax's JsonSave puts it
     text = read_bytes(file)
     try:
-        return verify_checksum(text)
+        content = verify_checksum(text)
     except ValueError as error:
         raise Damaged(f"{file} {error}") from None
+    if not is_of_step(content["digests"], int(path.name)):
+        raise Damaged(f"its name says step {path.name}, and the state in it is of another step")
+    return content
+
+
+def is_of_step(digests: dict[str, str], step: int) -> bool:
+    """Whether a state whose leaves have these digests is of `step`. Of a single number, a digest is exact."""
+    return step <= np.iinfo(np.int32).max and digests["step"] == leaf_digests({"step": np.int32(step)})["step"]
 
 
 def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:
     """Reads the arrays `wanted`, in that order. Their digests are not compared."""
+    if not is_remote(path):
+        for file in path.rglob("*"):
+            if not file.is_dir():
+                require_regular(file)
     stored = without_empty(wanted)
     args = ocp.args.PyTreeRestore(
         stored, restore_args=ocp.checkpoint_utils.construct_restore_args(stored), partial_restore=True

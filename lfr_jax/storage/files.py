@@ -4,16 +4,16 @@ import contextlib
 import errno
 import os
 import pathlib
-import shutil
 import stat
 import types
-import uuid
 from collections.abc import Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 
-from lfr_jax.storage.paths import require_local
+from lfr_jax.storage.made_from import write_made_from
+from lfr_jax.storage.paths import refuse_existing, require_local
+from lfr_jax.storage.unfinished import unfinished
 
 
 @contextlib.contextmanager
@@ -23,15 +23,12 @@ def atomic_file(path: str | os.PathLike) -> Iterator[TextIO]:
     Readers see the complete old file or the complete new one, also if this process is killed at any moment.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with unfinished(path) as temporary:
         with open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_atomically(path: str | os.PathLike, text: str) -> None:
@@ -47,35 +44,35 @@ def save_array(path: str | os.PathLike, array: np.ndarray) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(target: str | os.PathLike) -> Iterator[pathlib.Path]:
-    """Yields a new folder beside `target`. It is renamed to `target` when the block ends, and removed after an error.
+def atomic_folder(target: str | os.PathLike, made_from: dict[str, Any] | None = None) -> Iterator[pathlib.Path]:
+    """Yields a new folder. It is renamed to `target` when the block ends, and removed after an error.
+
+    Args:
+      made_from: what decides the content, for `made_from.is_finished`: the settings and the input, as JSON.
 
     Raises:
       FileExistsError: `target` exists.
     """
     target = require_local(target).absolute()
     refuse_existing(target)
-    partial = target.with_name(f".{target.name}.partial-{uuid.uuid4().hex[:8]}")
     new_parents = [parent for parent in target.parents if not parent.exists()]
-    partial.mkdir(parents=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        yield partial
-        for path in (*partial.rglob("*"), partial):
-            if not path.is_symlink():  # its target is not ours to sync
-                fsync(path)
-        os.rename(partial, target)
-        fsync(target.parent)
+        with unfinished(target) as partial:
+            partial.mkdir()
+            yield partial
+            if made_from is not None:
+                write_made_from(partial, made_from)
+            for path in (*partial.rglob("*"), partial):
+                if not path.is_symlink():  # its target is not ours to sync
+                    fsync(path)
+            os.rename(partial, target)
+            fsync(target.parent)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
         with contextlib.suppress(OSError):  # another process may have written into them
             for parent in new_parents:
                 parent.rmdir()
         raise
-
-
-def refuse_existing(target: str | os.PathLike) -> None:
-    if os.path.lexists(require_local(target)):
-        raise FileExistsError(f"{target}: exists, and is never overwritten; remove it or choose another name")
 
 
 KINDS = {

@@ -14,7 +14,6 @@ its last checkpoint, and nothing else.
 import contextlib
 import os
 import pathlib
-import shutil
 import tempfile
 import warnings
 import weakref
@@ -28,6 +27,7 @@ from lfr_jax.storage.files import atomic_file
 from lfr_jax.storage.paths import Path, is_remote
 from lfr_jax.storage.remote_files import explain_errors
 from lfr_jax.storage.token_files import Stamp, stamp
+from lfr_jax.storage.unfinished import temporary_folder
 
 LOCK = "lock"
 DOWNLOADED = ("", "scores")  # folders of a run whose files are appended to, or read again
@@ -37,11 +37,11 @@ class RunInUse(OSError):
     """Another trainer holds the run's lock."""
 
 
-def temporary_folder(owner: object) -> pathlib.Path:
-    """A new folder on this machine. It is removed when `owner` is garbage-collected or the process ends."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="lfr-"))
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    return folder
+def folder_while_alive(owner: object) -> pathlib.Path:
+    """A temporary folder. It is removed when `owner` is garbage-collected or the process ends."""
+    stack = contextlib.ExitStack()
+    weakref.finalize(owner, stack.close)
+    return stack.enter_context(temporary_folder())
 
 
 class RunMirror:
@@ -138,23 +138,19 @@ def local_folder_for(target: Path) -> Iterator[pathlib.Path]:
     """Yields `target` itself, or for a URL a temporary folder, uploaded when the block ends without an error.
 
     Raises:
-      OSError: the upload failed. The temporary folder is kept; the message names it.
+      OSError: the upload failed. The files are kept; the message names their folder.
     """
     if not is_remote(target):
         target.mkdir(parents=True, exist_ok=True)
         yield target
         return
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="lfr-"))
-    try:
+    with temporary_folder() as folder:
         yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    try:
-        upload_files(folder, files_in(folder), target)
-    except OSError as error:
-        raise OSError(f"{error}. The files that were to be uploaded are in {folder}") from error
-    shutil.rmtree(folder, ignore_errors=True)
+        try:
+            upload_files(folder, files_in(folder), target)
+        except OSError as error:
+            kept = folder.rename(tempfile.mkdtemp(prefix="kept-lfr-"))
+            raise OSError(f"{error}. The files that were to be uploaded are in {kept}") from error
 
 
 @contextlib.contextmanager

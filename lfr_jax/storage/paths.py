@@ -12,6 +12,9 @@ Path = pathlib.Path | epath.Path
 PACKAGES = {"gs": "'lfr_jax[gcs]'", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
 
+LONGEST = 3800  # bytes in the path of a folder of checkpoints; Linux has 4,096 for the path of a file in it
+
+
 def is_remote(path: str | os.PathLike) -> bool:
     """Whether `path` is a URL."""
     return "://" in os.fspath(path)
@@ -56,3 +59,31 @@ def require_local(path: str | os.PathLike) -> pathlib.Path:
             "`gcloud storage cp -r`"
         )
     return pathlib.Path(path)
+
+
+def refuse_existing(target: str | os.PathLike) -> None:
+    """Raises FileExistsError if a file, a folder or a link is there."""
+    if os.path.lexists(require_local(target)):
+        raise FileExistsError(f"{target}: exists, and is never overwritten; remove it or choose another name")
+
+
+def require_storable(path: str | os.PathLike) -> Path:
+    """The absolute path of a folder for checkpoints, which Orbax and TensorStore can write and read back.
+
+    Orbax looks for files by a pattern that begins with the path. TensorStore takes a backslash for a slash, and needs
+    UTF-8.
+
+    Raises:
+      ValueError: one of them would take the path for another one, or the files in it would have too long names.
+    """
+    path = absolute(path)
+    name = os.fspath(path)
+    found = [repr(character) for character in "*?[\\" if character in name]
+    found += ["bytes that are not UTF-8"] if any("\ud800" <= character <= "\udfff" for character in name) else []
+    found += [f"{len(os.fsencode(name)):,} bytes"] if len(os.fsencode(name)) > LONGEST else []
+    if found:
+        raise ValueError(
+            f"{path}: found {', '.join(found)} in it, expected UTF-8 without * ? [ \\, at most {LONGEST:,} bytes: "
+            "the libraries that store checkpoints would misread it; choose another run_dir, or a symbolic link to it"
+        )
+    return path

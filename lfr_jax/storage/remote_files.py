@@ -9,7 +9,6 @@ lets only one thread read.
 import contextlib
 import os
 import pathlib
-import tempfile
 import threading
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,6 +19,7 @@ from etils import epath
 from lfr_jax.storage.files import explain_full_disk, require_regular
 from lfr_jax.storage.paths import Path, is_remote
 from lfr_jax.storage.token_files import WILL_NEED, Stamp, StoreChanged, TokenFile, read_ahead, stamp
+from lfr_jax.storage.unfinished import temporary_folder
 
 CHUNK = 1 << 20  # bytes
 CHUNKS_AT_ONCE = 64  # chunks that are requested together, and held in memory
@@ -77,8 +77,8 @@ def local_copy(path: Path) -> Iterator[pathlib.Path]:
         require_regular(path)
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="lfr-") as folder:
-        copy = pathlib.Path(folder) / path.name
+    with temporary_folder() as folder:
+        copy = folder / path.name
         system, name = fsspec.core.url_to_fs(os.fspath(path))
         with explain_errors(path):
             system.get_file(name, str(copy))

@@ -8,6 +8,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import socket
 import uuid
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from typing import Any
 from lfr_jax.config import Config, check_resumable, from_saved
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import explain_full_disk, write_atomically
-from lfr_jax.storage.mirror import RunInUse, RunMirror, temporary_folder
-from lfr_jax.storage.paths import Path, as_path, is_remote
-from lfr_jax.storage.remote_files import exists, read_bytes
+from lfr_jax.storage.mirror import LOCK, RunInUse, RunMirror, folder_while_alive
+from lfr_jax.storage.paths import Path, as_path, is_remote, require_storable
+from lfr_jax.storage.remote_files import explain_errors, read_bytes
+from lfr_jax.storage.unfinished import remove_leftovers_in
 
 
 class RunDir:
@@ -47,12 +49,16 @@ class RunDir:
 
     @functools.cached_property
     def folder(self) -> pathlib.Path:
-        return temporary_folder(self) if is_remote(self.path) else self.path
+        return folder_while_alive(self) if is_remote(self.path) else self.path
 
     @property
     def exists(self) -> bool:
-        """Whether a run has begun here."""
-        return exists(self.path / "config.json")
+        """Whether a run has begun here. Exported models have a `config.json` too."""
+        try:
+            found = json.loads(read_bytes(self.path / "config.json"))
+        except (FileNotFoundError, ValueError):
+            return False
+        return isinstance(found, dict) and {"run_dir", "data", "train"} <= set(found)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -63,7 +69,10 @@ class RunDir:
 
         Raises:
           RunInUse: another trainer holds the lock; the message names it.
+          ValueError: the folder holds something else than a run, or checkpoints could not be stored under its path.
         """
+        require_storable(self.path / "checkpoints")
+        self.refuse_foreign_files()
         holder = f"pid {os.getpid()}, host {socket.gethostname()}, since {datetime.datetime.now():%Y-%m-%d %H:%M:%S}"
         if is_remote(self.path):
             self.mirror = RunMirror(self.path, self.folder, f"{holder}, {uuid.uuid4().hex[:8]}")
@@ -71,7 +80,7 @@ class RunDir:
                 yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
-        with explain_full_disk(self.path), open(self.path / "lock", "a+") as file:
+        with explain_full_disk(self.path), open(self.path / LOCK, "a+", encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -82,7 +91,27 @@ class RunDir:
             file.truncate(0)
             file.write(holder)
             file.flush()
+            for folder in (self.path, self.path / "scores"):
+                remove_leftovers_in(folder)
             yield
+
+    def refuse_foreign_files(self) -> None:
+        """Raises ValueError if the folder holds files, and no run: they might be overwritten.
+
+        Hidden files may be there, and logs. So may `lock`, the first file that a run writes.
+        """
+        with explain_errors(self.path):
+            try:
+                names = sorted(file.name for file in self.path.iterdir())
+            except FileNotFoundError:
+                return
+        foreign = [name for name in names if name != LOCK and not name.startswith(".") and not is_log(name)]
+        if foreign and not self.exists:
+            shown = ", ".join(map(repr, foreign[:3])) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
+            raise ValueError(
+                f"{self.path}: found {shown} and no config.json of a run in it, expected a run, or a folder that is "
+                "new or empty; choose another run_dir"
+            )
 
     def download(self) -> None:
         """Copies the run's tables from the bucket to `folder`. Does nothing on a file system, or without the lock."""
@@ -127,8 +156,25 @@ class RunDir:
         write_json(self.folder / "summary.json", summary)
 
     def load_summary(self) -> dict[str, Any]:
-        """Reads `summary.json`."""
-        return read_json(self.path / "summary.json")
+        """Reads `summary.json`.
+
+        Raises:
+          FileNotFoundError: the run is not finished, or not there.
+          ValueError: the file is not JSON, or of a run with another policy than `config.json` says.
+        """
+        path, policy = self.path / "summary.json", self.load_config().schedule.policy
+        summary = read_json(path)
+        if summary.get("policy", policy) != policy:
+            raise ValueError(
+                f"{path}: found the policy {summary['policy']!r}, expected {policy!r} as in config.json: this is the "
+                "summary of another run; put that of this one back"
+            )
+        return summary
+
+
+def is_log(name: str) -> bool:
+    """Whether a file has a name to which the output of a command is redirected: log, train.log.1, slurm-7.out, ..."""
+    return re.search(r"(^|[._-])log([._-]|$)|\.(txt|out|err)$", name) is not None
 
 
 def read_json(path: Path) -> Any:

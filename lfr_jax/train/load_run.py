@@ -9,7 +9,7 @@ import numpy as np
 from lfr_jax.config import Config
 from lfr_jax.data import score_files, tokenizer
 from lfr_jax.data.corpus import Corpus, open_corpus
-from lfr_jax.distributed.mesh import device_errors_explained, make_mesh
+from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
 from lfr_jax.model.generate import generate_ids
 from lfr_jax.storage import checkpoint
@@ -31,7 +31,6 @@ class LoadedRun(NamedTuple):
     step: int  # of the checkpoint
 
 
-@device_errors_explained()
 def load(run_dir: str) -> LoadedRun:
     """The parameters of the newest sound checkpoint, on all devices of this machine.
 
@@ -44,7 +43,6 @@ def load(run_dir: str) -> LoadedRun:
     return LoadedRun(config, params, tokenizer.load_tokenizer(run.path / "tokenizer"), mesh, step)
 
 
-@device_errors_explained()
 def evaluate(run: LoadedRun, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:
     """Held-out loss by domain, on `blocks` blocks of each domain (0: all), of the run's own corpus or of `store`."""
     corpus = corpus_for(run, store)
@@ -59,7 +57,6 @@ def evaluate(run: LoadedRun, store: str = "", blocks: int = 0) -> dict[str, held
         )
 
 
-@device_errors_explained()
 def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str:
     """Writes block id, domain and loss (mean NLL, nats per token) of every training block as CSV.
 
@@ -80,7 +77,6 @@ def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"
 
 
-@device_errors_explained()
 def generate(
     run: LoadedRun, prompt: str, tokens: int, temperature: float, top_k: int = 0, top_p: float = 1.0, seed: int = 0
 ) -> str:

@@ -15,11 +15,12 @@ from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.phase_batches import plan_batches
 from lfr_jax.data.pipeline import batches, shard_batch
 from lfr_jax.distributed import cluster
-from lfr_jax.distributed.mesh import device_errors_explained, make_mesh
+from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.storage.checkpoint import Checkpointer
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate, flops, optimizer, policy, score, start, steps
+from lfr_jax.train.begin import begin_compiled
 from lfr_jax.train.probes import Probes
 from lfr_jax.train.track.clock import Clock
 from lfr_jax.train.track.recorder import NonFiniteLoss, StepRecord
@@ -40,13 +41,11 @@ def train(config: Config, quiet: bool = False) -> Result:
       ValueError: the settings contradict each other, the data, the devices, or the run that is there.
       NonFiniteLoss: a loss became NaN or infinite; the message names the step, its blocks, and the checkpoint.
       SystemExit(75): SIGTERM came; everything is saved.
-      OSError: not all processes connected within `distributed.start_timeout`; or the folder is in use; or a device
-        failed, or its memory is full.
+      OSError: not all processes connected within `distributed.start_timeout`; or the folder is in use.
     """
     with contextlib.ExitStack() as stack:
         # What the run is made of. All that can be refused is refused here, before anything is compiled or written.
         peers = stack.enter_context(cluster.initialize(config.distributed))
-        stack.enter_context(device_errors_explained())
         corpus = open_corpus(config.data)
         sched = policy.build(config.schedule, config.train.steps)
         num_steps = sched.phases[-1].stop
@@ -64,7 +63,7 @@ def train(config: Config, quiet: bool = False) -> Result:
         train_step = compiled(steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, eos_id))
         score_step = compiled(steps.make_score_step(config.model, eos_id))
         score_batch_size = config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
-        begin_phase = jax.jit(sched.begin, static_argnums=1, donate_argnums=0)
+        begin_phase = begin_compiled(sched)
 
         # What the run writes: checkpoints, metrics, the losses of a few probe blocks.
         checkpoints = stack.enter_context(

@@ -92,7 +92,7 @@ def claim_run_dir(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, 
             block_info.check(sched, info)
             held.enter_context(run.lock())
             run.save_config(config)
-            block_info.save(run.folder, info)
+            block_info.save(run.folder, info, corpus.train)
             corpus.tokenizer.save(run.folder / "tokenizer")
             run.upload()
         # The others look only after this: a network file system may remember for a while that a file was not there.

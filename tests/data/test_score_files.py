@@ -1,5 +1,8 @@
 """Files of reference losses: read whole, or refused with the reason and what to do."""
 
+import hostile
+import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 
@@ -36,9 +39,9 @@ def test_every_loss_is_read_to_the_bit(tmp_path, lines, blocks):
 
 def test_what_was_not_measured_is_nan(tmp_path, lines, blocks):
     """Catches: refusing a pass that could not measure a block; an infinite loss, which would outrank all others."""
-    lines[2:5] = ["0,easy,nan\n", "1,easy,inf\n", "2,easy,-inf\n"]
+    lines[2:6] = ["0,easy,nan\n", "1,easy,inf\n", "2,easy,-inf\n", "3,easy,1e39\n"]
     loss_N = read(tmp_path, lines, blocks)
-    assert np.isnan(loss_N[:3]).all() and np.isfinite(loss_N[3:]).all()
+    assert np.isnan(loss_N[:4]).all() and np.isfinite(loss_N[4:]).all()
 
 
 def cut(lines, to):
@@ -66,6 +69,17 @@ def cut(lines, to):
         (lambda x: [*x[:9], *x[10:]], "line 10: found '8,.*, expected block 7 "),
         (lambda x: [*x[:9], "7,easy,hard\n", *x[10:]], "line 10: found '7,easy,hard', expected block 7 "),
         (lambda x: [*x[:9], "7,easy\n", *x[10:]], "line 10: found '7,easy', expected block 7 "),
+        (
+            lambda x: [*x[:9], "x" * 10**6 + "\n", *x[10:]],
+            "line 10: found 'xxx.*… .65,538 characters., expected block 7 ",
+        ),
+        (lambda x: [*x[:9], '7,"' + "easy\n" * 10**5, *x[10:]], "line .*: found no row of CSV .field larger than"),
+        (lambda x: [*x[:9], "7,ea\rsy,1.0\n", *x[10:]], "line 10: found '7,ea', expected block 7 "),
+        (
+            lambda x: [x[0].replace("seq_len 32", "seq_len 32" + " more" * 10**4), *x[1:]],
+            "in blocks of seq_len 32 more more",
+        ),
+        (lambda x: ["x" * 10**6], "does not begin as"),
         (lambda x: x[:2] + [f"{i},easy,nan\n" for i in range(len(x) - 2)], "no finite loss: the model has diverged"),
     ],
 )
@@ -76,7 +90,26 @@ def test_what_does_not_fit_is_refused(tmp_path, lines, blocks, spoil, error):
     spoilt = [line.replace("{n}", str(n)) for line in spoil(lines)]
     with pytest.raises(ValueError, match=error.format(**numbers)) as refused:
         read(tmp_path, spoilt, blocks)
-    assert "scores.csv" in str(refused.value)
+    assert "scores.csv" in str(refused.value) and len(str(refused.value)) < 700
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("scores")
+
+
+@hypothesis.settings(
+    deadline=None, max_examples=150, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture]
+)
+@hypothesis.given(data=st.data())
+def test_any_bytes_give_losses_or_an_error(place, lines, blocks, data):
+    """Catches: any exception but ours."""
+    raw = data.draw(hostile.edited_bytes("".join(lines).encode()))
+    (place / "scores.csv").write_bytes(raw)
+    try:
+        assert score_files.read_scores(place / "scores.csv", blocks).shape == (blocks.num_blocks,)
+    except ValueError as error:
+        assert "scores.csv" in str(error) and len(str(error)) < 700
 
 
 def test_the_remedy_is_a_command_that_exists(tmp_path, blocks):

@@ -12,6 +12,7 @@ from lfr_jax.config import ModelConfig, gpt2, llama
 from lfr_jax.data.tokenizer import Bytes
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder, hf
+from lfr_jax.model.hf_config import read_config
 from lfr_jax.model.hf_weights import INDEX, WEIGHTS
 
 CONFIGS = {
@@ -312,6 +313,37 @@ def test_settings_that_change_nothing_pass(change, tmp_path):
     folder = exported(tmp_path, "llama")
     change_json(folder / "config.json", change)
     assert hf.load(folder)[0] == CONFIGS["llama"]
+
+
+# What the config.json of published models holds besides the sizes.
+PUBLISHED = {
+    "gpt2": """{"activation_function": "gelu_new", "architectures": ["GPT2LMHeadModel"], "attn_pdrop": 0.1,
+        "bos_token_id": 50256, "embd_pdrop": 0.1, "eos_token_id": 50256, "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-05, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12,
+        "n_positions": 1024, "resid_pdrop": 0.1, "summary_activation": null, "summary_first_dropout": 0.1,
+        "summary_proj_to_labels": true, "summary_type": "cls_index", "summary_use_proj": true, "vocab_size": 50257,
+        "task_specific_params": {"text-generation": {"do_sample": true, "max_length": 50}}}""",
+    "llama": """{"architectures": ["LlamaForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+        "bos_token_id": 0, "eos_token_id": 0, "hidden_act": "silu", "hidden_size": 576, "initializer_range": 0.02,
+        "intermediate_size": 1536, "max_position_embeddings": 2048, "model_type": "llama", "num_attention_heads": 9,
+        "num_hidden_layers": 30, "num_key_value_heads": 3, "pretraining_tp": 1, "rms_norm_eps": 1e-05,
+        "rope_scaling": null, "rope_theta": 10000.0, "tie_word_embeddings": true, "torch_dtype": "bfloat16",
+        "transformers_version": "4.42.3", "use_cache": true, "vocab_size": 49152, "is_llama_config": true,
+        "rope_interleaved": false}""",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("gpt2", gpt2(12, 768, 12, vocab_size=50257)),
+        ("llama", llama(30, 576, 9, 3, 1536, vocab_size=49152, tied_head=True)),
+    ],
+)
+def test_published_settings_are_read(name, config, tmp_path):
+    """Catches: a list of harmless settings that lacks what the models of the world have."""
+    (tmp_path / "config.json").write_text(PUBLISHED[name])
+    assert read_config(tmp_path / "config.json") == (name, config)
 
 
 def test_a_missing_setting_is_named(tmp_path):

@@ -90,6 +90,7 @@ def test_ids_are_equal(tokenizer, fast):
     equal()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the published tokenizers are not beside this repository")
 def test_ids_of_the_published_gpt2_are_equal(fast):
     """Catches: what four merges do not show."""
@@ -124,6 +125,20 @@ def test_what_has_no_exact_form_gets_no_vocabulary(change):
         "tokenizer_config.json",
     }
     assert tokenizer_files(edited(trained(), change), CONFIG).keys() == {"tokenizer_config.json"}
+
+
+def test_no_token_begins_a_document_where_documents_are_masked(tmp_path):
+    """Catches: a first token named that no such model has ever seen before a document."""
+    Bytes().save(tmp_path / "tokenizer")
+    for masked, begin in ((False, 256), (True, None)):
+        config = gpt2(1, 4, 2, vocab_size=257, max_len=4, mask_documents=masked)
+        params = jax.tree.map(lambda x: np.zeros(x.shape), decoder.abstract(config, make_mesh(1, 1, 1)))
+        hf.export(params, config, tmp_path / "tokenizer", tmp_path / f"{masked}")
+        for name in ("config.json", "generation_config.json"):
+            found = json.loads((tmp_path / f"{masked}" / name).read_text())
+            assert (found["bos_token_id"], found["eos_token_id"]) == (begin, 256)
+        found = json.loads((tmp_path / f"{masked}" / "tokenizer_config.json").read_text())
+        assert found.get("bos_token") == (None if masked else found["eos_token"])
 
 
 def exported(folder, tokenizer, family):

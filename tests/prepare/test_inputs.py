@@ -7,6 +7,7 @@ import pathlib
 import re
 import types
 
+import pyarrow.parquet
 import pytest
 
 from lfr_jax.prepare import compression, inputs, text_source
@@ -45,11 +46,46 @@ def test_folders_are_laid_out_as_domain_and_source(tmp_path):
 
 
 def test_nothing_there(tmp_path):
-    """Catches: a misspelt path or an empty folder read as no documents."""
+    """Catches: a misspelt path or an empty folder read as no documents; an empty name, as of a variable that is not
+    set, read as the folder one is in."""
     (tmp_path / ".hidden").write_text("x")
+    with pytest.raises(FileNotFoundError, match="found an empty path"):
+        inputs.of_paths([""])
     for path in (tmp_path / "nowhere.txt", tmp_path):
         with pytest.raises(FileNotFoundError, match=str(path)):
             inputs.of_paths([path])
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    r"""As in an old archive. Catches: an id or domain that cannot be written, which ends the job far from the file."""
+    folder = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(folder)
+    with open(folder + b"/r\xe9sum\xe9.txt", "wb") as file:
+        file.write(b"text")
+    (document,) = read(tmp_path)
+    assert document == Document(r"caf\xe9/r\xe9sum\xe9.txt", "text", r"caf\xe9", r"caf\xe9")
+    (document,) = read(os.fsdecode(folder + b"/r\xe9sum\xe9.txt"))
+    assert (document.id, document.domain) == (r"r\xe9sum\xe9.txt", r"r\xe9sum\xe9")
+    table = os.fsdecode(folder + b"/\xe9.parquet")
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["row"]}), tmp_path / "x.parquet")
+    os.rename(tmp_path / "x.parquet", table)
+    assert read(table) == [Document(r"\xe9.parquet:0", "row", r"\xe9", r"\xe9")]
+
+
+def test_only_regular_files_are_read(tmp_path):
+    """Catches: a pipe waited for; a device that never ends."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for path, found in ((tmp_path / "pipe.jsonl", "a named pipe"), ("/dev/zero", "a device")):
+        with pytest.raises(OSError, match=f"{path}: found {found}, expected a regular file"):
+            inputs.of_paths([path])
+
+
+def test_marks_beside_the_files_of_a_data_set(tmp_path):
+    """Catches: what Spark or Arrow leave read as text; a text of a similar name left out."""
+    for name in ("_SUCCESS", "_committed_12", "_temporary/0/x.txt", "_metadata", ".x.txt.crc", "__init__.py", "_x.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    assert [document.id for document in read(tmp_path)] == ["__init__.py", "_x.txt"]
 
 
 def test_small_files_are_read_together_and_large_ones_in_chunks(tmp_path, monkeypatch):

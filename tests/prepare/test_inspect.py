@@ -13,6 +13,8 @@ from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes
 from lfr_jax.prepare.inspect import decode_documents
+from lfr_jax.prepare.prepare import prepare_documents
+from lfr_jax.prepare.text_source import Document
 
 
 @pytest.fixture
@@ -101,6 +103,20 @@ def test_samples_are_blocks_of_their_domain(lfr_data, corpus_dir):
     )
     with pytest.raises(ValueError, match="found no domain 'code'; there are easy, hard, words"):
         lfr_data(*asked, "--domain", "code")
+
+
+def test_nothing_steers_the_terminal(lfr_data, tmp_path):
+    """Catches: colours, bells and titles of windows that come from names or texts of the data."""
+    made = [Document(str(i), f"text\t\x1b]0;{i}\x07\n" * 9, "x\x1b[2J\u2028", "s\r\n") for i in range(20)]
+    summary = prepare_documents(tmp_path / "out", made, Bytes(), 0.2)
+    outs = [
+        str(summary),
+        lfr_data("info", tmp_path / "out", "--seq-len", 16, "--sources"),
+        lfr_data("sample", tmp_path / "out", "--seq-len", 64),
+        lfr_data("clean", tmp_path / "out", "--dry-run", "--near-duplicates", 0.5),
+    ]
+    assert all(r"x\x1b[2J\u2028" in out and not set(out) & set("\x1b\x07\r\u2028") for out in outs)
+    assert r"s\r\n" in outs[1] and "text\t\\x1b" in outs[2]
 
 
 def test_ends_of_documents_are_shown():

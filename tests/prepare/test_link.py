@@ -175,7 +175,7 @@ def test_what_is_refused(tmp_path):
         ([tmp_path / "wider.npy"], {"dtype": "uint32"}, "these have 64 bits, not 32; save them as uint32"),
         ([tmp_path / "a.bin"], {"dtype": "float16"}, "found dtype=float16, expected a type of integers"),
         ([tmp_path / "wide.npy"], {}, "wide.npy: every second token is 0: .* say --dtype uint32"),
-        ([tmp_path / "a.bin"], {"valid_fraction": 0}, "found valid_fraction=0"),
+        ([tmp_path / "a.bin"], {"valid_fraction": 0}, "valid_fraction is 0, expected a number, over 0"),
         ([], {}, "found no input"),
     ]:
         with pytest.raises(ValueError, match=message):

@@ -61,6 +61,48 @@ def test_bytes_that_are_not_text_are_one_broken_row(tmp_path, kind):
     assert found[2].problem is None  # blank
 
 
+@pytest.mark.parametrize("kind", ["nested", "list", "dictionary", "view", "domain"])
+def test_bytes_that_are_not_text_in_any_column(tmp_path, kind):
+    """Catches: a bad string that ends the job because of how its column is stored (Arrow checks a dictionary whole)."""
+    raw = pa.array([b"good", b"caf\xe9", b"also good"], pa.binary())
+    bad = pa.Array.from_buffers(pa.string(), 3, raw.buffers())
+    good, fields = pa.array(["a", "b", "c"]), {}
+    if kind == "nested":
+        columns, fields = {"doc": pa.StructArray.from_arrays([bad], ["text"])}, {"text": "doc.text"}
+    elif kind == "list":
+        columns = {"text": good, "domain": pa.ListArray.from_arrays([0, 1, 2, 3], bad)}
+    elif kind == "dictionary":
+        columns = {"text": pa.DictionaryArray.from_arrays(pa.array([0, 1, 2]), bad)}
+    elif kind == "view":
+        columns = {"text": raw.cast(pa.binary_view()).view(pa.string_view())}
+    else:
+        columns = {"text": good, "domain": bad}
+    pa.parquet.write_table(pa.table(columns), tmp_path / "x.parquet")
+    if kind == "list":
+        with pytest.raises(ValueError, match=r"x.parquet, row 0: found domain = \['good'\].*; nothing in this file"):
+            read(tmp_path / "x.parquet")
+        return
+    first, broken, last = read(tmp_path / "x.parquet", **fields)
+    assert (first.text, last.text) == (("a", "c") if kind == "domain" else ("good", "also good"))
+    assert broken.problem.kind == "not UTF-8" and "x.parquet, row 1: " in broken.problem.where
+
+
+def test_a_damaged_page_is_named(tmp_path):
+    """Catches: Arrow's error, which names neither the file nor where in it."""
+    path, table = tmp_path / "x.parquet", pa.table({"text": [f"row {i} " * 50 for i in range(300)]})
+    pa.parquet.write_table(table, path, row_group_size=100, use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    at = pa.parquet.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset + 40
+    content[at : at + 400] = b"\xff" * 400
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="x.parquet, row group 1: found a damaged page"):
+        read(path)
+    pa.parquet.write_table(pa.table({"text": ["a" * 50]}), path, compression="none", write_page_checksum=True)
+    path.write_bytes(path.read_bytes().replace(b"aaaa", b"aaba", 1))
+    with pytest.raises(ValueError, match="x.parquet, row group 0: found a damaged page"):
+        read(path)
+
+
 def test_a_cut_off_file_is_named(pages):
     """Catches: Arrow's error, which does not name the file."""
     pages.write_bytes(pages.read_bytes()[:-20])

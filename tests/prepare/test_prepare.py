@@ -134,7 +134,7 @@ class TooSmall(tokenizer.Bytes):
 
 
 def test_bad_input_leaves_nothing(tmp_path):
-    """Catches: ids wrapped by a narrow type; an unfinished folder left behind."""
+    """Catches: ids wrapped by a narrow type; an unfinished folder left behind; a domain with which no store opens."""
 
     def broken():
         yield from documents(30)
@@ -144,6 +144,8 @@ def test_bad_input_leaves_nothing(tmp_path):
         (broken(), tokenizer.Bytes(), 0.1, "line 31"),
         ([], tokenizer.Bytes(), 0.1, "no documents"),
         (documents(), TooSmall(), 0.1, "expected 0 to 99: vocab_size=100"),
+        ([Document("half\ud800", "a", "x", "s")], tokenizer.Bytes(), 0.1, "document 'half.*not Unicode"),
+        ([Document("h", "a", "x\ud800", "s")], tokenizer.Bytes(), 0.1, "document 'h': found domain that"),
         (documents(), tokenizer.Bytes(), 0.0, "valid_fraction is 0.0"),
         (documents(), tokenizer.Bytes(), 1.0, "valid_fraction is 1.0"),
     ]:

@@ -80,16 +80,52 @@ def test_what_is_not_whole_is_not_there(segment, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.index", "a.tokens"]
     whole = {path: path.read_bytes() for path in (tokens, index)}
     for path in whole:
-        for content in (whole[path][:-1], b"", b"\0" * len(whole[path])):
+        raw = whole[path]
+        flipped = [raw[:i] + bytes([raw[i] ^ 1]) + raw[i + 1 :] for i in range(len(raw))]
+        for content in (raw[:-1], b"", b"\0" * len(raw), *flipped):
             path.write_bytes(content)
-            if path is index or len(content) < len(whole[path]):
+            if path is index or len(content) < len(raw):
                 assert segments.load_segment(tmp_path / "a") is None
-        path.write_bytes(whole[path])
+        path.write_bytes(raw)
     tokens.write_bytes(b"\0" * len(whole[tokens]))
     run, start = next(segments.runs_with_offsets(segment))
     with pytest.raises(ValueError, match="its bytes have changed on disk; run the command again"):
         segments.read_run(segment, run, start)
     assert segments.load_segment(tmp_path / "a") is None
+
+
+class Fragile(Bytes):
+    """Fails on some texts, as libraries do on a million spaces in a row."""
+
+    def _encode_batch(self, texts, threads):
+        if any("two" in text for text in texts):
+            raise RecursionError("too deep")
+        return super()._encode_batch(texts, threads)
+
+
+def test_a_text_on_which_the_tokenizer_fails(tmp_path, monkeypatch):
+    """Catches: one text that ends the job, or takes its batch with it; a long one counted by its pieces."""
+    monkeypatch.setattr(text_source, "PIECE_CHARS", 10)
+    made = [Document("long", "two and two and two and one", "x", "s"), *DOCUMENTS[:2], Document("5", "two", "x", "s")]
+    segment = segments.encode_chunk(MemoryChunk(tuple(made), 9), tmp_path / "a", Fragile(), 1.0)
+    assert segment.problems == {"cannot be encoded": 2} and segment.described[1].startswith(
+        "document '5': cannot encode"
+    )
+    assert contents(segment)["x", "s"][-2][2:] == (b"ab", True)
+
+
+def test_an_error_in_reading_says_where(tmp_path):
+    """Catches: an error of a disk or of a library, which names no file."""
+
+    class Broken:
+        name, size = "x.jsonl, from line 7 on", 0
+
+        def documents(self):
+            raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError) as raised:
+        segments.encode_chunk(Broken(), tmp_path / "a", Bytes(), 1.0)
+    assert raised.value.__notes__ == ["It was reading x.jsonl, from line 7 on."]
 
 
 def test_nothing_stays_of_a_chunk_that_fails(tmp_path, monkeypatch):

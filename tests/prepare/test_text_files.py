@@ -7,7 +7,7 @@ import pickle
 import pytest
 import zstandard
 
-from lfr_jax.prepare import compression, inputs, text_source
+from lfr_jax.prepare import compression, inputs, text_files, text_source
 from lfr_jax.prepare.text_source import Document, Fields, File
 
 
@@ -42,7 +42,8 @@ def test_jsonl(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    "name", ["x.JSONL", "x.ndjson", "x.json", "c4-train.00000-of-01024.json.gz", "x.Json.ZST", "x.jsonl.GZ"]
+    "name",
+    ["x.JSONL", "x.jsonlines", "x.ndjson", "x.json", "c4-train.00000-of-01024.json.gz", "x.Json.ZST", "x.jsonl.GZ"],
 )
 def test_other_names_of_json_lines(tmp_path, name):
     """Catches: C4 as it lies on the Hub, or a name in capitals, read as one document of JSON syntax."""
@@ -84,6 +85,7 @@ def test_broken_lines_are_not_taken_for_one_value(tmp_path):
         ('{"text": "cut\n{"text": "a"}\n', ["not JSON", None]),
         ('{"text":\n{"text": "a"}\n', ["not JSON", None]),
         ('{"text": "a"}\nbad\n', [None, "not JSON"]),
+        ('{"text": "a", "n": ' + "9" * 5000 + '}\n{"text": "a"}', ["not JSON", None]),
         ('bad\nbad\n{"text": "a"}', ["not JSON", "not JSON", None]),
     ):
         path.write_text(content)
@@ -153,6 +155,10 @@ def test_a_long_text_in_many_chunks(tmp_path, monkeypatch, suffix):
         (b'{"text": "\xff"}', "not UTF-8", "found no valid JSON in UTF-8"),
         (b'["text"]', "not JSON", "found a JSON list"),
         (b"[" * 100_000, "not JSON", "found no valid JSON"),
+        (b'{"text": ' + b"[" * 500 + b"]" * 500 + b"}", "no text", "found text = [[[[[[[...]"),
+        (b'{"text": "x", "n": ' + b"9" * 5000 + b"}", "not JSON", "found no valid JSON"),
+        (b'{"text": "a\0b"}', "not JSON", "found no valid JSON"),
+        (b'{"text": NaN}', "no text", "found text = nan"),
         (b'{"body": "x"}', "no text", "found the fields ['body'], expected 'text'"),
     ],
 )
@@ -174,6 +180,20 @@ def test_a_broken_stream_is_no_end(tmp_path, suffix, damage):
         path.write_bytes(damage(PACK[suffix](content)))
         with pytest.raises(ValueError, match=f"{path.name}: found a broken {suffix} stream"):
             read(path)
+
+
+def test_a_line_without_end(tmp_path, monkeypatch):
+    """Catches: memory filled by a small packed file that unpacks to one line."""
+    monkeypatch.setattr(text_files, "LONGEST_LINE", 10_000)
+    monkeypatch.setattr(compression, "READ_BYTES", 1000)
+    path = tmp_path / "x.jsonl.gz"
+    for length in (9000, 12_000):
+        path.write_bytes(gzip.compress(jsonl({"text": "a"}, {"text": "b" * length})))
+        if length < 10_000:
+            assert [len(d.text) for d in read(path)] == [1, length]
+        else:
+            with pytest.raises(ValueError, match="x.jsonl.gz, line 1: found more than 10,000 bytes without an end"):
+                read(path)
 
 
 def test_a_text_file_that_is_not_utf8_is_one_broken_document(tmp_path, monkeypatch):

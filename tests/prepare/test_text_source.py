@@ -35,13 +35,20 @@ def test_a_record_names_what_it_names():
         ({"text": "x", "domain": ["a"]}, "bad domain", "here: found domain = ['a']"),
         ({"text": "x", "source": ""}, "bad source", "here: found source = ''"),
         ({"text": "x", "id": b"\xff"}, "bad id", "here: found id = "),
+        ({"text": "x", "id": "\ud83d"}, "bad id", "here: found id that is not Unicode"),
+        ({"text": "x", "domain": "a\ud83d"}, "bad domain", "here: found domain that is not Unicode"),
+        ({"text": "x", "source": "\ud83d"}, "bad source", "here: found source that is not Unicode"),
+        ({"text": ["x"] * 10**6}, "no text", "here: found text = ['x'"),
+        ({"text": "x", "id": {"x" * 10**6: 1}}, "bad id", "here: found id = {'xxx"),
+        ({"x" * 10**6: 1}, "no text", "here: found the fields ['xxx"),
     ],
 )
 def test_what_is_wrong_with_a_record(fields, kind, where):
-    """Catches: half of a document taken; an error that ends the job; a problem without its place."""
+    """Catches: half of a document taken; an error that ends the job; a problem without its place, or of a million
+    characters."""
     found = text_source.read_record(fields, Fields(), "here", DEFAULT)
     assert found._replace(problem=None) == DEFAULT
-    assert found.problem.kind == kind and found.problem.where.startswith(where)
+    assert found.problem.kind == kind and found.problem.where.startswith(where) and len(found.problem.where) < 300
 
 
 def test_long_texts_are_cut_after_newlines(monkeypatch):

@@ -36,7 +36,7 @@ s = schedule.lfr(learn=4, focus=4, review=4, focus2=4, reps=1, unmeasured="domai
 state = jax.tree.map(place, s.init(schedule.BlockInfo({N}, domain=np.arange({N}) % 3)))
 ids = np.arange(0, {N}, 2, dtype=np.int32)
 state = jax.jit(s.observe)(state, place(ids), place(np.float32(ids * 37 % 64)), 4)
-state = jax.jit(s.begin, static_argnums=1)(state, 1)
+state = jax.jit(s.begin)(state, 1)
 rates_N = multihost_utils.process_allgather(s.rates(state), tiled=True)
 draws = schedule.plan(rates_N, {DRAWS}, seed=0, phase=1)
 

@@ -81,7 +81,7 @@ def test_choices_get_what_they_need():
     s = build((None, look, look), needs=("weak_loss", "domain"))
     info = schedule.BlockInfo(3, domain=np.array([2, 0, 2]), weak_loss=np.array([1, 2, 3]), ref_loss=np.ones(3))
     s.begin(s.init(info), 1)
-    assert set(seen) == {"weak_loss", "domain"}
+    assert set(seen) == {"weak_loss", "domain", "phase"} and seen["phase"] == 1
     assert seen["weak_loss"].dtype == jnp.float32
     assert seen["domain"].of.tolist() == [2, 0, 2] and seen["domain"].size.tolist() == [1, 0, 2]
 

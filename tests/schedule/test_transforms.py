@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from policies import SCHEDULES, N, block_info, gamma, same
+from policies import SCHEDULES, N, block_info, gamma, run, same
 
 pytestmark = pytest.mark.apart
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
@@ -16,10 +16,10 @@ def test_a_sweep_under_jit_and_vmap(name):
     """Catches: Python control flow on values; an axis counted from the front; state kept outside of the state."""
     s, state = SCHEDULES[name], SCHEDULES[name].init(block_info())
     observe = jax.jit(jax.vmap(s.observe, in_axes=(0, None, 0, None)))
-    begin = jax.jit(lambda states, index: jax.vmap(lambda state: s.begin(state, index))(states), static_argnums=1)
+    begin = jax.jit(jax.vmap(s.begin, in_axes=(0, None)))
     ids_N, losses_Px3xN = jnp.arange(N, dtype=jnp.int32), gamma((len(s.phases), 3, N))
     together, alone = jax.tree.map(lambda x: jnp.stack([x] * 3), state), [state] * 3
-    for index in range(0, len(s.phases), 1 + len(s.phases) // 8):  # each is a compilation: of many rounds not all
+    for index in range(len(s.phases)):
         start, losses_3xN = s.phases[index].start, losses_Px3xN[index]
         together = begin(observe(together, ids_N, losses_3xN, start), index)
         alone = [s.begin(s.observe(state, ids_N, losses_N, start), index) for state, losses_N in zip(alone, losses_3xN)]
@@ -38,6 +38,7 @@ def test_a_state_keeps_its_types(name):
     assert types_of(jax.eval_shape(s.observe, state, ids_B, losses_B, jnp.int32(0))) == expected
     for index in range(len(s.phases)):
         assert types_of(jax.eval_shape(lambda state: s.begin(state, index), state)) == expected
+    assert types_of(jax.eval_shape(s.begin, state, jnp.int32(0))) == expected
 
 
 def types_of(tree):
@@ -53,13 +54,30 @@ def test_a_state_can_be_donated(name):
         traced.append(1)
         return s.observe(state, ids, losses, step)
 
-    observe = jax.jit(observe, donate_argnums=0)
+    observe, begin = jax.jit(observe, donate_argnums=0), jax.jit(s.begin, donate_argnums=0)
     state = s.init(block_info())
     for index, phase in enumerate(s.phases):
         state = observe(state, jnp.arange(N, dtype=jnp.int32), gamma(N, index), phase.start)
-        state = s.begin(state, index)
+        state = begin(state, index)
     observe(state, jnp.arange(N, dtype=jnp.int32), gamma(N), 0)
     assert len(traced) == 1
+
+
+@every_schedule
+def test_a_whole_run_under_scan(name):
+    """Catches: a number of the phase that must be known; other bits with a traced one; a table off by a phase."""
+    s, ids_N = SCHEDULES[name], jnp.arange(N, dtype=jnp.int32)
+    losses_PxN = gamma((len(s.phases), N)).at[:, 3].set(jnp.nan)
+    starts_P = jnp.array([phase.start for phase in s.phases], jnp.int32)
+
+    def enter(state, x):
+        losses_N, start, index = x
+        state = s.begin(s.observe(state, ids_N, losses_N, start), index)
+        return state, s.rates(state)
+
+    of_phases = (losses_PxN, starts_P, jnp.arange(len(s.phases)))
+    scanned = jax.jit(lambda state: jax.lax.scan(enter, state, of_phases))(s.init(block_info()))
+    same(scanned, run(s, s.init(block_info()), losses_PxN))
 
 
 @every_schedule

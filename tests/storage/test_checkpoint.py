@@ -9,15 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import running
 from made_states import abstract, assert_equal, data_files, make_state, mesh, saved_at, truncate, unfinished
 
-from lfr_jax.storage import checkpoint, digests
+from lfr_jax.storage import background, checkpoint, digests, paths
 from lfr_jax.storage.checkpoint import Checkpointer
 
 # What Orbax and TensorStore leave behind when a read fails half-way: coroutines and callbacks without a loop.
@@ -152,6 +154,130 @@ def test_saved_is_the_state_at_the_time_of_saving(tmp_path):
         for _ in range(step - 1):
             expected = expected + np.float32(1)
         np.testing.assert_array_equal(np.asarray(restored["params.layers.w"]), expected)
+
+
+NAMES = [
+    "plain",
+    "seed[1]",
+    "a]",
+    "a\\b",
+    "s*",
+    "q?",
+    "{a,b}",
+    "50%",
+    "p%41",
+    "a|b",
+    "#1",
+    " a b ",
+    "a\nb",
+    "dot.",
+    "~",
+]
+NAMES += ["a:b", "$HOME", "é", "日本", "\udcff", "file:", "a&b=c", "-x", "x" * 255, "3", "1.orbax-checkpoint-tmp"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_path_is_refused_or_restored_from(tmp_path, name):
+    """Catches: a path that a library reads as a pattern or an escape, noticed when the checkpoint is needed."""
+    (tmp_path / "sx").mkdir()  # `s*` and `s?` mean this too
+    folder = tmp_path / name / "checkpoints"
+    try:
+        checkpoints = Checkpointer(folder, keep=1)
+    except ValueError as error:
+        assert "choose another run_dir" in str(error) and not folder.parent.exists()
+        assert name in ("seed[1]", "a\\b", "s*", "q?", "\udcff")
+        return
+    state = make_state(mesh(1, 1, 1))
+    checkpoints.save(state, {})
+    checkpoints.close()
+    assert_equal(Checkpointer(folder, keep=1).restore(abstract(state, mesh(1, 1, 1)))[0], state)
+
+
+def test_the_longest_path(tmp_path):
+    """Catches: a bound that lets a path through in which Orbax's own files have too long names."""
+    deep = tmp_path.joinpath(*["x" * 100] * 100)
+    longest = os.fspath(deep)[: paths.LONGEST].removesuffix("/")
+    state = make_state(mesh(1, 1, 1))
+    checkpoints = Checkpointer(longest, keep=1)
+    checkpoints.save(state, {})
+    checkpoints.close()
+    assert_equal(Checkpointer(longest, keep=1).restore(abstract(state, mesh(1, 1, 1)))[0], state)
+    with pytest.raises(ValueError, match="3,801 bytes"):
+        Checkpointer(longest + "x" * (paths.LONGEST + 1 - len(longest)), keep=1)
+
+
+def test_a_checkpoint_under_another_number_is_set_aside(saved, copy):
+    """Catches: the number believed, so that the real save of that step is left out, at the end of a run for ever."""
+    states = saved[1]
+    shutil.copytree(copy / "1", copy / "6")
+    for name in ("007", "٣"):
+        (copy / name).mkdir()
+    with pytest.warns(UserWarning, match="checkpoint 6 .* its name says step 6, and the state in it is of another"):
+        assert checkpoint.restore_params(copy, abstract(states[2].params, mesh(1, 2, 4)))[1] == 2
+    checkpoints = Checkpointer(copy, keep=3)
+    with pytest.warns(UserWarning, match="checkpoints/6 is damaged .*its name says step 6"):
+        state, _ = checkpoints.restore(abstract(states[2], mesh(1, 1, 1)))
+    assert_equal(state, states[2])
+    assert not checkpoint.is_of_step(checkpoint.read_meta(copy / "1")["digests"], 2**32 + 1)  # as an int32 it is 1
+    six = make_state(mesh(1, 1, 1), 6, size=4096)
+    checkpoints.save(six, {})
+    checkpoints.close()
+    assert_equal(Checkpointer(copy, keep=3).restore(abstract(six, mesh(1, 1, 1)))[0], six)
+
+
+def test_the_latest_one_is_the_last_that_was_asked_for(tmp_path):
+    """Catches: the one before it named, while the last is on its way to the disk."""
+    checkpoints = Checkpointer(tmp_path, keep=2)
+    for step in (1, 2):
+        checkpoints.save(make_state(mesh(1, 1, 1), step, size=65536), {})
+    assert checkpoints.latest_good == 2
+    checkpoints.close()
+
+
+FAIL = """
+import pathlib, shutil, sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import conftest
+from made_states import Checkpointer, make_state, mesh
+folder = pathlib.Path({folder!r})
+checkpoints = Checkpointer(folder, keep=2)
+checkpoints.save(make_state(mesh(1, 1, 1), 1), {{}})
+checkpoints.wait()
+shutil.rmtree(folder)
+if {way!r} == "a file in its place":
+    folder.write_text("")
+elif {way!r} == "not a folder any more":
+    folder.symlink_to(folder)
+try:
+    for step in (2, 3):
+        checkpoints.save(make_state(mesh(1, 1, 1), step), {{}})
+        if {way!r} == "removed while it is written":
+            shutil.rmtree(folder, ignore_errors=True)
+    checkpoints.close()
+except OSError as error:
+    checkpoints.close()
+    sys.exit(str(error))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["a file in its place", "not a folder any more", "removed while it is written"])
+def test_a_save_that_fails_ends_the_process_with_one_line(tmp_path, way):
+    """Catches: threads of Orbax that wait for one that has failed, for 20 minutes; its log, of hundreds of lines."""
+    tests = pathlib.Path(__file__).parents[1]
+    program = FAIL.format(root=str(tests.parent), tests=str(tests), folder=str(tmp_path / "checkpoints"), way=way)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=running.PATIENCE)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{tmp_path}/checkpoints: a checkpoint could not be written (")
+
+
+def test_what_works_in_the_background_ends_with_the_process():
+    """Catches: a thread that is no daemon, for which Python waits at its end."""
+    parent, child = background.in_daemon_thread(lambda: (threading.current_thread(), threading.Thread()))
+    assert parent.daemon and child.daemon
+    with pytest.raises(KeyError):
+        background.in_daemon_thread({}.popitem)
 
 
 SAVE_UNTIL_KILLED = """

@@ -6,6 +6,8 @@ import os
 import pathlib
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 
@@ -248,6 +250,37 @@ def test_what_is_not_known_to_be_damage_is_not(tmp_path, error):
 
     with pytest.raises(Unreadable, match=rf"{tmp_path} cannot be read \({type(error).__name__}"):
         damage.try_read(read, tmp_path)
+
+
+def test_a_pipe_in_a_checkpoint_is_not_waited_for(saved, copy):
+    """Catches: a reader that hangs at a named pipe, which TensorStore opens."""
+    for name in ("state/manifest.ocdbt", "meta/metadata"):
+        path = copy / "2" / name
+        kept = path.rename(copy / "kept")
+        os.mkfifo(path)
+        with pytest.raises(Unreadable, match=f"{path}: found a named pipe, expected a regular file"):
+            Checkpointer(copy, keep=3).restore(abstract(saved[1][2], mesh(1, 1, 1)))
+        kept.replace(path)
+
+
+RESTORE = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+import conftest
+from made_states import Checkpointer, abstract, make_state, mesh
+assert Checkpointer({folder!r}, keep=3).restore(abstract(make_state(mesh(1, 1, 1), size=4096), mesh(1, 1, 1)))
+"""
+
+
+@pytest.mark.slow
+def test_damage_is_told_in_one_line(copy):
+    """Catches: what Orbax, TensorStore and asyncio print beside it, hundreds of lines."""
+    max(data_files(copy / "2"), key=size_of).unlink()
+    tests = pathlib.Path(__file__).parents[1]
+    program = RESTORE.format(root=str(tests.parent), tests=str(tests), folder=str(copy))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    line, *code = done.stderr.splitlines()
+    assert done.returncode == 0 and "checkpoints/2 is damaged" in line and len(code) <= 1  # that warns
 
 
 ONE_OF_TWO_PROCESSES = """

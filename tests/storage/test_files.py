@@ -74,7 +74,7 @@ def test_a_folder_appears_when_it_is_whole(tmp_path):
     with atomic_folder(target) as folder:
         (folder / "inner").mkdir()
         (folder / "inner" / "file").write_text("x")
-        assert not target.exists() and folder.parent == target.parent
+        assert not target.exists() and folder.parent.parent == target.parent
     assert (target / "inner" / "file").read_text() == "x"
     assert [p.name for p in target.parent.iterdir()] == ["b"]
 

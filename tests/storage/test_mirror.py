@@ -235,7 +235,7 @@ def test_block_info_is_kept(bucket, corpus_dir, url, tmp_path):
     info = block_info.load_or_compute(RunDir(url).path, config, blocks)
     run = RunDir(url)
     with run.lock():
-        block_info.save(run.folder, info)
+        block_info.save(run.folder, info, blocks)
     np.testing.assert_array_equal(block_info.load(run.path, blocks).cluster, info.cluster)
 
 

@@ -79,6 +79,64 @@ def test_summary(tmp_path):
     assert json.loads((tmp_path / "summary.json").read_text()) == {"steps": 3}
 
 
+EXPORTED = {"config.json": '{"model_type": "llama"}', "model.safetensors": "x", "tokenizer.json": "{}"}
+
+
+@pytest.mark.parametrize(
+    "files, shown",
+    [
+        (EXPORTED, "'config.json', 'model.safetensors', 'tokenizer.json' and no config.json of a run"),
+        ({"metrics.csv": "step,loss\n"}, "'metrics.csv'"),
+        ({"tokenizer/tokenizer.json": "{}"}, "'tokenizer'"),
+        ({"catalog.csv": "", "notes.md": ""}, "'catalog.csv', 'notes.md'"),
+        ({"config.json": "[]"}, "'config.json'"),
+        ({"config.json": "{"}, "'config.json'"),
+        ({f"{n}.csv": "" for n in range(5)}, "'0.csv', '1.csv', '2.csv' and 2 more"),
+    ],
+)
+def test_a_folder_that_is_no_run_stays_as_it_is(tmp_path, files, shown):
+    """Catches: somebody's results or model overwritten; a `lock` left in their folder; any config.json taken for a
+    run's."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    with pytest.raises(ValueError, match=f"{tmp_path}: found {shown}"), RunDir(tmp_path).lock():
+        raise AssertionError("was entered")
+    assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("names", [(), ("lock", ".config.json.7.tmp"), ("log", "train.log.1", "slurm-7.out", "a.txt")])
+def test_a_new_folder_may_hold_a_lock_and_logs(tmp_path, names):
+    """Catches: a start that was killed, or whose output goes to a file in the run's folder, refused."""
+    for name in names:
+        (tmp_path / name).touch()
+    with RunDir(tmp_path).lock():
+        RunDir(tmp_path).save_config(UNUSUAL)
+        (tmp_path / "metrics.csv").touch()
+    with RunDir(tmp_path).lock():
+        pass
+
+
+def test_a_path_that_the_libraries_misread_is_refused_before_anything_is_written(tmp_path):
+    """Catches: the check made by the first checkpoint, after hours."""
+    with pytest.raises(ValueError, match=r"seed\[1\]/checkpoints: found '\['.*choose another run_dir"):
+        with RunDir(tmp_path / "seed[1]").lock():
+            raise AssertionError("was entered")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_summary_of_another_run_is_refused(tmp_path):
+    """Catches: a finished run that answers with somebody else's losses."""
+    run = RunDir(tmp_path)
+    run.save_config(replaced(UNUSUAL, "schedule.policy", "lfr"))
+    run.write_summary({"policy": "lfr", "steps": 3})
+    assert run.load_summary()["steps"] == 3
+    run.write_summary({"policy": "uniform", "steps": 3})
+    with pytest.raises(ValueError, match="summary.json: found the policy 'uniform', expected 'lfr'"):
+        run.load_summary()
+
+
 HOLD = "import sys; sys.path.insert(0, {root!r}); from lfr_jax.storage.run_dir import RunDir\n" \
        "with RunDir({path!r}).lock(): print('held', flush=True); sys.stdin.read()"  # fmt: skip
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 
+import hostile
+import hypothesis
+import hypothesis.strategies as st
 import jax
 import numpy as np
 import pytest
@@ -51,7 +54,9 @@ def test_a_run_goes_on_as_it_began(tmp_path, asking, blocks):
     """Catches: reading changed files, or clustering anew, once a checkpoint depends on what was known before it."""
     run = tmp_path / "run"
     run.mkdir()
-    block_info.save(run, known(asking, blocks, tmp_path)._replace(cluster=np.zeros(blocks.num_blocks, np.int32)))
+    block_info.save(
+        run, known(asking, blocks, tmp_path)._replace(cluster=np.zeros(blocks.num_blocks, np.int32)), blocks
+    )
     (tmp_path / "weak_scores.csv").unlink()
     with pytest.raises(FileNotFoundError):  # no checkpoint yet: the settings count
         known(asking, blocks, tmp_path)
@@ -66,12 +71,72 @@ def test_only_a_run_without_a_checkpoint_is_told_anew(tmp_path, asking, blocks):
     """Catches: what an earlier try left behind taken for the run's own; a checkpoint's own replaced."""
     run, plain = tmp_path / "run", tiny(tmp_path / "run", asking.data.store)
     run.mkdir()
-    block_info.save(run, known(asking, blocks, tmp_path))
-    block_info.save(run, known(plain, blocks, tmp_path))
+    block_info.save(run, known(asking, blocks, tmp_path), blocks)
+    block_info.save(run, known(plain, blocks, tmp_path), blocks)
     (run / "checkpoints" / "4").mkdir(parents=True)
     assert known(asking, blocks, tmp_path)[2:] == (None,) * 5
-    block_info.save(run, known(asking, blocks, tmp_path)._replace(cluster=blocks.domain_N))
+    block_info.save(run, known(asking, blocks, tmp_path)._replace(cluster=blocks.domain_N), blocks)
     assert known(asking, blocks, tmp_path).cluster is None
+
+
+@pytest.fixture
+def begun(tmp_path, asking, blocks):
+    """The folder of a run that has a checkpoint, and was told clusters and three losses."""
+    (tmp_path / "run/checkpoints/4").mkdir(parents=True)
+    block_info.save(tmp_path / "run", block_info.info_of(blocks, **block_info.compute(asking, blocks)), blocks)
+    return tmp_path / "run"
+
+
+def test_what_a_checkpoint_depends_on_may_not_be_missing(tmp_path, begun, asking, blocks):
+    """Catches: other losses read anew in the middle of a run; a run that was told nothing, ended for a file."""
+    (begun / block_info.FILE).unlink()
+    with pytest.raises(FileNotFoundError, match="run/block_info.npz: is not there, and the checkpoints"):
+        known(asking, blocks, tmp_path)
+    assert known(tiny(begun, asking.data.store), blocks, tmp_path)[2:] == (None,) * 5
+
+
+def test_what_is_of_other_blocks_is_refused(begun, corpus_dir, blocks):
+    """Catches: clusters of another store, or of blocks that were cut in another way, if there are as many."""
+    for other in (Blocks(open_store(corpus_dir / "valid"), 8), Blocks(blocks.store, 31)):
+        other.num_blocks = blocks.num_blocks
+        with pytest.raises(
+            ValueError, match="block_info.npz: found what a run was told of the blocks 'store .* expected"
+        ):
+            block_info.load(begun, other)
+    cluster = np.full(blocks.num_blocks, blocks.num_blocks, np.int32)
+    np.savez(begun / block_info.FILE, cluster=cluster)
+    with pytest.raises(ValueError, match="block_info.npz: found clusters from .* to"):
+        block_info.load(begun, blocks)
+    np.savez(begun / block_info.FILE, cluster=cluster[1:])
+    with pytest.raises(ValueError, match="block_info.npz: cluster: found an array of type <i4 and shape"):
+        block_info.load(begun, blocks)
+
+
+def test_a_file_of_an_older_release_is_read(begun, blocks):
+    """Catches: a run of an older release, which did not write down whose blocks they are, that cannot go on."""
+    np.savez(begun / block_info.FILE, cluster=np.zeros(blocks.num_blocks, np.int32))
+    assert not block_info.load(begun, blocks).cluster.any()
+
+
+@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.given(data=st.data())
+def test_any_bytes_give_arrays_or_an_error(edited, blocks, data):
+    """Catches: any exception but ours."""
+    folder, raw = edited
+    (folder / block_info.FILE).write_bytes(data.draw(hostile.edited_bytes(raw)))
+    try:
+        schedule.num_blocks(block_info.load(folder, blocks))
+    except ValueError as error:
+        assert "block_info.npz" in str(error) and len(str(error)) < 700
+
+
+@pytest.fixture(scope="module")
+def edited(tmp_path_factory, blocks):
+    """A folder, and the bytes of a sound file."""
+    folder = tmp_path_factory.mktemp("run")
+    info = block_info.info_of(blocks, cluster=blocks.domain_N, ref_loss=np.ones(blocks.num_blocks, np.float32))
+    block_info.save(folder, info, blocks)
+    return folder, (folder / block_info.FILE).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,9 @@ from lfr_jax.prepare.clean.kept import Sides, all_documents
 from lfr_jax.prepare.clean.near_duplicates import without_near_duplicates
 from lfr_jax.prepare.clean.rewrite import write_kept
 from lfr_jax.prepare.workers import NumWorkers, cores
-from lfr_jax.storage.files import atomic_folder, explain_full_disk, refuse_existing
-from lfr_jax.storage.paths import require_local
+from lfr_jax.storage.files import atomic_folder, explain_full_disk
+from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
+from lfr_jax.storage.paths import refuse_existing, require_local
 from lfr_jax.storage.remote_files import read_bytes
 
 Likeness = Annotated[float, Meta(gt=0, le=0.99)]
@@ -88,17 +89,27 @@ def clean_corpus(
     if out is None and not dry_run:
         raise ValueError("found neither --out nor --dry-run; expected --out FOLDER, or --dry-run for the report alone")
     if out is not None:
-        refuse_existing(out)
+        refuse_unless_finished(out)
     folder = require_local(prepared)
     steps.check()
     stores = [open_store(folder / side) for side in Sides._fields]
     tokenizer = load_tokenizer(folder / "tokenizer")
+    made_from = {
+        "command": "lfr data clean",
+        "corpus": [store.fingerprint for store in stores],
+        "steps": dataclasses.asdict(steps),
+    }
+    if not dry_run:
+        if is_finished(out, made_from):
+            print(finished(out))
+            return
+        refuse_existing(out)
     for store in stores:
         store.verify()
     before = Sides(*map(all_documents, stores))
     after, report = apply_steps(before, steps, workers or cores())
     if not dry_run:
-        with explain_full_disk(out), atomic_folder(out) as made:
+        with explain_full_disk(out), atomic_folder(out, made_from) as made:
             for side in Sides._fields:
                 write_kept(getattr(after, side), made / side)
             tokenizer.save(made / "tokenizer")

@@ -10,6 +10,7 @@ import numpy as np
 from lfr_jax.schedule.arrays.shards import on_shards
 from lfr_jax.schedule.types import BlockInfo, required
 
+MOST = 1 << 20  # a group has a number below this, or below that of the blocks: each takes memory
 PRECISION = 24  # bits of a number, as many as a float32 has
 
 
@@ -33,7 +34,7 @@ def groups_of(info: BlockInfo, name: str, policy: str) -> Groups:
 
     Raises:
       MissingInfo: the array is None.
-      ValueError: a number is negative or no integer, or the array is traced.
+      ValueError: a number is negative, no integer or far above the number of groups, or the array is traced.
 
     Examples:
       >>> from lfr_jax import schedule
@@ -50,6 +51,10 @@ def groups_of(info: BlockInfo, name: str, policy: str) -> Groups:
     of_N = np.asarray(of_N)
     if not np.issubdtype(of_N.dtype, np.integer) or of_N.min() < 0:
         raise ValueError(f"BlockInfo.{name} holds {of_N.dtype}, the least {of_N.min()}; expected integers from 0")
+    if of_N.max() >= max(MOST, len(of_N)):
+        raise ValueError(
+            f"BlockInfo.{name} has a group {of_N.max()}, and {len(of_N)} blocks: number the groups from 0, without gaps"
+        )
     return Groups(jnp.asarray(of_N, jnp.int32), jnp.asarray(np.bincount(of_N), jnp.int32))
 
 

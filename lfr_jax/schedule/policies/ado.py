@@ -11,7 +11,9 @@ from lfr_jax.schedule.arrays.estimate import one_of
 from lfr_jax.schedule.arrays.groups import Groups, groups_of, per_block
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.by_domain import By, losses_since, rounded
-from lfr_jax.schedule.phases import in_rounds, of_phase
+from lfr_jax.schedule.by_phase import of_phase, phase_switch
+from lfr_jax.schedule.checks import SHARE, real_number
+from lfr_jax.schedule.phases import equal_rounds
 from lfr_jax.schedule.types import Schedule, num_blocks
 
 EXPONENTS = (0.05, 0.8)  # the smallest and the largest exponent of a power law; the authors' code
@@ -98,10 +100,10 @@ def ado(
       Laws", arXiv 2410.11820; the authors' code for the numbers.
     """
     one_of("by", by, By)
-    for name, value in dict(credit=credit, power=power, smoothing=smoothing, least=least).items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} is {value}, expected 0 to 1")
-    phases = in_rounds(rounds=rounds, first=round_steps, later=round_steps)
+    shares = dict(credit=credit, power=power, smoothing=smoothing, least=least)
+    credit, power, smoothing, least = (real_number(*share, SHARE) for share in shares.items())
+    phases = equal_rounds(rounds, round_steps)
+    log_times = [math.log(max(finished, 1)) for finished in range(len(phases))]
 
     def init(info):
         n = num_blocks(info)
@@ -113,20 +115,22 @@ def ado(
     def fold(state, ids_B, losses_B, step):
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
 
-    def begin(state, phase_index):
-        of_phase(phases, phase_index)
+    def decide(state, phase_index):
         loss_G = jnp.clip(losses_since(state.newest, state.measured, state.groups), *LOSSES)
-        state = state._replace(newest=jnp.max(state.measured.step))
-        if phase_index == 0:
-            return state
         loss_RxG = jnp.asarray(state.loss).at[phase_index - 1].set(loss_G)
         prior_G = natural(state.groups)
-        preferred_G = preference(loss_RxG, prior_G, state.credit, math.log(phase_index), power, least)
+        preferred_G = preference(loss_RxG, prior_G, state.credit, of_phase(log_times, phase_index), power, least)
         ready = jnp.all((jnp.sum(~jnp.isnan(loss_RxG), axis=0) >= 3) | (prior_G == 0))
         new = updated(preferred_G, state.credit, state.average, phase_index, credit, smoothing)
         old = (state.credit, state.average, state.share)
         decided = (jnp.where(ready, new_G, old_G) for new_G, old_G in zip(new, old))
         return state._replace(loss=loss_RxG, **dict(zip(("credit", "average", "share"), decided)))
+
+    functions = (lambda state, phase_index: state, *[decide] * (len(phases) - 1))  # before round 1 nothing is known
+
+    def begin(state, phase_index):
+        decided = phase_switch(functions, phase_index, state, phase_index)
+        return decided._replace(newest=jnp.max(state.measured.step))
 
     def rates(state):
         prior_G = natural(state.groups)

@@ -1,7 +1,8 @@
 """Small domains more often at the end of training."""
 
 from lfr_jax.schedule.by_domain import By
-from lfr_jax.schedule.phases import as_written, positive_int
+from lfr_jax.schedule.checks import SHARE, positive_int, real_number
+from lfr_jax.schedule.phases import as_written
 from lfr_jax.schedule.policies.mixture import Weights, of_stages
 from lfr_jax.schedule.policies.uniform import uniform
 from lfr_jax.schedule.types import Schedule
@@ -41,7 +42,8 @@ def domain_upsampling(
       Blakeney, Paul, Larsen, Owen, Frankle 2024, "Does your data spark joy? Performance gains from domain
       upsampling at the end of training", arXiv 2406.03476.
     """
-    upsampled = round(as_written(last) * positive_int("steps", steps))
+    steps = positive_int("steps", steps)
+    upsampled = round(as_written(real_number("last", last, SHARE)) * steps)
     if not 0 < upsampled < steps:
         raise ValueError(f"last is {last} of {steps} steps, expected a share that leaves a step before and after")
     s = chain(uniform(steps - upsampled), of_stages([(upsampled, weights)], by, "domain_upsampling"))

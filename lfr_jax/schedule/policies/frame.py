@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfr_jax.schedule.arrays.select import hardest
-from lfr_jax.schedule.phases import in_rounds, of_phase
+from lfr_jax.schedule.by_phase import check_phase
+from lfr_jax.schedule.checks import NOT_NEGATIVE, real_number, seed_number
+from lfr_jax.schedule.phases import equal_rounds
 from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule, num_blocks, required
 from lfr_jax.schedule.unscored import ignore_losses
@@ -72,11 +74,8 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
       Zhang et al. 2025, "FRAME: Boosting LLMs with A Four-Quadrant Multi-Stage Pretraining Strategy", arXiv
       2502.05551. We read PPL as the strong model's.
     """
-    phases = in_rounds(rounds=rounds, first=round_steps, later=round_steps)
-    if len(phases) > 127:
-        raise ValueError(f"rounds is {rounds}, expected at most 127")
-    if not 0 <= width < float("inf"):
-        raise ValueError(f"width is {width}, expected 0 or a positive share of the training data")
+    phases = equal_rounds(rounds, round_steps, most=127)
+    width, seed = real_number("width", width, NOT_NEGATIVE), seed_number("seed", seed)
 
     def init(info):
         n = num_blocks(info)
@@ -87,9 +86,9 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
         return FrameState(parts(times(weak_N, strong_N, keys, width), min(n, len(phases))), jnp.int8(0))
 
     def begin(state, phase_index):
-        of_phase(phases, phase_index)
+        check_phase(phases, phase_index)
         num_parts = min(state.part.shape[0], len(phases))
-        return state._replace(current=jnp.int8(phase_index * num_parts // len(phases)))
+        return state._replace(current=jnp.asarray(phase_index * num_parts // len(phases), jnp.int8))
 
     return Schedule(phases, init, ignore_losses, begin, lambda state: (state.part == state.current).astype(jnp.float32))
 

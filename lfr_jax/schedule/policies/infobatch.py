@@ -9,7 +9,8 @@ from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.groups import Groups, group_means
 from lfr_jax.schedule.arrays.shards import on_shards
 from lfr_jax.schedule.by_loss import ScoredState, scored
-from lfr_jax.schedule.phases import check_drop, in_rounds
+from lfr_jax.schedule.checks import DROP, real_number
+from lfr_jax.schedule.phases import in_rounds
 from lfr_jax.schedule.types import Schedule
 
 
@@ -74,7 +75,7 @@ def infobatch(
       Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", arXiv
       2303.04947, and the authors' code (github.com/NUS-HPC-AI-Lab/InfoBatch).
     """
-    check_drop("drop", drop)
+    drop = real_number("drop", drop, DROP)
     phases = in_rounds(
         rounds=rounds, first=first, later=later, anneal=anneal, last=last, score=scores in ("pass", "mixed")
     )

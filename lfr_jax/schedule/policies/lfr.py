@@ -87,7 +87,8 @@ def lfr(
         learn=learn, focus=focus, review=review, focus2=focus2, drop=drop, drop2=drop2, reps=reps,
         score=scores in ("pass", "mixed"),
     )  # fmt: skip
-    choices = tuple(functools.partial(keep_hardest, drop=drop) if drop else None for drop in drops)
+    by_drop = {drop: functools.partial(keep_hardest, drop=drop) if drop else None for drop in drops}
+    choices = tuple(by_drop[drop] for drop in drops)
     return scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="lfr")
 
 

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lfr_jax.schedule.phases import consecutive, of_phase
+from lfr_jax.schedule.by_phase import of_phase
+from lfr_jax.schedule.checks import POSITIVE, real_number
+from lfr_jax.schedule.phases import consecutive
 from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
 from lfr_jax.schedule.unscored import drawn_rates, ignore_losses
 
@@ -61,8 +63,7 @@ def linupper(*, warmup: int = 1000, weighted: int = 19000, temperature: float = 
       Pretraining", arXiv 2502.06733, and the authors' code
       (github.com/sowmaster/Sample-Level-Loss-Reweighting-ICLR-2025).
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature}, expected a positive number")
+    temperature = real_number("temperature", temperature, POSITIVE)
     phases = consecutive([("warmup", warmup), ("weighted", weighted)])
 
     def init(info: BlockInfo) -> LinUpperState:

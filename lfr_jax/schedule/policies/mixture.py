@@ -6,8 +6,8 @@ from typing import Literal
 
 import numpy as np
 
-from lfr_jax.schedule.by_domain import By, staged
-from lfr_jax.schedule.phases import consecutive
+from lfr_jax.schedule.by_domain import By, in_stages, staged
+from lfr_jax.schedule.checks import WEIGHT, real_number
 from lfr_jax.schedule.types import Schedule
 
 Weights = Literal["natural", "equal"] | Sequence[float]
@@ -51,12 +51,10 @@ def mixture(stages: Sequence[tuple[int, Weights]] = ((1000, "natural"),), by: By
 
 def of_stages(stages: Sequence[tuple[int, Weights]], by: By, policy: str) -> Schedule:
     """`mixture`; errors name `policy`, which may be another one that is built on it."""
-    if not stages:
-        raise ValueError(f"{policy} has no stages, expected at least one: its length and its weights")
-    phases = consecutive((f"stage.{number}", length) for number, (length, _) in enumerate(stages, 1))
+    phases, weights = in_stages(stages, policy, "weights")
     shares = tuple(
-        functools.partial(domain_weights, phase.name, checked_weights(phase.name, w))
-        for phase, (_, w) in zip(phases, stages)
+        functools.partial(domain_weights, phase.name, checked_weights(phase.name, of_stage))
+        for phase, of_stage in zip(phases, weights)
     )
     return staged(phases, shares, by=by, policy=policy)
 
@@ -67,10 +65,12 @@ def checked_weights(stage: str, weights: Weights) -> str | np.ndarray:
         if weights not in ("natural", "equal"):
             raise ValueError(f"the weights of {stage} are {weights!r}, expected 'natural', 'equal' or numbers")
         return weights
-    weights_G = np.asarray(weights, np.float64)
-    if weights_G.ndim != 1 or not np.isfinite(weights_G).all() or (weights_G < 0).any():
-        raise ValueError(f"the weights of {stage} are {weights}, expected a finite number, 0 or more, for each domain")
-    return weights_G
+    try:
+        return np.array([real_number("a weight", weight, WEIGHT) for weight in weights])
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"the weights of {stage} are {weights!r}, expected {WEIGHT.words} for each domain, 'natural' or 'equal'"
+        ) from None
 
 
 def domain_weights(stage: str, weights: str | np.ndarray, size_G: np.ndarray) -> np.ndarray:

@@ -9,7 +9,9 @@ from lfr_jax.schedule.arrays.estimate import one_of
 from lfr_jax.schedule.arrays.groups import Groups, groups_of, per_block
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.by_domain import By, losses_since, rounded
-from lfr_jax.schedule.phases import in_rounds, of_phase
+from lfr_jax.schedule.by_phase import check_phase
+from lfr_jax.schedule.checks import SHARE_BELOW_1, real_number
+from lfr_jax.schedule.phases import equal_rounds
 from lfr_jax.schedule.types import Schedule, num_blocks
 
 HIGHEST = 1e30  # a reward is at most this: sums of a few rewards stay finite
@@ -72,9 +74,8 @@ def odm(*, rounds: int = 10, round_steps: int = 200, decay: float = 0.5, by: By 
       arXiv 2312.02406; the authors' code for the exploration rate.
     """
     one_of("by", by, By)
-    if not 0 <= decay < 1:
-        raise ValueError(f"decay is {decay}, expected at least 0, less than 1")
-    phases = in_rounds(rounds=rounds, first=round_steps, later=round_steps)
+    decay = real_number("decay", decay, SHARE_BELOW_1)
+    phases = equal_rounds(rounds, round_steps)
 
     def init(info):
         n = num_blocks(info)
@@ -87,7 +88,7 @@ def odm(*, rounds: int = 10, round_steps: int = 200, decay: float = 0.5, by: By 
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
 
     def begin(state, phase_index):
-        of_phase(phases, phase_index)
+        check_phase(phases, phase_index)
         loss_G = losses_since(state.newest, state.measured, state.groups)
         reward_G, share_G = exp3(state.reward, state.share, loss_G, state.groups.size, phase_index, decay)
         return state._replace(newest=jnp.max(state.measured.step), reward=reward_G, share=share_G)

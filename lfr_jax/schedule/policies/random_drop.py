@@ -1,7 +1,11 @@
 """The control of LFR: the same phases, which drop as many blocks, but random ones."""
 
+import numpy as np
+
 from lfr_jax.schedule.arrays.select import random_blocks
-from lfr_jax.schedule.phases import learn_focus_review, num_kept, of_phase
+from lfr_jax.schedule.by_phase import of_phase
+from lfr_jax.schedule.checks import seed_number
+from lfr_jax.schedule.phases import learn_focus_review, num_kept
 from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule
 from lfr_jax.schedule.unscored import drawn_rates, ignore_losses, init_drawn
@@ -45,8 +49,11 @@ def random_drop(
         learn=learn, focus=focus, review=review, focus2=focus2, drop=drop, drop2=drop2, reps=reps, score=False
     )
 
+    seed = seed_number("seed", seed)
+
     def begin(state, phase_index):
-        k = num_kept(state.drawn.shape[0], of_phase(drops, phase_index))
+        kept = {drop: num_kept(state.drawn.shape[0], drop) for drop in set(drops)}
+        k = of_phase(np.array([kept[drop] for drop in drops], np.uint32), phase_index)
         return state._replace(drawn=random_blocks(jax_key(Purpose.RANDOM_DROP, seed, phase_index), state.drawn, k))
 
     return Schedule(phases, init_drawn, ignore_losses, begin, drawn_rates)

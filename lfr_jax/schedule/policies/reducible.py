@@ -7,7 +7,8 @@ import jax
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.select import hardest
 from lfr_jax.schedule.by_loss import scored
-from lfr_jax.schedule.phases import check_keep, in_rounds, num_chosen
+from lfr_jax.schedule.checks import KEEP, real_number
+from lfr_jax.schedule.phases import in_rounds, num_chosen
 from lfr_jax.schedule.types import Schedule
 
 
@@ -63,7 +64,7 @@ def reducible(
       Mindermann et al., "Prioritized Training on Points that are Learnable, Worth Learning, and
       Not Yet Learnt" (RHO-LOSS), arXiv 2206.07137.
     """
-    check_keep("keep", keep)
+    keep = real_number("keep", keep, KEEP)
     phases = in_rounds(rounds=rounds, first=first, later=later, score=scores in ("pass", "mixed"))
     choices = (None,) + (functools.partial(keep_highest, keep=keep),) * (len(phases) - 1)
     return scored(phases, choices, scores=scores, unmeasured=unmeasured, minus="ref_loss", policy="reducible")

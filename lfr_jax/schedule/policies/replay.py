@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lfr_jax.schedule.by_domain import By, staged
-from lfr_jax.schedule.phases import consecutive
+from lfr_jax.schedule.by_domain import By, in_stages, staged
+from lfr_jax.schedule.checks import SHARE_BELOW_1, real_number, whole_number
 from lfr_jax.schedule.types import Schedule
 
 Stage = tuple[int, Sequence[int] | None]
@@ -51,27 +51,39 @@ def replay(stages: Sequence[Stage] = ((1000, (0,)), (1000, None)), share: float 
       Ibrahim et al. 2024, "Simple and Scalable Strategies to Continually Pre-train Large Language Models",
       arXiv 2403.08763.
     """
-    if not stages:
-        raise ValueError("replay has no stages, expected at least one: its length and its domains")
-    if not 0 <= share < 1:
-        raise ValueError(f"share is {share}, expected a share of the draws: at least 0, less than 1")
-    phases = consecutive((f"stage.{number}", length) for number, (length, _) in enumerate(stages, 1))
-    brought = tuple(None if domains is None else tuple(domains) for _, domains in stages)
-    named = [domain for domains in brought for domain in domains or ()]
-    if len(set(named)) < len(named) or brought.count(None) > 1:
+    share = real_number("share", share, SHARE_BELOW_1)
+    phases, domains = in_stages(stages, "replay", "domains")
+    brought = tuple(checked_domains(phase.name, of_stage) for phase, of_stage in zip(phases, domains))
+    named = [(domain, stage) for stage, of_stage in enumerate(brought) for domain in of_stage or ()]
+    stage_of = dict(named)
+    if len(stage_of) < len(named) or brought.count(None) > 1:
         raise ValueError(f"the stages bring the domains {brought}, expected each in one stage, and None in one at most")
-    shares = tuple(functools.partial(shares_of, brought, number, share) for number in range(len(stages)))
+    others = brought.index(None) if None in brought else len(brought)  # the stage of domains that no stage names
+    shares = tuple(functools.partial(shares_of, stage_of, others, stage, share) for stage in range(len(brought)))
     return staged(phases, shares, by=by, policy="replay")
 
 
-def shares_of(brought: tuple[tuple[int, ...] | None, ...], stage: int, share: float, size_G: np.ndarray) -> np.ndarray:
-    """float64[G]: the share of a stage's draws that each domain gets."""
-    stage_G = np.full(len(size_G), brought.index(None) if None in brought else len(brought))
-    for number, domains in enumerate(brought):
-        for domain in domains or ():
-            if not 0 <= domain < len(size_G):
-                raise ValueError(f"stage.{number + 1} brings domain {domain}, expected 0 to {len(size_G) - 1}")
-            stage_G[domain] = number
+def checked_domains(stage: str, domains: Sequence[int] | None) -> tuple[int, ...] | None:
+    """The domains that a stage brings, after a check."""
+    if domains is None:
+        return None
+    try:
+        return tuple(whole_number("a domain", domain, 0, 2**31 - 1) for domain in domains)
+    except (TypeError, ValueError):
+        raise ValueError(f"{stage} brings {domains!r}, expected a list of the numbers of domains, or None") from None
+
+
+def shares_of(stage_of: dict[int, int], others: int, stage: int, share: float, size_G: np.ndarray) -> np.ndarray:
+    """float64[G]: the share of a stage's draws that each domain gets.
+
+    Args:
+      stage_of: the stage that brings a domain; `others` brings those that are not in it.
+    """
+    stage_G = np.full(len(size_G), others)
+    for domain, bringing in stage_of.items():
+        if domain >= len(size_G):
+            raise ValueError(f"stage.{bringing + 1} brings domain {domain}, expected 0 to {len(size_G) - 1}")
+        stage_G[domain] = bringing
     new_G, old_G = size_G * (stage_G == stage), size_G * (stage_G < stage)
     if not new_G.any() and not old_G.any():
         raise ValueError(f"stage.{stage + 1} brings no blocks, and there are none to replay")

@@ -1,15 +1,18 @@
 """A window that slides over the blocks, from easy to hard."""
 
 import functools
-import operator
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.select import hardest, random_blocks
 from lfr_jax.schedule.by_loss import scored
-from lfr_jax.schedule.phases import check_drop, in_rounds, num_kept, positive_int
+from lfr_jax.schedule.by_phase import of_phase
+from lfr_jax.schedule.checks import DROP, positive_int, real_number, seed_number
+from lfr_jax.schedule.phases import in_rounds, num_kept
 from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule
 
@@ -77,7 +80,7 @@ def seta(
       Zhou et al., "Scale Efficient Training for Large Datasets" (SeTa), arXiv 2503.13385, and
       the authors' code (github.com/mrazhou/SeTa).
     """
-    check_drop("drop", drop)
+    drop, seed = real_number("drop", drop, DROP), seed_number("seed", seed)
     groups, window = positive_int("groups", groups), positive_int("window", window)
     if window > groups:
         raise ValueError(f"window is {window} groups, expected at most {groups}, all there are")
@@ -85,25 +88,27 @@ def seta(
         rounds=rounds, first=first, later=later, anneal=anneal, last=last, score=scores in ("pass", "mixed")
     )
 
-    def choice(index):
-        everything = index == 0 or index >= len(phases) - operator.index(anneal)
-        start = 0 if everything else index % (groups - window + 1)
-        edges = (0, 1, 1) if everything else (start, start + window, groups)
-        return functools.partial(in_window, drop=drop, edges=edges, key=(Purpose.SETA, seed, index))
-
-    choices = tuple(choice(index) for index in range(len(phases)))
-    return scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="seta")
+    starts = [index % (groups - window + 1) for index in range(len(phases))]
+    windows = [(start, start + window, groups) for start in starts]
+    for index in (0, *range(len(phases) - anneal, len(phases))):
+        windows[index] = (0, 1, 1)  # everything
+    choose = functools.partial(in_window, drop=drop, windows=windows, seed=seed)
+    return scored(phases, (choose,) * len(phases), scores=scores, unmeasured=unmeasured, policy="seta")
 
 
-def in_window(loss_N: jax.Array, info, drop: float, edges: tuple[int, int, int], key: tuple[bytes, int, int]):
+def in_window(loss_N: jax.Array, info, drop: float, windows: Sequence[tuple[int, int, int]], seed: int) -> jax.Array:
     """bool[N]: of the blocks that are not dropped at random, those in groups `start` to `stop` − 1 of `groups`.
 
     Args:
-      edges: (start, stop, groups).
-      key: the arguments of `jax_key`.
+      windows: (start, stop, groups) for each phase.
     """
     kept = num_kept(loss_N.shape[0], drop)
-    start, stop, groups = edges
-    low, high = start * kept // groups, -(-stop * kept // groups)  # rounded outwards: at least one block
-    loss_N = jnp.where(random_blocks(jax_key(*key), loss_N, kept), loss_N, -jnp.inf)
-    return hardest(loss_N, kept - low) & ~hardest(loss_N, kept - high)
+
+    def edges(start, stop, groups):
+        """How many blocks are not below the window, and how many are above it."""
+        return kept - start * kept // groups, kept - -(-stop * kept // groups)  # rounded outwards: at least one block
+
+    counts = {window: edges(*window) for window in set(windows)}
+    above, higher = of_phase(np.array([counts[window] for window in windows], np.uint32), info["phase"])
+    loss_N = jnp.where(random_blocks(jax_key(Purpose.SETA, seed, info["phase"]), loss_N, kept), loss_N, -jnp.inf)
+    return hardest(loss_N, above) & ~hardest(loss_N, higher)

@@ -7,7 +7,8 @@ import jax
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.select import hardest
 from lfr_jax.schedule.by_loss import scored
-from lfr_jax.schedule.phases import check_keep, in_rounds, num_chosen
+from lfr_jax.schedule.checks import KEEP, POSITIVE, real_number, seed_number
+from lfr_jax.schedule.phases import in_rounds, num_chosen
 from lfr_jax.schedule.randomness import Purpose, jax_key
 from lfr_jax.schedule.types import Schedule
 
@@ -69,20 +70,17 @@ def softmax_rounds(
       (PanGu-π Pro), arXiv 2402.02791. Kool et al., "Stochastic Beams and Where to Find Them",
       arXiv 1903.06059 (the Gumbel-top-k trick).
     """
-    check_keep("keep", keep)
-    if not temperature > 0:
-        raise ValueError(f"temperature is {temperature} nats, expected a positive number")
+    keep, temperature = real_number("keep", keep, KEEP), real_number("temperature", temperature, POSITIVE)
+    seed = seed_number("seed", seed)
     phases = in_rounds(rounds=rounds, first=first, later=later, score=scores in ("pass", "mixed"))
-    later_choices = (
-        functools.partial(draw, keep=keep, temperature=temperature, key=(Purpose.SOFTMAX, seed, index))
-        for index in range(1, len(phases))
-    )
-    return scored(phases, (None, *later_choices), scores=scores, unmeasured=unmeasured, policy="softmax_rounds")
+    choices = (None,) + (functools.partial(draw, keep=keep, temperature=temperature, seed=seed),) * (len(phases) - 1)
+    return scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="softmax_rounds")
 
 
-def draw(loss_N: jax.Array, info, keep: float, temperature: float, key: tuple[bytes, int, int]) -> jax.Array:
+def draw(loss_N: jax.Array, info, keep: float, temperature: float, seed: int) -> jax.Array:
     """bool[N]: the share `keep` of the blocks, chosen by the softmax of the losses."""
-    return hardest(perturbed(loss_N, temperature, jax_key(*key)), num_chosen(loss_N.shape[0], keep))
+    key = jax_key(Purpose.SOFTMAX, seed, info["phase"])
+    return hardest(perturbed(loss_N, temperature, key), num_chosen(loss_N.shape[0], keep))
 
 
 @jax.jit  # the same bits inside and outside a jit

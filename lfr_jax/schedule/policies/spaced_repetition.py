@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
-from lfr_jax.schedule.phases import in_rounds, of_phase
+from lfr_jax.schedule.by_phase import check_phase
+from lfr_jax.schedule.checks import FACTOR, NOT_NEGATIVE, real_number
+from lfr_jax.schedule.phases import equal_rounds
 from lfr_jax.schedule.types import Schedule, num_blocks
 from lfr_jax.schedule.unscored import drawn_rates
 
@@ -71,13 +73,8 @@ def spaced_repetition(
       Wozniak 1990, "Optimization of learning" (SuperMemo 2); Amiri, Miller, Savova 2017, "Repeat before Forgetting:
       Spaced Repetition for Efficient and Effective Training of Neural Networks".
     """
-    phases = in_rounds(rounds=rounds, first=round_steps, later=round_steps)
-    if len(phases) > 10_000:
-        raise ValueError(f"rounds is {rounds}, expected at most 10000")
-    if not 1 <= growth < float("inf"):
-        raise ValueError(f"growth is {growth}, expected a factor of at least 1")
-    if not 0 <= tolerance < float("inf"):
-        raise ValueError(f"tolerance is {tolerance}, expected 0 or more nats per token")
+    phases = equal_rounds(rounds, round_steps, most=10_000)
+    growth, tolerance = real_number("growth", growth, FACTOR), real_number("tolerance", tolerance, NOT_NEGATIVE)
 
     def init(info):
         n = num_blocks(info)
@@ -90,7 +87,7 @@ def spaced_repetition(
         return state._replace(measured=observe(state.measured, ids_B, losses_B, step))
 
     def begin(state, phase_index):
-        of_phase(phases, phase_index)
+        check_phase(phases, phase_index)
         met_N = state.measured.step > state.newest
         # If `before` is NaN, the block does not count as forgotten, but its interval is 0, and becomes 1.
         forgotten_N = state.measured.loss > state.before + np.float32(tolerance)
@@ -98,7 +95,7 @@ def spaced_repetition(
         # No interval has to be longer than the run.
         grown_N = jnp.clip(jnp.where(forgotten_N, 1, grown_N), 1, len(phases)).astype(jnp.int16)
         interval_N = jnp.where(met_N, grown_N, state.interval)
-        due_N = jnp.where(met_N, interval_N + jnp.int16(phase_index - 1), state.due)
+        due_N = jnp.where(met_N, interval_N + jnp.asarray(phase_index - 1, jnp.int16), state.due)
         drawn_N = due_N <= jnp.maximum(jnp.min(due_N), phase_index)
         newest = jnp.max(state.measured.step)
         before_N = jnp.where(met_N, state.measured.loss, state.before)

@@ -1,6 +1,7 @@
 """The baseline: every block equally often."""
 
-from lfr_jax.schedule.phases import of_phase, positive_int
+from lfr_jax.schedule.by_phase import check_phase
+from lfr_jax.schedule.checks import positive_int
 from lfr_jax.schedule.types import Phase, Schedule
 from lfr_jax.schedule.unscored import drawn_rates, ignore_losses, init_drawn
 
@@ -28,10 +29,10 @@ def uniform(steps: int = 1000) -> Schedule:
       >>> s.rates(s.init(schedule.BlockInfo(num_blocks=3))).tolist()
       [1.0, 1.0, 1.0]
     """
-    return Schedule(
-        phases=(Phase("uniform", 0, positive_int("steps", steps)),),
-        init=init_drawn,
-        observe=ignore_losses,
-        begin=lambda state, phase_index: of_phase((state,), phase_index),
-        rates=drawn_rates,
-    )
+    phases = (Phase("uniform", 0, positive_int("steps", steps)),)
+
+    def begin(state, phase_index):
+        check_phase(phases, phase_index)
+        return state
+
+    return Schedule(phases, init_drawn, ignore_losses, begin, drawn_rates)

@@ -9,6 +9,7 @@ import numpy as np
 from lfr_jax.schedule.arrays.estimate import estimate
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.arrays.select import hardest
+from lfr_jax.schedule.checks import DROP, real_number
 from lfr_jax.schedule.types import Schedule, num_blocks
 
 
@@ -51,8 +52,7 @@ def cap_noise(schedule: Schedule, top: float = 0.02) -> Schedule:
       >>> s.rates(s.begin(state, 1)).tolist()
       [0.0, 0.0, 0.0, 1.0]
     """
-    if not 0 <= top < 1:
-        raise ValueError(f"top is {top}, expected a share of the blocks: at least 0, less than 1")
+    top = real_number("top", top, DROP)
 
     def init(info):
         n = num_blocks(info)

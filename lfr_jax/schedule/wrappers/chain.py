@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lfr_jax.schedule.phases import of_phase
+from lfr_jax.schedule.by_phase import of_phase, phase_switch
 from lfr_jax.schedule.types import Phase, Schedule
 
 
@@ -46,7 +46,7 @@ def chain(*stages: Schedule) -> Schedule:
     """
     if not stages:
         raise ValueError("chain() has no stage, expected at least one schedule")
-    phases, stage_and_index = consecutive_stages(stages)
+    phases, numbers, indices = consecutive_stages(stages)
 
     def init(info):
         return ChainState(jnp.int32(0), tuple(stage.init(info) for stage in stages))
@@ -55,37 +55,45 @@ def chain(*stages: Schedule) -> Schedule:
         observed = tuple(s.observe(x, ids_B, losses_B, step) for s, x in zip(stages, state.stages))
         return state._replace(stages=observed)
 
+    def entering(number):
+        def enter(states, index):
+            entered = stages[number].begin(states[number], index)
+            return ChainState(jnp.int32(number), states[:number] + (entered,) + states[number + 1 :])
+
+        return enter
+
+    enter = [entering(number) for number in range(len(stages))]
+    enter_of_phases = [enter[number] for number in numbers]
+
     def begin(state, phase_index):
-        number, index = of_phase(stage_and_index, phase_index)
-        entered = stages[number].begin(state.stages[number], index)
-        return ChainState(jnp.int32(number), state.stages[:number] + (entered,) + state.stages[number + 1 :])
+        return phase_switch(enter_of_phases, phase_index, state.stages, of_phase(indices, phase_index))
 
-    def of_stage(functions, state, *args):
-        # Only the state tells the stage, since `rates` gets nothing else.
-        branches = [lambda states, *args, i=i, f=f: f(states[i], *args) for i, f in enumerate(functions)]
-        return jax.lax.switch(state.stage, branches, state.stages, *args)
-
-    def rates(state):
-        return of_stage([stage.rates for stage in stages], state)
-
-    def loss_weights(state, ids_B, losses_B):
-        return of_stage([stage.loss_weights or ones for stage in stages], state, ids_B, losses_B)
+    rates = of_stage([stage.rates for stage in stages])
+    loss_weights = of_stage([stage.loss_weights or ones for stage in stages])
 
     weighs = any(stage.loss_weights for stage in stages)
     observe_train = any(stage.observe_train for stage in stages)
     return Schedule(phases, init, observe, begin, rates, loss_weights if weighs else None, observe_train)
 
 
-def consecutive_stages(stages: tuple[Schedule, ...]) -> tuple[tuple[Phase, ...], tuple[tuple[int, int], ...]]:
+def of_stage(functions):
+    """One function of a chain's state for a function of each stage's. Only the state tells the stage."""
+    branches = [lambda states, *args, i=i, f=f: f(states[i], *args) for i, f in enumerate(functions)]
+    # Jitted, or each call outside of a jit would compile the switch again.
+    return jax.jit(lambda state, *args: jax.lax.switch(state.stage, branches, state.stages, *args))
+
+
+def consecutive_stages(stages: tuple[Schedule, ...]) -> tuple[tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
     """All phases one after another; and for each its stage's number, and its own within the stage."""
-    phases, stage_and_index, start = [], [], 0
+    phases, numbers, indices, start = [], [], [], 0
     for number, stage in enumerate(stages):
         phases += [phase._replace(start=start + phase.start, stop=start + phase.stop) for phase in stage.phases]
-        stage_and_index += [(number, index) for index in range(len(stage.phases))]
+        numbers += [number] * len(stage.phases)
+        indices += range(len(stage.phases))
         start = phases[-1].stop
     if len({phase.name for phase in phases}) < len(phases):
-        phases = [p._replace(name=f"{number + 1}.{p.name}") for p, (number, _) in zip(phases, stage_and_index)]
-    return tuple(phases), tuple(stage_and_index)
+        phases = [p._replace(name=f"{number + 1}.{p.name}") for p, number in zip(phases, numbers)]
+    return tuple(phases), tuple(numbers), tuple(indices)
 
 
 def ones(state, ids_B: jax.Array, losses_B: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ import functools
 import jax
 
 from lfr_jax.schedule.arrays.groups import relative
+from lfr_jax.schedule.checks import SHARE, real_number
 from lfr_jax.schedule.types import Schedule
 
 
@@ -35,8 +36,7 @@ def floor(schedule: Schedule, share: float = 0.1) -> Schedule:
       >>> s.rates(s.begin(state, 1)).tolist()
       [0.25, 1.75, 0.25, 1.75]
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share is {share}, expected a share of the draws: 0 to 1")
+    share = real_number("share", share, SHARE)
     return schedule._replace(rates=lambda state: mixed(schedule.rates(state), share))
 
 

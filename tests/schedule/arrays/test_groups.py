@@ -92,11 +92,14 @@ def test_fill_leaves_numbers_as_they_are():
 
 
 def test_groups_of_refuses():
-    """Catches: dropping a check."""
+    """Catches: dropping a check; sizes of a trillion groups, for two blocks."""
     with pytest.raises(ValueError, match="mine needs BlockInfo.domain"):
         groups_of(schedule.BlockInfo(2), "domain", "mine")
     for bad in (np.array([0.0, 1.0]), np.array([0, -1])):
         with pytest.raises(ValueError, match="expected integers from 0"):
+            groups_of(schedule.BlockInfo(2, domain=bad), "domain", "mine")
+    for bad in (np.array([0, 2**20]), np.array([0, 2**40])):
+        with pytest.raises(ValueError, match="BlockInfo.domain has a group .*, and 2 blocks: number the groups from 0"):
             groups_of(schedule.BlockInfo(2, domain=bad), "domain", "mine")
     with pytest.raises(ValueError, match="is traced"):
         jax.jit(lambda d: groups_of(schedule.BlockInfo(2, domain=d), "domain", "mine").of)(jnp.array([0, 1]))

@@ -34,7 +34,7 @@ def life(s, put, whole):
     rng = np.random.default_rng(0)
     domain = rng.integers(0, 3, N)
     state = put(s.init(schedule.BlockInfo(N, domain=domain)))
-    observe, begin = jax.jit(s.observe, donate_argnums=0), jax.jit(s.begin, static_argnums=1)
+    observe, begin = jax.jit(s.observe, donate_argnums=0), jax.jit(s.begin, donate_argnums=0)
     rates = []
     for i, phase in enumerate(s.phases):
         for step in range(phase.start, phase.stop):

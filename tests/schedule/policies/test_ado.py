@@ -74,7 +74,7 @@ def test_a_run():
 
 def test_mistakes_are_named():
     """Catches: a share that is none; a policy of no rounds."""
-    with pytest.raises(ValueError, match="smoothing is 1.5, expected 0 to 1"):
+    with pytest.raises(ValueError, match="smoothing is 1.5, expected a share: 0 to 1"):
         schedule.ado(smoothing=1.5)
     with pytest.raises(ValueError, match="rounds is 0, expected at least 1"):
         schedule.ado(rounds=0)

@@ -70,7 +70,7 @@ def test_mistakes_are_named():
     """Catches: parts that int8 cannot number; one loss taken for the other where it is missing."""
     with pytest.raises(ValueError, match="rounds is 128, expected at most 127"):
         schedule.frame(rounds=128)
-    with pytest.raises(ValueError, match="width is -0.1, expected 0 or a positive share of the training data"):
+    with pytest.raises(ValueError, match="width is -0.1, expected a number from 0 to 1e30"):
         schedule.frame(width=-0.1)
     with pytest.raises(ValueError, match="frame needs BlockInfo.strong_loss, one number for each block; found None"):
         schedule.frame().init(schedule.BlockInfo(2, weak_loss=np.ones(2)))

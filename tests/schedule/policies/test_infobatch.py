@@ -75,5 +75,5 @@ def test_errors():
     for bad in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=f"drop is {bad}, expected a share of the blocks: at least 0, less than 1"):
             schedule.infobatch(drop=bad)
-    with pytest.raises(ValueError, match="anneal is 8, expected 0 to 7, as there are 8 rounds"):
+    with pytest.raises(ValueError, match="anneal is 8, expected at most 7, as there are 8 rounds"):
         schedule.infobatch(anneal=8)

@@ -52,7 +52,7 @@ def test_no_domain_is_lost_and_one_domain_gets_all():
 @pytest.mark.parametrize(
     "options, error",
     [
-        (dict(decay=1.0), "decay is 1.0, expected at least 0, less than 1"),
+        (dict(decay=1.0), "decay is 1.0, expected a share: at least 0, less than 1"),
         (dict(rounds=0), "rounds is 0, expected at least 1"),
         (dict(by="source"), "by is 'source', expected one of 'domain', 'cluster'"),
     ],

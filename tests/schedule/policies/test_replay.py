@@ -54,5 +54,5 @@ def test_mistakes_are_named(stages, error):
     """Catches: any of the checks left out: a domain both old and new, one that does not exist, an empty phase."""
     with pytest.raises(ValueError, match=error):
         counts(schedule.replay(stages), 0, 1)
-    with pytest.raises(ValueError, match="share is 1, expected a share of the draws: at least 0, less than 1"):
+    with pytest.raises(ValueError, match="share is 1, expected a share: at least 0, less than 1"):
         schedule.replay(share=1)

@@ -24,8 +24,8 @@ def test_subsets_are_as_likely_as_without_replacement(temperature):
     # Two of three, in either order: p_i p_j / (1 − p_i) + p_j p_i / (1 − p_j), named by the one left out.
     want = [sum(p[i] * p[j] / (1 - p[i]) for i, j in ((a, b), (b, a))) for a, b in ((1, 2), (0, 2), (0, 1))]
     seeds = 20_000
-    losses_3, purpose = jnp.array(losses, jnp.float32), schedule.Purpose.SOFTMAX
-    marks = jax.vmap(lambda seed: draw(losses_3, None, 0.6, temperature, (purpose, seed, 1)))
+    losses_3 = jnp.array(losses, jnp.float32)
+    marks = jax.vmap(lambda seed: draw(losses_3, {"phase": 1}, 0.6, temperature, seed))
     left_out = ~np.asarray(marks(jnp.arange(seeds)))
     assert (left_out.sum(1) == 1).all()
     np.testing.assert_allclose(left_out.mean(0), want, atol=4 * 0.5 / seeds**0.5)
@@ -63,5 +63,5 @@ def test_phases_and_errors():
         with pytest.raises(ValueError, match=f"keep is {bad}, expected a share of the blocks: more than 0, at most 1"):
             schedule.softmax_rounds(keep=bad)
     for bad in (0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match=f"temperature is {bad} nats"):
+        with pytest.raises(ValueError, match=f"temperature is {bad}, expected a positive number"):
             schedule.softmax_rounds(temperature=bad)

@@ -60,8 +60,8 @@ def test_intervals_round_up_and_end_with_the_run():
 @pytest.mark.parametrize(
     "options, error",
     [
-        (dict(growth=0.9), "growth is 0.9, expected a factor of at least 1"),
-        (dict(tolerance=-1), "tolerance is -1, expected 0 or more nats per token"),
+        (dict(growth=0.9), "growth is 0.9, expected a factor from 1 to 1e30"),
+        (dict(tolerance=-1), "tolerance is -1, expected a number from 0 to 1e30"),
         (dict(rounds=10_001), "rounds is 10001, expected at most 10000"),
     ],
 )

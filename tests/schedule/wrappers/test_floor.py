@@ -55,5 +55,5 @@ def test_extremes_stay_finite():
 def test_the_share_must_be_one():
     """Catches: a percentage taken for a share."""
     for share in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match=f"share is {share}, expected a share of the draws: 0 to 1"):
+        with pytest.raises(ValueError, match=f"share is {share}, expected a share: 0 to 1"):
             schedule.floor(schedule.uniform(), share)

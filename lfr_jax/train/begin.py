@@ -1,0 +1,44 @@
+"""What begins a phase: the schedule's `begin`, compiled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from lfr_jax.schedule import Schedule
+
+
+def begin_compiled(schedule: Schedule) -> Callable[[Any, int], Any]:
+    """`schedule.begin`, compiled once for all phases. It consumes (donates) the state that it gets.
+
+    A policy whose `begin` needs the number of the phase as a Python integer is compiled for each phase instead; the
+    program is then dropped, so that memory does not grow with the phases.
+
+    Args:
+      schedule: any.
+
+    Returns:
+      `begin(state, phase_index) -> state`, with a Python integer.
+    """
+    for_all_phases = jax.jit(schedule.begin, donate_argnums=0)
+    needs_int = None  # not known before there is a state
+
+    def begin(state, phase_index: int):
+        nonlocal needs_int
+        if needs_int is None:
+            needs_int = not can_trace(schedule, state)
+        if needs_int:
+            return jax.jit(lambda state: schedule.begin(state, phase_index), donate_argnums=0)(state)
+        return for_all_phases(state, np.int32(phase_index))
+
+    return begin
+
+
+def can_trace(schedule: Schedule, state) -> bool:
+    """Whether `begin` takes a number of the phase whose value is not known."""
+    try:
+        jax.eval_shape(schedule.begin, state, np.int32(0))
+    except TypeError:  # all that jax raises where a value is needed, and Python where an index is
+        return False
+    return True
