@@ -33,10 +33,10 @@ def check_resumable(saved: Config, new: Config) -> None:
     before, now, free = flat(saved), flat(new), resumable_settings(Config)
     differing = [name for name in before | now if before.get(name) != now.get(name) and name not in free]
     if differing:
-        lines = [f"  {name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
+        changes = [f"{name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
         raise ValueError(
-            f"the run in {new.run_dir} cannot go on with other settings:\n" + "\n".join(lines) + "\n"
-            "go back to the first ones, or choose another run_dir" + (LONGER if "train.steps" in differing else "")
+            f"the run in {new.run_dir} cannot go on with other settings: {'; '.join(changes)}; "
+            "go back to the first ones, or choose another run_dir"
         )
 
 
