@@ -43,7 +43,9 @@ class Sample(NamedTuple):
 
 
 def take_sample(began: float, metrics: pathlib.Path) -> Sample:
-    status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    status = dict(
+        line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    )
     return Sample(
         time.monotonic() - began,
         last_step(metrics),
