@@ -43,7 +43,7 @@ class Sample(NamedTuple):
 
 
 def take_sample(began: float, metrics: pathlib.Path) -> Sample:
-    status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+    status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return Sample(
         time.monotonic() - began,
         last_step(metrics),
@@ -64,7 +64,7 @@ def last_step(metrics: pathlib.Path) -> int:
 
 def watch(began: float, run_dir: pathlib.Path, every: float, seconds: float, samples: list[Sample], done) -> None:
     """Takes samples until the run is done, and stops it when its time is over."""
-    with open(run_dir / "soak.csv", "w", newline="") as file:
+    with open(run_dir / "soak.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(Sample._fields)
         while not done.wait(every):

@@ -138,10 +138,12 @@ def typed(value: Any, kind: type[T], where: object) -> T:
     try:
         return converted(value, kind)
     except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at ")
-        keys, found = located(value, re.findall(r"[^.\[\]]+|\.\.\.", path.strip("`$")), kind)
-        at = f"{'.'.join(keys)} is {shown(found)}: " if keys else ""
-        raise ValueError(f"{where}: {at}{problem[0].lower()}{problem[1:]}") from None
+        problem, inner, path = str(error).rpartition(" - at `$")  # the last one, as the problem quotes what was found
+        if not inner:
+            problem, path = path, ""
+        keys, found = located(value, re.findall(r"[^.\[\]]+|\.\.\.", path.strip("`")), kind)
+        at = f"{'.'.join(keys)[:80]} is {shown(found)}: " if keys else ""
+        raise ValueError(f"{where}: {at}{problem[0].lower()}{problem[1:160]}") from None
 
 
 def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:

@@ -119,13 +119,12 @@ def check_chunks(store: Store, name: str, size: int, numbers: Sequence[int], kno
 
 def read_chunks(store: Store, name: str, size: int, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
     """The chunks `numbers`, in rising order, of a file of `size` bytes, and their bytes."""
-    file = store.opened(name)
     whole = [number for number in numbers if (number + 1) * CHUNK <= size]
     for first in range(0, len(whole), AT_ONCE):
         some = whole[first : first + AT_ONCE]
         starts = [number * CHUNK for number in some]
-        file.prefetch(starts, CHUNK)
-        raw = memoryview(file.read(starts, CHUNK))
+        store.opened(name).prefetch(starts, CHUNK)
+        raw = memoryview(store.read_file(name, starts, CHUNK))
         yield from ((number, raw[at * CHUNK : (at + 1) * CHUNK]) for at, number in enumerate(some))
     for number in numbers[len(whole) :]:
-        yield number, file.read([number * CHUNK], size - number * CHUNK)
+        yield number, store.read_file(name, [number * CHUNK], size - number * CHUNK)

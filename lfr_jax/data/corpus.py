@@ -1,18 +1,37 @@
 """A corpus: a prepared folder, opened for a run."""
 
 import warnings
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from lfr_jax.config import DataConfig
+from lfr_jax.config.values import from_json
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.chunk_digests import check_some
 from lfr_jax.data.lengths import LengthBlocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import Store, open_store
+from lfr_jax.data.store_card import Number
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
-from lfr_jax.storage.paths import as_path, is_remote
+from lfr_jax.storage.paths import Path, as_path, is_remote
+from lfr_jax.storage.remote_files import read_bytes
+
+
+@dataclass(frozen=True)
+class Count:
+    """What `lfr prepare` wrote of a domain."""
+
+    tokens: Number
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What `prepared.json` says of each side, by domain."""
+
+    train: dict[str, Count]
+    valid: dict[str, Count]
 
 
 class Corpus(NamedTuple):
@@ -44,6 +63,7 @@ def open_corpus(data: DataConfig) -> Corpus:
             f"or from the text that Python carries with `lfr prepare --out {folder} --train-tokenizer --embedded`"
         )
     train, valid = (open_store(path / side, data.cache) for side in ("train", "valid"))
+    refuse_exchanged(path, train, valid)
     tokenizer = load_tokenizer(path / "tokenizer")
     for store in (train, valid):
         if tokenizer.digest != store.tokenizer_digest:
@@ -57,6 +77,25 @@ def open_corpus(data: DataConfig) -> Corpus:
     warn_of_short_sources(corpus.train, "trained on")
     warn_of_short_sources(corpus.valid, "measured")
     return corpus
+
+
+def refuse_exchanged(folder: Path, train: Store, valid: Store) -> None:
+    """Raises ValueError if train/ holds what was written to valid/, and the other way round.
+
+    A store does not say which side it is; `prepared.json` says how many tokens each has, where `lfr prepare` wrote one.
+    """
+    file = folder / "prepared.json"
+    try:
+        counts = from_json(read_bytes(file), Counts, file)
+    except FileNotFoundError:
+        return
+    written = [sum(count.tokens for count in side.values()) for side in (counts.train, counts.valid)]
+    found = [train.card.tokens, valid.card.tokens]
+    if found == written[::-1] != written:
+        raise ValueError(
+            f"{folder}: found {found[0]:,} tokens in train and {found[1]:,} in valid, expected {written[0]:,} and "
+            f"{written[1]:,}, as {file.name} says: the two folders are exchanged"
+        )
 
 
 def training_blocks(store: Store, data: DataConfig) -> Blocks:

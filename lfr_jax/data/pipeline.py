@@ -118,12 +118,13 @@ def batches(
     if start >= len(wanted):
         return iter(())
     source = BatchSource(wanted, blocks, shards_of(mesh), transform)
+    # Grain reads absl's flags, and a program without absl.app never parses them.
+    absl.flags.FLAGS.mark_as_parsed()
+    grain.config.update("py_traceback_filtering", "off")  # else Grain adds a note about tracebacks to every error
     # Four threads: more are slower, as an element is a whole batch.
     options = grain.ReadOptions(num_threads=4, prefetch_buffer_size=16)
     dataset = grain.MapDataset.source(source)[start:].to_iter_dataset(options)
     if workers:
-        # Grain reads absl's flags, and a program without absl.app never parses them.
-        absl.flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers), begin_worker)
     return iter(dataset)
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from lfr_jax.data import store_card
 from lfr_jax.data.store_card import DOCS, Part, StoreCard, parts_of
+from lfr_jax.storage.files import require_regular
 from lfr_jax.storage.npy import parse_npy
 from lfr_jax.storage.paths import Path, absolute, is_remote
 from lfr_jax.storage.remote_files import Version, cache_folder, open_tokens, read_bytes, stamp_of
@@ -61,6 +62,20 @@ class Store:
         with self._opening:
             return self._opened(name)
 
+    def read_file(self, name: str, starts: list[int], size: int) -> bytes:
+        """`size` bytes from each start of a file, concatenated.
+
+        Raises:
+          StoreChanged: the file changed since the store was opened.
+          OSError: the bytes cannot be read; it names the file, which the system call does not know.
+        """
+        try:
+            return self.opened(name).read(starts, size)
+        except OSError as error:
+            if error.errno and not error.filename:
+                error.filename = os.fspath(self.path / name)
+            raise
+
     def read(self, start_B: np.ndarray, count: int) -> np.ndarray:
         """Reads `count` tokens from each position in `start_B`: int32[B, count]. None may cross the end of a part.
 
@@ -74,12 +89,12 @@ class Store:
             part, of_part_B = self.parts[number], part_B == number
             itemsize = np.dtype(part.dtype).itemsize
             starts = part.offset + (start_B[of_part_B] - self.first_P[number]) * itemsize
-            reads.append((of_part_B, part, self.opened(part.file), starts.tolist(), count * itemsize))
-        for _, _, file, starts, size in reads:
-            file.prefetch(starts, size)
+            reads.append((of_part_B, part, starts.tolist(), count * itemsize))
+        for _, part, starts, size in reads:
+            self.opened(part.file).prefetch(starts, size)
         tokens_BxT = np.empty((len(start_B), count), np.int32)
-        for of_part_B, part, file, starts, size in reads:
-            found = np.frombuffer(file.read(starts, size), part.dtype).reshape(-1, count)
+        for of_part_B, part, starts, size in reads:
+            found = np.frombuffer(self.read_file(part.file, starts, size), part.dtype).reshape(-1, count)
             if not in_vocabulary(found, self.vocab_size):
                 raise self.foreign_token(found, start_B[of_part_B], part)
             tokens_BxT[of_part_B] = found
@@ -99,7 +114,7 @@ class Store:
     def read_part(self, part: Part, start: int, count: int) -> np.ndarray:
         """Reads `count` tokens of a part, fewer at its end. They keep the number type of the file."""
         size, count = np.dtype(part.dtype).itemsize, min(count, part.tokens - start)
-        return np.frombuffer(self.opened(part.file).read([part.offset + start * size], count * size), part.dtype)
+        return np.frombuffer(self.read_file(part.file, [part.offset + start * size], count * size), part.dtype)
 
     @functools.cached_property
     def tokens(self) -> np.ndarray:
@@ -172,7 +187,7 @@ def open_store(path: str | os.PathLike, cache: str | None = None) -> Store:
 
 
 def checked_stamp(file: Path, size: int) -> Stamp | Version:
-    """The stamp of a store's file. Raises FileNotFoundError or ValueError unless the file has `size` bytes."""
+    """The stamp of a store's file. Raises an OSError or a ValueError unless it is a regular file of `size` bytes."""
     mend = "copy the whole store again"
     if not is_remote(file) and file.is_symlink():
         file, mend = file.parent / os.readlink(file), "put the linked file back, or link again"
@@ -180,6 +195,8 @@ def checked_stamp(file: Path, size: int) -> Stamp | Version:
         found = stamp_of(file)
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{file}: is missing; {mend}") from None
+    if not is_remote(file):
+        require_regular(file)
     if found.size != size:
         raise ValueError(f"{file}: found {found.size} bytes, expected {size}: it was changed, or cut off; {mend}")
     return found

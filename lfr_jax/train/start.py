@@ -125,7 +125,7 @@ def check_meta(meta: dict[str, Any], now: dict[str, Any], config: Config) -> Non
         )
     # Checkpoints of older releases name the training text alone.
     differing = [
-        f"{NAMES[name]} is {value or 'not set'} now, and was {meta[name] or 'not set'} when it began"
+        f"{NAMES[name]} is {str(value)[:16]} now, and was {str(meta[name])[:16]} when it began"
         for name, value in now.items()
         if meta.get(name, value) != value
     ]

@@ -51,6 +51,20 @@ def test_parts_of_two_corpora_are_refused(corpus_dir, tmp_path, parts):
         open_corpus(DataConfig(str(tmp_path / "c"), 32))
 
 
+def test_sides_that_are_exchanged_are_refused(corpus_dir, tmp_path):
+    """Catches: held-out text that is trained on, and the loss of training text reported as held out."""
+    shutil.copytree(corpus_dir, tmp_path / "c")
+    (tmp_path / "c/train").rename(tmp_path / "c/other")
+    (tmp_path / "c/valid").rename(tmp_path / "c/train")
+    (tmp_path / "c/other").rename(tmp_path / "c/valid")
+    with pytest.raises(
+        ValueError, match="c: found .* tokens in train .* prepared.json says: the two folders are exchanged"
+    ):
+        open_corpus(DataConfig(str(tmp_path / "c"), 32))
+    (tmp_path / "c/prepared.json").unlink()
+    open_corpus(DataConfig(str(tmp_path / "c"), 32))
+
+
 def test_blocks_longer_than_any_source_are_refused(corpus_dir):
     """Catches: a run without a single block."""
     with pytest.raises(ValueError, match="found seq_len=1000000 and sources of up to"):

@@ -67,3 +67,18 @@ def test_place_splits_rows_over_the_batch_axes():
     assert {shard.data.shape for shard in placed["tokens"].addressable_shards} == {(2, 3)}
     np.testing.assert_array_equal(placed["tokens"], tokens_BxT1)
     np.testing.assert_array_equal(placed["ids"], np.arange(8))
+
+
+class Broken:
+    """Blocks of which none can be read."""
+
+    def tokens(self, ids):
+        raise ValueError("tokens.bin: its bytes have changed")
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_an_error_arrives_as_it_was_raised(workers):
+    """Catches: an error in a thread or worker that is lost, or comes with notes of the library that reads ahead."""
+    with pytest.raises(ValueError) as raised:
+        list(pipeline.batches(pipeline.Batched(np.arange(3), 3), Broken(), ONE, workers=workers))
+    assert str(raised.value) == "tokens.bin: its bytes have changed" and not getattr(raised.value, "__notes__", [])

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -19,6 +21,7 @@ from helpers import MADE_BY
 from helpers import write_side as write
 
 from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.chunk_digests import check_some
 from lfr_jax.data.lengths import LengthBlocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import open_store
@@ -208,6 +211,18 @@ def test_a_cut_off_or_missing_file(store, file):
         open_store(store.path)
 
 
+@pytest.mark.parametrize("file", ["tokens.bin", "docs.npy", "store.json"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_named_pipe_in_place_of_a_file(store, file, linked):
+    """Catches: a command that waits for ever for the other end."""
+    (store.path / file).unlink()
+    os.mkfifo(store.path / ("pipe" if linked else file))
+    if linked:
+        (store.path / file).symlink_to("pipe")
+    with pytest.raises(OSError, match="found a named pipe, expected a regular file"):
+        open_store(store.path)
+
+
 @pytest.mark.parametrize("file", ["tokens.bin", "docs.npy"])
 def test_verify_finds_a_flipped_bit(store, file):
     """Catches: a check of the sizes alone."""
@@ -323,6 +338,18 @@ def test_any_documents_give_starts_or_an_error(edited, data):
         PackedBlocks(opened, 2)
     except (ValueError, OSError) as error:
         assert "docs.npy" in str(error) or "store.json" in str(error)
+
+
+def test_a_disk_that_fails_is_named(store, monkeypatch):
+    """Catches: "Input/output error" of one file among hundreds."""
+
+    def broken(*args):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pread", broken)
+    for read in (lambda: Blocks(store, 2).tokens(np.array([0])), lambda: check_some(store, np.random.default_rng(0))):
+        with pytest.raises(OSError, match=r"Input/output error: '.*/tokens.bin'"):
+            read()
 
 
 def test_foreign_cards(store, tmp_path):

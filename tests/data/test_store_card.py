@@ -134,7 +134,9 @@ def test_a_card_that_contradicts_itself(card, path, value, problem):
     assert len(str(refused.value)) < 400
 
 
-@pytest.mark.parametrize("name", ["../secret", "/etc/passwd", "..", ".", "", "a/b", "a\\b", "a\0", "a\n", "\ud800"])
+@pytest.mark.parametrize(
+    "name", ["../secret", "/etc/passwd", "..", ".", "", "a/b", "a\\b", "a\0", "a\n", "\ud800", "x" * 256]
+)
 def test_files_lie_in_the_folder(name):
     """Catches: a card that makes `lfr data sample` show any file of the reader's."""
     card = dataclasses.replace(
@@ -142,6 +144,13 @@ def test_files_lie_in_the_folder(name):
     )
     with pytest.raises(ValueError, match="expected the plain name of a file in the store's folder"):
         store_card.parse_card(rewritten(store_card.as_json(card)), pathlib.Path("store.json"))
+
+
+def test_a_card_without_its_fingerprint():
+    """Catches: a bare KeyError."""
+    card = store_card.as_json(LINKED)
+    with pytest.raises(ValueError, match="store.json: does not match its own fingerprint"):
+        store_card.parse_card(json.dumps(card), pathlib.Path("store.json"))
 
 
 def test_parts_do_not_divide_sources():

@@ -64,7 +64,10 @@ def test_a_run_belongs_to_its_settings_and_its_store(finished, tmp_path):
         train(changed(config, train__eval_blocks=9), quiet=True)
     with pytest.raises(ValueError, match=r"train\.steps: 24 when it began, now 48[^.]*\. No run can be made longer"):
         train(changed(config, train__steps=48), quiet=True)
-    with jax.default_matmul_precision("bfloat16"), pytest.raises(ValueError, match="PRECISION is bfloat16 .* not set"):
+    with (
+        jax.default_matmul_precision("bfloat16"),
+        pytest.raises(ValueError, match="is bfloat16 now, and was None"),
+    ):
         train(config, quiet=True)
     assert rows(path) == before
     train(config, quiet=True)  # still there, and sound
