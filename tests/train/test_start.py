@@ -35,6 +35,7 @@ from lfr_jax.train.track.recorder import NonFiniteLoss
         (dict(data__store="nowhere"), r"no prepared corpus in 'nowhere'; make one with `lfr prepare"),
         (dict(train__steps=3), r"would last none of 3"),
         (dict(optimizer__warmup_steps=24), r"optimizer\.warmup_steps=24 steps .* do not fit into a run of 24 steps"),
+        (dict(model__attention="splash"), r"model\.attention='splash' needs a tpu, and jax runs on cpu"),
         (dict(mesh__data=1, mesh__tensor=4), r"model\.num_kv_heads=2 is not divisible by mesh\.tensor=4"),
     ],
 )
