@@ -5,7 +5,9 @@ them has failed. Python waits at its end for each thread that is not a daemon. S
 go on, and do nothing. And Orbax logs the traceback of an error once in each thread that sees it.
 """
 
+import atexit
 import concurrent.futures
+import contextlib
 import logging
 import os
 import sys
@@ -43,9 +45,22 @@ def in_daemon_thread(work: Callable[[], T]) -> T:
 
     raise_failure()
     threading.Thread(target=run, name="checkpoint", daemon=True).start()
-    while not concurrent.futures.wait([done], timeout=LOOK_EVERY).done:
-        raise_failure()
+    try:
+        while not concurrent.futures.wait([done], timeout=LOOK_EVERY).done:
+            raise_failure()
+    except BaseException:  # KeyboardInterrupt too
+        atexit.register(exit_at_once_unless, done)
+        raise
     return done.result()
+
+
+def exit_at_once_unless(done: concurrent.futures.Future) -> None:
+    """Exits before Python ends its threads, which aborts the process if one comes back from TensorStore then."""
+    if not done.done():
+        with contextlib.suppress(Exception):  # nobody may read them any more
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(1)
 
 
 def note_failure(record: logging.LogRecord) -> bool:

@@ -310,6 +310,31 @@ def test_what_works_in_the_background_ends_with_the_process(monkeypatch):
         background.in_daemon_thread({}.popitem)
 
 
+INTERRUPTED = """
+import sys, threading
+sys.path.insert(0, {root!r})
+from lfr_jax.storage import background
+try:
+    background.in_daemon_thread(lambda: (print("there", flush=True), threading.Event().wait()))
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupted_save_does_not_hold_the_process(tmp_path):
+    """Catches: Ctrl-C while a checkpoint is written, that waits for it, or ends in an abort of the libraries."""
+    program = INTERRUPTED.format(root=str(pathlib.Path(__file__).parents[2]))
+    trainer = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with trainer:
+        assert trainer.stdout.readline() == "there\n"
+        trainer.send_signal(signal.SIGINT)
+        out, err = trainer.communicate(timeout=running.PATIENCE)
+    assert (trainer.returncode, out, err) == (1, "interrupted\n", "")
+
+
 SAVE_UNTIL_KILLED = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
