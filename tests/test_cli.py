@@ -76,6 +76,10 @@ def test_another_policy_on_the_command_line(lfr, tmp_path, corpus_dir):
     assert code == 1 and "reps is 0, expected at least 1" in err
     config = cli.configured([str(file), "--schedule.policy", "uniform"], "lfr train")
     assert config == changed(tiny(tmp_path / "run", corpus_dir), schedule=ScheduleConfig("uniform", {}))
+    words = [str(file), "--schedule.floor", "0.1", "--schedule.options.reps", "2", "--schedule.policy"]
+    for policy, options in [("lfr", LENGTHS | dict(reps=2)), ("random_drop", dict(reps=2))]:
+        asked = cli.configured([*words, policy], "lfr train").schedule
+        assert asked == ScheduleConfig(policy, options, floor=0.1)  # Catches: a setting of the schedule that is lost
 
 
 def test_evaluate_prints_the_held_out_losses(finished, lfr):

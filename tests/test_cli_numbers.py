@@ -82,6 +82,7 @@ def test_policies_to_compare_are_named_once(lfr, tmp_path):
         code, _, err = lfr("compare", file, *options)
         assert code == 1 and error in err
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lfr_jax.experiments.compare.compare_policies", lambda *asked: print(asked[1:]))
-        words = ["--schedule.options.drop=0.25", "--policies", "lfr", "seta", "--schedule.options", "round-steps", "7"]
-        assert lfr("compare", file, *words).out == "(['lfr', 'seta'], {'drop': '0.25', 'round_steps': '7'})\n"
+        compared = "lfr_jax.experiments.compare.compare_policies"
+        patch.setattr(compared, lambda config, *asked: print(config.schedule.floor, *asked))
+        words = "--schedule.floor 0.5 --schedule.options.drop=0.25 --policies lfr seta --schedule.options round-steps 7"
+        assert lfr("compare", file, *words.split()).out == "0.5 ['lfr', 'seta'] {'drop': '0.25', 'round_steps': '7'}\n"

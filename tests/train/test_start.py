@@ -35,6 +35,7 @@ from lfr_jax.train.track.recorder import NonFiniteLoss
         (dict(data__store="nowhere"), r"no prepared corpus in 'nowhere'; make one with `lfr prepare"),
         (dict(train__steps=3), r"would last none of 3"),
         (dict(optimizer__warmup_steps=24), r"optimizer\.warmup_steps=24 steps .* do not fit into a run of 24 steps"),
+        (dict(model__attention="splash"), r"model\.attention='splash' needs a tpu, and jax runs on cpu"),
         (dict(mesh__data=1, mesh__tensor=4), r"model\.num_kv_heads=2 is not divisible by mesh\.tensor=4"),
     ],
 )
@@ -52,7 +53,7 @@ def test_a_run_belongs_to_its_settings_and_its_store(finished, tmp_path):
     with pytest.raises(ValueError, match=r"optimizer\.peak_lr: 0\.003 when it began, now 0\.1"):
         train(changed(config, optimizer__peak_lr=0.1), quiet=True)
     prepare_documents(tmp_path / "other", documents(8, seed=1), Bytes(), valid_fraction=0.2)
-    with pytest.raises(ValueError, match=r"what a run was told of the blocks .*; go back to the data\.store and"):
+    with pytest.raises(ValueError, match="the run began with another data.store: put that one back, or"):
         train(changed(config, data__store=str(tmp_path / "other")), quiet=True)
     shutil.copytree(config.data.store, tmp_path / "half")
     shutil.rmtree(tmp_path / "half" / "valid")
