@@ -111,3 +111,15 @@ def test_score_study(printed, config):
     assert about.startswith("after 12 steps, in focus; ") and len(guesses) == 11
     assert full.split()[-4:] == ["33.3%", "1.000", "1.000", "100.0%"]
     assert all(len(figures(line[44:])) == 4 for line in guesses)
+
+
+def test_soak(printed, tmp_path):
+    """Catches: samples of another moment than the table says; a comparison without its two parts."""
+    text = printed("soak.py", "--phases", 7, "--phase-steps", 20, "--every", 0.01, "--out", tmp_path)
+    assert figures(text.splitlines()[0])[1:] == ["7", "140"] or "too few to compare" in text
+    with open(tmp_path / "soak.csv", encoding="utf-8", newline="") as file:
+        samples = [[float(number) for number in line.split(",")] for line in file.read().splitlines()[1:]]
+    assert samples == sorted(samples, key=lambda sample: sample[:2])
+    assert all(
+        0 <= step <= 140 and memory > 1e8 and fds > 2 and threads > 1 for _, step, memory, fds, threads in samples
+    )

@@ -146,7 +146,6 @@ def main() -> None:
         folder = pathlib.Path(asked.out or temporary)
         config = configuration(folder, asked.phases, asked.phase_steps)
         run_dir = pathlib.Path(config.run_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
         samples, done = [], threading.Event()
         arguments = (time.monotonic(), run_dir, asked.every, 60 * asked.minutes, samples, done)
         watcher = threading.Thread(target=watch, args=arguments)

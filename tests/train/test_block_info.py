@@ -99,9 +99,7 @@ def test_what_is_of_other_blocks_is_refused(begun, corpus_dir, blocks):
     """Catches: clusters of another store, or of blocks that were cut in another way, if there are as many."""
     for other in (Blocks(open_store(corpus_dir / "valid"), 8), Blocks(blocks.store, 31)):
         other.num_blocks = blocks.num_blocks
-        with pytest.raises(
-            ValueError, match="block_info.npz: found what a run was told of the blocks 'store .* expected"
-        ):
+        with pytest.raises(ValueError, match="block_info.npz: is about the blocks 'store .* expected"):
             block_info.load(begun, other)
     cluster = np.full(blocks.num_blocks, blocks.num_blocks, np.int32)
     np.savez(begun / block_info.FILE, cluster=cluster)
