@@ -51,11 +51,10 @@ class Store:
         self.parts = parts_of(card)
         tokens_P = np.array([part.tokens for part in self.parts])
         self.first_P = np.cumsum(tokens_P) - tokens_P  # first token
-        self._opened = functools.lru_cache(OPEN_FILES)(self._open)
+        # It does not refer to the store: so the files are closed with the last reference to the store.
+        folder = cache_folder(cache, self.fingerprint)
+        self._opened = functools.lru_cache(OPEN_FILES)(lambda name: open_tokens(path / name, stamps[name], folder))
         self._opening = threading.Lock()
-
-    def _open(self, name: str) -> TokenFile:
-        return open_tokens(self.path / name, self.stamps[name], cache_folder(self.cache, self.fingerprint))
 
     def opened(self, name: str) -> TokenFile:
         """A file of the store, opened once for all threads."""
