@@ -8,15 +8,17 @@ import sys
 if __name__ == "__main__" and not sys.flags.safe_path:
     sys.path.append(sys.path.pop(0))  # `python -m` puts the working directory first, where any tqdm.py would be run
 
+import contextlib
 import dataclasses
 import os
-import re
+from collections.abc import Iterator
 from typing import Literal, TypeVar
 
 import tyro
 
-from lfr_jax.config import RENAMED, Config, ScheduleConfig, nearest, read_config
+from lfr_jax.config import Config, nearest, read_config
 from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
+from lfr_jax.config.words import refuse_old_names, without_policy_options
 from lfr_jax.distributed.peers import log_prefix
 from lfr_jax.terminal import shield_standard_streams
 from lfr_jax.terminal.faults import check_written, explained, one_line, second_interrupt_kills
@@ -73,13 +75,13 @@ class Comparison(Config):
 
 def compare(args: list[str]) -> None:
     """policies at equal FLOPs:         lfr compare configs/smoke.py --policies lfr uniform random_drop"""
-    asked, of_file, given = overridden(Comparison, args, "lfr compare")
-    if asked.schedule.policy != of_file.policy:
-        raise ValueError(f"schedule.policy is {asked.schedule.policy!r}: name the policies to compare with --policies")
+    asked, policy, given = overridden(Comparison, args, "lfr compare")
+    if policy != asked.schedule.policy:
+        raise ValueError(f"schedule.policy is {policy!r}: name the policies to compare with --policies")
     from lfr_jax.experiments.compare import compare_policies
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
-    compare_policies(dataclasses.replace(config, schedule=of_file), list(asked.policies), given)
+    compare_policies(config, list(asked.policies), given)
 
 
 def evaluate(args: list[str]) -> None:
@@ -206,11 +208,10 @@ def main() -> None:
     """
     shield_standard_streams()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["PYTHONSAFEPATH"] = "1"  # worker processes do not look for modules in the working directory either
     name, *rest = sys.argv[1:] or ["--help"]
     result_is_text = name not in COMMANDS or name in RESULT_IS_TEXT
     try:
-        with second_interrupt_kills():
+        with second_interrupt_kills(), safe_path_in_workers():
             if name in ("-h", "--help"):
                 print("usage: lfr COMMAND ...   (lfr COMMAND --help tells more)\n")
                 print("\n".join(f"  {name:<9} {command.__doc__.strip()}" for name, command in COMMANDS.items()))
@@ -234,18 +235,33 @@ def main() -> None:
         check_written(name)
 
 
+@contextlib.contextmanager
+def safe_path_in_workers() -> Iterator[None]:
+    """Within it, processes that begin do not look for Python modules in the working directory."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
+        yield
+    finally:
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
+
+
 def configured(args: list[str], prog: str) -> Config:
     """The `config` of the file named first in `args`, overridden by the options after it."""
-    asked, of_file, given = overridden(Config, args, prog)
+    config, name, given = overridden(Config, args, prog)
     from lfr_jax.train import policy
 
-    config = dataclasses.replace(asked, schedule=of_file)
-    return policy.switched(config, asked.schedule.policy, given)
+    return policy.switched(config, name, given)
 
 
-def overridden(kind: type[Settings], args: list[str], prog: str) -> tuple[Settings, ScheduleConfig, dict[str, str]]:
-    """The settings of the file named first in `args`, overridden by the options after it; what it says of the schedule;
-    and the options of policies (name -> word), which mean nothing before the policy is known."""
+def overridden(kind: type[Settings], args: list[str], prog: str) -> tuple[Settings, str, dict[str, str]]:
+    """The settings of the file named first in `args`, overridden by the options after it, but with the file's policy.
+
+    Returns:
+      The settings; the policy asked for; and the options of policies (name -> word) that were given.
+    """
     if args and args[0] in ("-h", "--help"):
         tyro.cli(kind, args=["--help"], prog=f"{prog} configs/NAME.py")
     if not args or args[0].startswith("-"):
@@ -255,44 +271,11 @@ def overridden(kind: type[Settings], args: list[str], prog: str) -> tuple[Settin
     found = read_config(path)
     overrides, given = without_policy_options(overrides)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
-    fields["schedule"] = dataclasses.replace(found.schedule, options={})
-    return tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}"), found.schedule, given
-
-
-def without_policy_options(words: list[str]) -> tuple[list[str], dict[str, str]]:
-    """A command line without the options of policies, and these: name -> word.
-
-    >>> without_policy_options(["--schedule.options.drop=0.25", "--x", "1", "--schedule.options", "reps", "2"])
-    (['--x', '1'], {'drop': '0.25', 'reps': '2'})
-    """
-    option = re.compile(r"--schedule[.]options(?:[.]([^=]+))?(?:=(.*))?", re.DOTALL)
-    left, given, index = [], {}, 0
-    while index < len(words):
-        found = option.fullmatch(words[index])
-        index += 1
-        if found is None:
-            left.append(words[index - 1])
-            continue
-        name, value = found.groups()
-        pairs = [name, value] if value is not None else [name] if name else []
-        while index < len(words) and not words[index].startswith("--") and not (name and len(pairs) == 2):
-            pairs.append(words[index])
-            index += 1
-        if len(pairs) % 2 or not pairs or None in pairs:
-            raise ValueError(
-                f"{found[0]} stands before {len(pairs)} words, expected "
-                "--schedule.options.NAME VALUE, or --schedule.options NAME VALUE NAME VALUE ..."
-            )
-        given |= {key.replace("-", "_"): word for key, word in zip(pairs[::2], pairs[1::2])}
-    return left, given
-
-
-def refuse_old_names(options: list[str]) -> None:
-    """Raises ValueError if an option has the name that a setting had once, with its name today."""
-    for option in options:
-        name = option.partition("=")[0].removeprefix("--").replace("-", "_")
-        if option.startswith("--") and name in RENAMED:
-            raise ValueError(f"{option.partition('=')[0]} is called --{RENAMED[name].replace('_', '-')} now")
+    fields["schedule"] = dataclasses.replace(found.schedule, options={})  # they are not tyro's, which knows no policy
+    asked = tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}")
+    of_file = dict(policy=found.schedule.policy, options=found.schedule.options)
+    schedule = dataclasses.replace(asked.schedule, **of_file)
+    return dataclasses.replace(asked, schedule=schedule), asked.schedule.policy, given
 
 
 if __name__ == "__main__":

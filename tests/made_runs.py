@@ -115,7 +115,7 @@ def make_run(
             path = folder / "scores" / name
             path.write_text(path.read_text().splitlines()[0] + "\n")
     if store:
-        content = {"meta": {"fingerprint": store}}
+        content = {"meta": {"fingerprint": store}, "digests": digests.leaf_digests({"step": np.int32(stop)})}
         meta = folder / "checkpoints" / str(stop) / "meta"
         meta.mkdir(parents=True)
         (meta / "metadata").write_text(json.dumps(digests.with_checksum(content)))

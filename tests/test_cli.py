@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers import changed, tiny
+from helpers import LENGTHS, changed, tiny
 
 from lfr_jax import cli
 from lfr_jax.config import Config, ScheduleConfig
@@ -76,6 +76,10 @@ def test_another_policy_on_the_command_line(lfr, tmp_path, corpus_dir):
     assert code == 1 and "reps is 0, expected at least 1" in err
     config = cli.configured([str(file), "--schedule.policy", "uniform"], "lfr train")
     assert config == changed(tiny(tmp_path / "run", corpus_dir), schedule=ScheduleConfig("uniform", {}))
+    words = [str(file), "--schedule.floor", "0.1", "--schedule.options.reps", "2", "--schedule.policy"]
+    for policy, options in [("lfr", LENGTHS | dict(reps=2)), ("random_drop", dict(reps=2))]:
+        asked = cli.configured([*words, policy], "lfr train").schedule
+        assert asked == ScheduleConfig(policy, options, floor=0.1)  # Catches: a setting of the schedule that is lost
 
 
 def test_evaluate_prints_the_held_out_losses(finished, lfr):
@@ -123,15 +127,19 @@ def test_compare_trains_each_policy_and_writes_the_report(lfr, tmp_path, corpus_
     config = changed(tiny(tmp_path / "run", corpus_dir, "random_drop"), train__steps=12)
     file = write_config(tmp_path / "tiny.py", config)
     arguments = ("--policies", "uniform", "random_drop", "--train.steps", 24)
-    code, out, _ = lfr("compare", file, *arguments)
+    code, out, err = lfr("compare", file, *arguments)
     assert (
         code == 0 and "uniform − random_drop" in out and f"report: {tmp_path / 'run' / 'report' / 'report.html'}" in out
     )
+    given = ", ".join(f"{name}={value}" for name, value in LENGTHS.items())
+    said = f"policy random_drop({given}), the rest its defaults"
+    page = (tmp_path / "run" / "report" / "report.html").read_text()
+    assert said in err and "policy uniform, with its defaults" in err
+    assert f"random_drop: {said.removeprefix('policy ')}" in page and "uniform: uniform, with its defaults" in page
     for policy in ("uniform", "random_drop"):
         config = RunDir(tmp_path / "run" / policy).load_config()
         assert type(config) is Config and config.schedule.policy == policy
         assert config.train.steps == 24
-    assert (tmp_path / "run" / "report" / "report.html").is_file()
 
 
 def test_report_draws_where_it_is_told(lfr, monkeypatch):

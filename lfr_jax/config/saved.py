@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lfr_jax.config.settings import Config
-from lfr_jax.config.values import nearest, typed
+from lfr_jax.config.values import nearest, shown, typed
 
 # Old names of settings. A config file or an option that uses one is refused with the new name; the saved settings of a
 # run that began under the old name are read under the new one, so that the run goes on.
@@ -33,10 +33,10 @@ def check_resumable(saved: Config, new: Config) -> None:
     before, now, free = flat(saved), flat(new), resumable_settings(Config)
     differing = [name for name in before | now if before.get(name) != now.get(name) and name not in free]
     if differing:
-        lines = [f"  {name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
+        changes = [f"{name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
         raise ValueError(
-            f"the run in {new.run_dir} cannot go on with other settings:\n" + "\n".join(lines) + "\n"
-            "go back to the first ones, or choose another run_dir" + (LONGER if "train.steps" in differing else "")
+            f"the run in {new.run_dir} cannot go on with other settings: {'; '.join(changes)}; "
+            "go back to the first ones, or choose another run_dir"
         )
 
 
@@ -85,7 +85,7 @@ def from_dict(cls: type, values: dict[str, Any], where: str) -> Any:
     for key in typed(values, dict[str, Any], where):
         if key not in fields:
             raise ValueError(
-                f"{where}: unknown setting {key!r}; {nearest(key, fields)}known here are {', '.join(fields)}"
+                f"{where}: unknown setting {shown(key)}; {nearest(key, fields)}known here are {', '.join(fields)}"
             )
     inner = {key for key in values if dataclasses.is_dataclass(fields[key])}
     read = {key: from_dict(fields[key], values[key], f"{where}: {key}") for key in inner}

@@ -5,6 +5,7 @@ dotted name (`--train.steps 500`). The resolved config is saved beside the run's
 """
 
 import dataclasses
+import json
 from typing import Annotated, Any, Literal, get_type_hints
 
 from msgspec import Meta
@@ -19,6 +20,8 @@ from lfr_jax.config.values import (
     ShareAbove0,
     ShareBelow1,
     check_value,
+    described,
+    shown,
 )
 
 Seconds = Annotated[float, Meta(gt=0, le=1e8)]
@@ -142,6 +145,16 @@ class ScheduleConfig(Section):
     weak_scores: str = ""  # ... under the weaker of two,
     strong_scores: str = ""  # ... and under the stronger
 
+    def __post_init__(self):
+        super().__post_init__()
+        try:
+            json.dumps(self.options, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ValueError(
+                f"schedule.options is {shown(self.options)}, expected values that JSON can hold, as a run saves them "
+                f"({error})"
+            ) from None
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Section):
@@ -215,3 +228,8 @@ class Config:
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
     distributed: DistributedConfig = dataclasses.field(default_factory=DistributedConfig)
+
+    def __post_init__(self):
+        for name, kind in get_type_hints(Config).items():
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name} is {shown(getattr(self, name))}, expected {described(kind)}")

@@ -41,6 +41,14 @@ T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+def converted(value: Any, kind: Any) -> Any:
+    """`msgspec.convert`. Half of a surrogate pair, which JSON can spell, is a value of the wrong type too."""
+    try:
+        return msgspec.convert(value, kind)
+    except UnicodeEncodeError as error:
+        raise msgspec.ValidationError(f"Found text that is not Unicode ({error})") from None
+
+
 def check_value(name: str, value: Any, kind: Any) -> None:
     """Raises ValueError, with the value and what was expected, unless `value` is of the type `kind`.
 
@@ -49,7 +57,7 @@ def check_value(name: str, value: Any, kind: Any) -> None:
     ValueError: train.keep_checkpoints is 0, expected a whole number, at least 1, at most 2147483647
     """
     try:
-        msgspec.convert(value, kind)
+        converted(value, kind)
     except msgspec.ValidationError:
         raise ValueError(f"{name} is {shown(value)}, expected {described(kind)}") from None
 
@@ -68,7 +76,7 @@ def from_word(name: str, word: str, kind: Any) -> Any:
         meant.insert(0, ast.literal_eval(word))
     for value in meant:
         with contextlib.suppress(msgspec.ValidationError):
-            return msgspec.convert(value, kind)
+            return converted(value, kind)
     raise ValueError(f"{name} is {shown(word)}, expected {described(kind)}")
 
 
@@ -128,7 +136,7 @@ def parsed(text: bytes | str, where: object) -> Any:
 def typed(value: Any, kind: type[T], where: object) -> T:
     """The parsed content of a file as a value of the type `kind`. Errors are those of `from_json`."""
     try:
-        return msgspec.convert(value, kind)
+        return converted(value, kind)
     except msgspec.ValidationError as error:
         problem, inner, path = str(error).rpartition(" - at `$")  # the last one, as the problem quotes what was found
         if not inner:
@@ -136,8 +144,6 @@ def typed(value: Any, kind: type[T], where: object) -> T:
         keys, found = located(value, re.findall(r"[^.\[\]]+|\.\.\.", path.strip("`")), kind)
         at = f"{'.'.join(keys)[:80]} is {shown(found)}: " if keys else ""
         raise ValueError(f"{where}: {at}{problem[0].lower()}{problem[1:160]}") from None
-    except UnicodeEncodeError as error:  # half of a surrogate pair, which JSON can spell
-        raise ValueError(f"{where}: found text that is not Unicode ({error}); restore the file") from None
 
 
 def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
@@ -159,8 +165,8 @@ def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
 
 def convertible(value: Any, kind: Any) -> bool:
     try:
-        msgspec.convert(value, kind)
-    except (msgspec.ValidationError, UnicodeEncodeError):
+        converted(value, kind)
+    except msgspec.ValidationError:
         return False
     return True
 

@@ -85,12 +85,13 @@ def level_in_scoring(steps: Sequence[int], y: Sequence[float], flops: dict[int, 
     """The curve through `y`, measured after `steps`, on an axis of FLOPs: level in every scoring pass.
 
     Scoring does not change the model, so it cannot change a loss. The level is the last measurement
-    before the pass.
+    before the pass. A measurement whose step is missing in `flops`, as its row was lost, has no place, and is left out.
     """
-    points = [(flops[step], value, True) for step, value in zip(steps, y)]
+    known = [(step, value) for step, value in zip(steps, y) if step in flops]
+    points = [(flops[step], value, True) for step, value in known]
     for span in spans:
-        before = [value for step, value in zip(steps, y) if flops[step] <= span.scored_from]
-        if span.first > span.scored_from and 0 < len(before) < len(steps):
+        before = [value for step, value in known if flops[step] <= span.scored_from]
+        if span.first > span.scored_from and 0 < len(before) < len(known):
             points.append((span.first, before[-1], False))
     points.sort(key=lambda point: point[0])
     xs, ys, measured = (list(column) for column in zip(*points)) if points else ([], [], [])

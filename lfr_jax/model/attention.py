@@ -59,14 +59,26 @@ def attend(
         raise ValueError(
             f"model.attention={impl!r} needs as many queries as keys, from position 0; found {T} queries and {S} keys"
         )
-    needed = {"cudnn": "gpu", "splash": "tpu"}[impl]
-    if platform != needed:
-        raise ValueError(f"model.attention={impl!r} needs a {needed}, and jax runs on {platform}; use 'auto'")
-    if impl == "cudnn" and q_TxHxP.dtype == jnp.float32:
-        raise ValueError("model.attention='cudnn' needs model.dtype='bfloat16', found float32")
+    check_kernel(impl, T, q_TxHxP.dtype)
     kernel = _cudnn if impl == "cudnn" else splash
     segments = () if segments_T is None else (segments_T,)
     return on_local_batch(kernel)(q_TxHxP, k_SxKxP, v_SxKxP, *segments)
+
+
+def check_kernel(impl: str, length: int, dtype) -> None:
+    """Raises ValueError unless `impl` runs on this platform, on sequences of this length and element type."""
+    platform, needed = jax.default_backend(), {"cudnn": "gpu", "splash": "tpu"}.get(impl)
+    if needed and platform != needed:
+        raise ValueError(f"model.attention={impl!r} needs a {needed}, and jax runs on {platform}; use 'auto'")
+    if impl == "cudnn" and dtype == jnp.float32:
+        raise ValueError("model.attention='cudnn' needs model.dtype='bfloat16', found float32")
+    if impl == "splash":
+        check_splash_length(length)
+
+
+def check_splash_length(length: int) -> None:
+    if length % 128:
+        raise ValueError(f"model.attention='splash' needs a multiple of 128 tokens, found {length}; use 'xla'")
 
 
 def _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset):
@@ -102,8 +114,7 @@ def splash(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None, *, interpret: boo
     from jax.experimental.pallas.ops.tpu import splash_attention as kernels  # slow to import
 
     _, T, H, head_dim = q_BxTxHxP.shape
-    if T % 128:
-        raise ValueError(f"model.attention='splash' needs a multiple of 128 tokens, found {T}; use 'xla'")
+    check_splash_length(T)
     mask = kernels.MultiHeadMask([kernels.CausalMask((T, T))] * H)
     kernel = kernels.make_splash_mha(mask, head_shards=1, q_seq_shards=1, interpret=interpret)
 

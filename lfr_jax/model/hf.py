@@ -42,7 +42,8 @@ def export(
         transformers generates none of these.
 
     Raises:
-      ValueError: the model is neither a GPT-2 nor a Llama, or has fewer rows than the tokenizer has tokens.
+      ValueError: the model is neither a GPT-2 nor a Llama, has fewer rows than the tokenizer has tokens, or has weights
+        that are NaN or infinite.
       FileExistsError: `out_dir` exists.
     """
     refuse_existing(out_dir)

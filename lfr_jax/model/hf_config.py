@@ -12,6 +12,7 @@ from typing import Any
 from lfr_jax.config import ModelConfig, gpt2, llama
 from lfr_jax.config.values import AtLeast1, Positive, from_json, shown, typed
 from lfr_jax.storage.files import require_regular
+from lfr_jax.terminal import printable
 
 
 @dataclasses.dataclass
@@ -63,10 +64,9 @@ ALLOWED: dict[str, dict[str, tuple]] = {
         "mlp_bias": (False,),
         "partial_rotary_factor": (1.0, None),
         "sliding_window": (None,),
-        "rope_type": ("default", None),
-        "type": ("default", None),
     },
 }
+PLAIN_ROPE = {"rope_type": ("default", None), "type": ("default", None), "partial_rotary_factor": (1.0, None)}
 
 # They change nothing about the logits of a sequence: training, generation, the tokenizer, the form of the output,
 # rounding, other tasks than language modelling, notes.
@@ -156,12 +156,12 @@ def read_config(path: str | os.PathLike) -> tuple[str, ModelConfig]:
     family = settings.get("model_type")
     if family not in ("gpt2", "llama"):
         raise ValueError(f"{path}: found model_type={shown(family)}, expected 'gpt2' or 'llama'")
-    refuse_unknown(family, settings, path)
     found = typed(settings, READ[family], path)
     try:
-        return family, gpt2_config(found) if family == "gpt2" else llama_config(found, path)
-    except ValueError as error:  # of ModelConfig; its settings have other names
-        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from None
+        refuse_unknown(settings, ALLOWED[family], {*vars(found), *HARMLESS})
+        return family, gpt2_config(found) if family == "gpt2" else llama_config(found)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def gpt2_config(found: Gpt2Settings) -> ModelConfig:
@@ -177,12 +177,10 @@ def gpt2_config(found: Gpt2Settings) -> ModelConfig:
     )
 
 
-def llama_config(found: LlamaSettings, path: pathlib.Path) -> ModelConfig:
+def llama_config(found: LlamaSettings) -> ModelConfig:
     head_dim = found.hidden_size // found.num_attention_heads
     if found.head_dim not in (None, head_dim):
-        raise ValueError(
-            f"{path}: found head_dim={found.head_dim}, expected {head_dim}: hidden_size over num_attention_heads"
-        )
+        raise ValueError(f"found head_dim={found.head_dim}, expected {head_dim}: hidden_size over num_attention_heads")
     return llama(
         found.num_hidden_layers,
         found.hidden_size,
@@ -192,38 +190,37 @@ def llama_config(found: LlamaSettings, path: pathlib.Path) -> ModelConfig:
         vocab_size=found.vocab_size,
         max_len=found.max_position_embeddings,
         norm_eps=found.rms_norm_eps,
-        rope_theta=rope_theta(found, path),
+        rope_theta=rope_theta(found),
         tied_head=found.tie_word_embeddings,
     )
 
 
-def rope_theta(found: LlamaSettings, path: pathlib.Path) -> float:
+def rope_theta(found: LlamaSettings) -> float:
     """The base of the rotary frequencies: the one that all places give."""
     given = {} if found.rope_theta is None else {"rope_theta": found.rope_theta}
-    for place, inner in (("rope_parameters", found.rope_parameters), ("rope_scaling", found.rope_scaling)):
-        inner = dict(inner or {})
-        theta = typed({"rope_theta": inner.pop("rope_theta", None)}, dict[str, Positive | None], f"{path}: {place}")
-        if theta["rope_theta"] is not None:
-            given[f"{place}.rope_theta"] = theta["rope_theta"]
-        refuse_unknown("llama", inner, path, f"{place}.")
+    for place, rope in (("rope_parameters", found.rope_parameters), ("rope_scaling", found.rope_scaling)):
+        rope = dict(rope or {})
+        theta = typed({"rope_theta": rope.pop("rope_theta", None)}, dict[str, Positive | None], place)["rope_theta"]
+        if theta is not None:
+            given[f"{place}.rope_theta"] = theta
+        plain = {f"{place}.{name}": values for name, values in PLAIN_ROPE.items()}
+        refuse_unknown({f"{place}.{name}": value for name, value in rope.items()}, plain, set())
     if len(set(given.values())) > 1:
-        raise ValueError(f"{path}: found {' and '.join(f'{k}={v}' for k, v in given.items())}, expected them to agree")
+        raise ValueError(f"found {' and '.join(f'{k}={v}' for k, v in given.items())}, expected them to agree")
     return next(iter(given.values()), 10_000.0)
 
 
-def refuse_unknown(family: str, settings: dict[str, Any], path: pathlib.Path, within: str = "") -> None:
+def refuse_unknown(settings: dict[str, Any], allowed: dict[str, tuple], harmless: set[str]) -> None:
     """Refuses the first setting that may change what the model computes, and that our decoder does not have."""
-    read = {field.name for field in dataclasses.fields(READ[family])} if not within else set()
     for name, value in settings.items():
-        if name in ALLOWED[family]:
-            allowed = ALLOWED[family][name]
-            if value not in allowed:
-                expected = " or ".join(map(repr, allowed))
-                raise ValueError(
-                    f"{path}: found {within}{name}={shown(value)}, expected {expected}: our decoder has nothing else"
-                )
-        elif value and name not in read | HARMLESS:
+        values = allowed.get(name)
+        if values is not None and value not in values:
+            expected = " or ".join(map(repr, values))
             raise ValueError(
-                f"{path}: found {within}{name}={shown(value)}, a setting that is not known here and may "
-                "change what the model computes; expected none; remove it if it changes nothing"
+                f"found {printable(name)}={shown(value)}, expected {expected}: our decoder has nothing else"
+            )
+        if values is None and value and name not in harmless:
+            raise ValueError(
+                f"found {printable(name)}={shown(value)}, a setting that is not known here and may change what the "
+                "model computes; expected none; remove it if it changes nothing"
             )

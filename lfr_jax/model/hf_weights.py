@@ -37,7 +37,11 @@ class StoredTensor(NamedTuple):
 
 
 def to_tensors(family: str, config: ModelConfig, params: dict) -> dict[str, np.ndarray]:
-    """Params on the host -> float32 tensors under their names."""
+    """Params on the host -> float32 tensors under their names.
+
+    Raises:
+      ValueError: numbers are NaN or infinite.
+    """
     tensors = {}
     for tensor in hf_tensors(family, config):
         arrays = (leaf(params, path) for path in tensor.paths)
@@ -45,6 +49,11 @@ def to_tensors(family: str, config: ModelConfig, params: dict) -> dict[str, np.n
         rows = np.prod(tensor.shape[: tensor.inputs], dtype=int)
         matrix = np.concatenate([array.reshape((rows, -1) if tensor.inputs else -1) for array in arrays], axis=-1)
         tensors[tensor.name] = np.ascontiguousarray(matrix.T if tensor.transposed else matrix, np.float32)
+        if not np.isfinite(matrix).all():
+            raise ValueError(
+                f"found numbers in {' and '.join(tensor.paths)} that are NaN or infinite, expected none: training has "
+                "diverged; export an earlier checkpoint"
+            )
     return tensors
 
 
@@ -96,14 +105,14 @@ def open_tensors(folder: pathlib.Path) -> Iterator[dict[str, StoredTensor]]:
             for tensor in file.keys():
                 if file_of is not None and file_of.get(tensor) != name:
                     raise ValueError(
-                        f"{path}: found the tensor {tensor}, which {INDEX} expects in {file_of.get(tensor, 'no file')}"
+                        f"{path}: found the tensor {printable(tensor)}, which {INDEX} expects in "
+                        f"{file_of.get(tensor, 'no file')}"
                     )
                 stored[tensor] = StoredTensor(path, tensor, file)
-        missing = [tensor for tensor in file_of or () if tensor not in stored]
-        if missing:
-            raise ValueError(
-                f"{folder / file_of[missing[0]]}: found no tensor {missing[0]}, which {INDEX} expects there"
-            )
+        for tensor, name in (file_of or {}).items():
+            if tensor not in stored:
+                found = printable(tensor)
+                raise ValueError(f"{folder / name}: found no tensor {found}, which {INDEX} expects there")
         yield stored
 
 
@@ -113,7 +122,9 @@ def read_index(path: pathlib.Path) -> dict[str, str]:
     file_of = from_json(path.read_bytes(), Index, path).weight_map
     for tensor, file in file_of.items():
         if pathlib.PurePath(file).name != file or not file.isprintable():
-            raise ValueError(f"{path}: found {file!r} for {tensor}, expected the name of a file in the same folder")
+            raise ValueError(
+                f"{path}: found {file!r} for {printable(tensor)}, expected the name of a file in the same folder"
+            )
     return file_of
 
 
@@ -147,9 +158,10 @@ def refuse_unused(family: str, config: ModelConfig, found: dict[str, StoredTenso
     head = ["lm_head.weight"] if config.tied_head else []
     unused = [one for name, one in found.items() if name not in head and not re.fullmatch(BUFFERS[family], name)]
     if unused:
+        more = f" (and {len(unused) - 1} more)" if unused[1:] else ""
         raise ValueError(
-            f"{unused[0].path}: found the tensor {unused[0].name}, expected none of this name in a {family} of "
-            f"{config.num_layers} layers{' (and {} more)'.format(len(unused) - 1) if unused[1:] else ''}"
+            f"{unused[0].path}: found the tensor {printable(unused[0].name)}, expected none of this name in a {family} "
+            f"of {config.num_layers} layers{more}"
         )
 
 

@@ -78,7 +78,7 @@ def refuse_other_than_lines(path: pathlib.Path, head: bytes) -> None:
     """Raises ValueError if a file that should hold JSON lines begins as something else."""
     refuse_known(path, head, "JSON lines")
     line, _, rest = head.removeprefix(codecs.BOM_UTF8).lstrip().partition(b"\n")
-    if line.startswith(b"["):
+    if line.startswith(b"[") and (parsed(line) is None or not rest.strip()):
         found, program = "a JSON array", ".[]"
     elif begins_object(line) and rest.lstrip()[:1] not in (b"{", b""):
         found, program = "a JSON object over several lines", "."

@@ -50,17 +50,18 @@ def of_files(found: list[File]) -> list[Input]:
 
 
 def in_words(found: list[File]) -> str:
-    """How many files are read as what, with examples of those that are one text each.
-
-    >>> in_words([File(pathlib.Path(name), name, "", "", Fields()) for name in ("a.jsonl.gz", "b.jsonl", "README.md")])
-    '3 files: 2 .jsonl, 1 read as one text each (README.md)'
-    """
+    """How many files are read as what, with examples of those that are one text each, and of those of no byte."""
     kinds = [format_of(file.path) for file in found]
-    texts = [printable(file.name) for file, kind in zip(found, kinds) if not kind.many]
-    shown = ", ".join(texts[:3]) + ", ..." * (len(texts) > 3)
     words = [f"{count:,} {kind.suffixes[0]}" for kind, count in Counter(kinds).items() if kind.many]
-    words += [f"{len(texts):,} read as one text each ({shown})"] if texts else []
+    words += some("read as one text each", [file for file, kind in zip(found, kinds) if not kind.many])
+    words += some("of no byte", [file for file in found if not file.path.stat().st_size])
     return f"{len(found):,} file{'s' * (len(found) != 1)}: {', '.join(words)}"
+
+
+def some(what: str, found: list[File]) -> list[str]:
+    """How many files these are, with examples; nothing if there are none."""
+    names = ", ".join([printable(file.name) for file in found[:3]] + ["..."] * (len(found) > 3))
+    return [f"{len(found):,} {what} ({names})"] if found else []
 
 
 def format_of(path: pathlib.PurePath) -> FileFormat:

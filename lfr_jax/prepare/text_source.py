@@ -94,23 +94,26 @@ def read_record(record: dict[str, Any], fields: Fields, where: str, default: Doc
     Returns:
       A document; one with a problem if the record has no text, or a field of a wrong type, or one that is not Unicode.
     """
+    text = look_up(record, fields.text)
+    if text is Missing:
+        found = f"{where}: found the fields {shown(sorted(record))}, expected {fields.text!r}"
+        return with_problem(default, "no text", found)
+    if isinstance(text, bytes):
+        return with_problem(default, "not UTF-8", f"{where}: found bytes that are not UTF-8 text: {shown(text)}")
+    if not isinstance(text, str | None):
+        return with_problem(default, "no text", f"{where}: found {fields.text} = {shown(text)}; expected a string")
     named = {}
-    for field, name in fields._asdict().items():
-        value, kind = look_up(record, name), "no text" if field == "text" else f"bad {field}"
-        if value is Missing and field == "text":
-            found = f"{where}: found the fields {shown(sorted(record))}, expected {name!r}"
-            return with_problem(default, kind, found)
+    for field in ("id", "domain", "source"):
+        value = look_up(record, getattr(fields, field))
         if value is Missing or value is None:
             continue
-        if isinstance(value, int) and field != "text":
+        if isinstance(value, int):
             value = str(value)
-        if isinstance(value, bytes) and field == "text":
-            return with_problem(default, "not UTF-8", f"{where}: found bytes that are not UTF-8 text: {shown(value)}")
-        if not isinstance(value, str) or not (value or field == "text"):
-            expected = "a string" if field == "text" else "a string that is not empty"
-            return with_problem(default, kind, f"{where}: found {name} = {shown(value)}; expected {expected}")
+        if not isinstance(value, str) or not value:
+            found = f"{where}: found {getattr(fields, field)} = {shown(value)}; expected a string that is not empty"
+            return with_problem(default, f"bad {field}", found)
         named[field] = value
-    document = default._replace(**named)
+    document = default._replace(text=text or "", **named)
     problem = not_unicode(document, where)
     return with_problem(default, *problem) if problem else document
 

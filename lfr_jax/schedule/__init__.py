@@ -11,7 +11,7 @@ model's losses on the blocks are recorded in the state, the state gives each blo
     for i, phase in enumerate(sched.phases):
         if phase.score:
             state = sched.observe(state, ids, losses, step)  # of every block, batch by batch
-        state = sched.begin(state, i)
+        state = sched.begin(state, i)  # may be jitted: one program for all phases
         draws = schedule.plan(sched.rates(state), (phase.stop - phase.start) * batch_size, seed, i)
         for step in range(phase.start, phase.stop):
             first = (step - phase.start) * batch_size
@@ -25,9 +25,9 @@ the loop does less than the schedule needs.
 - `WRAPPERS` has the functions from schedules to a schedule: `chain`, `floor`, `stratified`, `cap_noise`.
 - Phases: `fit` stretches them, `in_epochs` counts in epochs; `consecutive` and `in_rounds` build them.
 - For policies of your own: `scored`, or `Schedule` with `init_measured`, `observe`, `estimate`, `hardest`,
-  `detrend`, `groups_of`, `group_means`, `per_block`, `num_blocks`, `required`, `of_phase`, `num_kept`,
-  `num_chosen`; `jax_key` and `random_blocks` for random choices; `init_drawn`, `ignore_losses` and
-  `drawn_rates`, if no loss matters.
+  `detrend`, `groups_of`, `group_means`, `per_block`, `num_blocks`, `required`, `num_kept`, `num_chosen`;
+  `check_phase`, `of_phase` and `phase_switch` for what differs by phase; `jax_key` and `random_blocks`
+  for random choices; `init_drawn`, `ignore_losses` and `drawn_rates`, if no loss matters.
 - Draws and random numbers: `plan`, `checked_rates`, `systematic_sample`, `Purpose`, `numpy_key`, ...
 
 To add a policy here: write it in a file of its own name in `policies/`, and add its import below.

@@ -1,8 +1,8 @@
-"""Orbax in the background: its threads end with the process, and it says nothing itself.
+"""Orbax in the background: its threads end with the process, its failures are known at once, and it prints nothing.
 
-Orbax has threads that wait for each other, for up to 20 minutes, also after one of them has failed. At its end, Python
-waits for every thread that is not a daemon, so the process would go on without doing anything. And Orbax logs the
-traceback of an error once in each thread that sees it, hundreds of lines in all; we raise the error, on one line.
+Orbax has threads that wait for each other, and for those of other processes, for up to 20 minutes, also after one of
+them has failed. Python waits at its end for each thread that is not a daemon. So a process whose save had failed would
+go on, and do nothing. And Orbax logs the traceback of an error once in each thread that sees it.
 """
 
 import concurrent.futures
@@ -17,9 +17,22 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+LOOK_EVERY = 0.2  # seconds
+
+failures: list[BaseException] = []  # of saves in the background
+
+
+def raise_failure() -> None:
+    """Raises the error of a save that failed in the background, if there is one."""
+    if failures:
+        raise failures[0]
+
 
 def in_daemon_thread(work: Callable[[], T]) -> T:
-    """The result of `work()`, or its error. All threads that it starts are daemons, as the one that it runs in is."""
+    """The result of `work()`, or at once the error of a save in the background, for which `work` would wait.
+
+    All threads that `work` starts are daemons, as the one that it runs in is.
+    """
     done: concurrent.futures.Future[T] = concurrent.futures.Future()
 
     def run() -> None:
@@ -28,13 +41,24 @@ def in_daemon_thread(work: Callable[[], T]) -> T:
         except BaseException as error:
             done.set_exception(error)
 
+    raise_failure()
     threading.Thread(target=run, name="checkpoint", daemon=True).start()
+    while not concurrent.futures.wait([done], timeout=LOOK_EVERY).done:
+        raise_failure()
     return done.result()
 
 
+def note_failure(record: logging.LogRecord) -> bool:
+    """A filter of the log that Orbax writes to: notes the error of a thread that saves, and drops what Orbax says."""
+    if f"{os.sep}orbax{os.sep}" not in record.pathname:
+        return True
+    if record.module == "async_checkpointer" and record.exc_info:
+        failures.append(record.exc_info[1])
+    return "LFR_TRACEBACK" in os.environ
+
+
 def silence() -> None:
-    """Drops what Orbax, TensorStore and asyncio print beside the error that they raise."""
-    logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
+    """Drops what asyncio and TensorStore print beside the error that they raise."""
     logging.getLogger("asyncio").addFilter(lambda record: "exception was never retrieved" not in record.getMessage())
     warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
     print_others = sys.unraisablehook
@@ -48,5 +72,6 @@ def silence() -> None:
     sys.unraisablehook = print_unless_late
 
 
-if not os.environ.get("LFR_TRACEBACK"):
+logging.getLogger("absl").addFilter(note_failure)
+if "LFR_TRACEBACK" not in os.environ:
     silence()

@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from lfr_jax.storage.background import in_daemon_thread
+from lfr_jax.storage.background import failures, in_daemon_thread
 from lfr_jax.storage.damage import Damaged, one_line, try_read_on_all
 from lfr_jax.storage.digests import (
     dtypes_and_shapes,
@@ -54,6 +54,7 @@ class Checkpointer:
 
     @functools.cached_property
     def _manager(self) -> ocp.CheckpointManager:
+        failures.clear()  # of another one
         options = ocp.CheckpointManagerOptions(
             preservation_policy=preservation_policy.LatestN(self.keep),
             cleanup_tmp_directories=True,  # leftovers of a killed save
@@ -89,7 +90,8 @@ class Checkpointer:
             meta=ocp.args.JsonSave(with_checksum(content)),
         )
         with self._write_errors():
-            there = in_daemon_thread(lambda: self._manager.save(step, args=args)) or step in self._manager.all_steps()
+            save = functools.partial(self._manager.save, step, args=args)
+            there = in_daemon_thread(save) or step in self._manager.all_steps()
         if not there:
             raise ValueError(
                 f"step {step} cannot be saved: {self.folder} holds step {self.latest_good} already; "
@@ -135,8 +137,7 @@ class Checkpointer:
         """Blocks until every save is on disk. Raises OSError if one could not be written."""
         if "_manager" in self.__dict__:
             with self._write_errors():
-                self._manager.wait_until_finished()
-                self._manager.check_for_errors()
+                in_daemon_thread(self._manager.wait_until_finished)
 
     @contextlib.contextmanager
     def _write_errors(self) -> Iterator[None]:

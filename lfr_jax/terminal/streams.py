@@ -69,7 +69,7 @@ def shield_standard_streams() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
-    sys.stdout, sys.stderr = (Unfailing(x or open(os.devnull, "w")) for x in (sys.stdout, sys.stderr))
+    sys.stdout, sys.stderr = (Unfailing(x or open(os.devnull, "w", encoding="utf-8")) for x in (sys.stdout, sys.stderr))
 
 
 def show(text: str) -> None:

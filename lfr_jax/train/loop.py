@@ -17,6 +17,7 @@ from lfr_jax.data.pipeline import batches, shard_batch
 from lfr_jax.distributed import cluster
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
+from lfr_jax.schedule import check_trainer
 from lfr_jax.storage.checkpoint import Checkpointer
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate, flops, optimizer, policy, score, start, steps
@@ -48,6 +49,7 @@ def train(config: Config, quiet: bool = False) -> Result:
         peers = stack.enter_context(cluster.initialize(config.distributed))
         corpus = open_corpus(config.data)
         sched = policy.build(config.schedule, config.train.steps)
+        check_trainer(sched, scores_blocks=True, observes_training=True, weighs_losses=True)
         num_steps = sched.phases[-1].stop
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         start.check(config, corpus, mesh, num_steps)

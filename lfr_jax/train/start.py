@@ -11,7 +11,7 @@ from lfr_jax.data import fim
 from lfr_jax.data.corpus import Corpus
 from lfr_jax.distributed import cluster
 from lfr_jax.distributed.peers import Peers
-from lfr_jax.model import decoder
+from lfr_jax.model import attention, decoder
 from lfr_jax.schedule import BlockInfo, Schedule
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.run_dir import RunDir
@@ -22,6 +22,8 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
     """Raises ValueError if settings contradict each other, the data or the devices. Nothing is written yet."""
     decoder.abstract(config.model, mesh)
     optimizer.make_optimizer(config.optimizer, num_steps)
+    for length in {config.data.seq_len, config.data.shortest if config.data.packing == "by_length" else 128}:
+        attention.check_kernel(config.model.attention, length, config.model.dtype)
     train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
     ids = corpus.tokenizer.vocab_size
     if config.model.vocab_size < ids:
@@ -123,7 +125,7 @@ def check_meta(meta: dict[str, Any], now: dict[str, Any], config: Config) -> Non
         )
     # Checkpoints of older releases name the training text alone.
     differing = [
-        f"{NAMES[name]} is {value or 'not set'} now, and was {meta[name] or 'not set'} when it began"
+        f"{NAMES[name]} is {str(value)[:16]} now, and was {str(meta[name])[:16]} when it began"
         for name, value in now.items()
         if meta.get(name, value) != value
     ]

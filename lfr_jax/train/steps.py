@@ -167,7 +167,9 @@ def sequence_nll(network, config: ModelConfig, tokens_T1, eos_id: int):
 
     def in_chunks(x):
         x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
-        return x.reshape(-1, chunk, *x.shape[1:])
+        shape = (len(x) // chunk, chunk, *x.shape[1:])
+        # Explicit: with one chunk and a batch of one block, JAX could put the batch's split on the axis of chunks.
+        return jnp.reshape(x, shape, out_sharding=P(None, *jax.typeof(x).sharding.spec))
 
     @jax.checkpoint
     def chunk_nll(total, piece):

@@ -56,3 +56,11 @@ def test_curves_are_level_in_scoring():
     assert level_in_scoring([5, 6], [3.0, 1.0], FLOPS, spans) == Curve([102, 112], [3, 1], [0, 1])
     assert level_in_scoring([2, 4], [3.0, 1.0], FLOPS, spans) == Curve([20, 42], [3, 1], [0, 1])
     assert level_in_scoring([], [], FLOPS, spans) == Curve([], [], [])
+
+
+def test_a_measurement_whose_step_has_no_row_is_left_out():
+    """Catches: KeyError, in the report of a run whose metrics.csv was damaged."""
+    spans = flops_spans(PHASES, [False, True, False], FLOPS)
+    flops = {step: spent for step, spent in FLOPS.items() if step != 2}
+    assert level_in_scoring([2, 4, 6], [3.0, 2.0, 1.0], flops, spans) == Curve([42, 92, 112], [2, 2, 1], [0, 2])
+    assert level_in_scoring([2], [3.0], flops, spans) == Curve([], [], [])

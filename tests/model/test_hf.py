@@ -370,6 +370,10 @@ def test_an_export_is_whole_or_not_there(tmp_path):
     Bytes().save(tmp_path / "tokenizer")
     with pytest.raises(ValueError, match="found 64 rows in the model's embedding, 257 tokens"):
         hf.export(random_params(CONFIGS["gpt2"]), CONFIGS["gpt2"], tmp_path / "tokenizer", tmp_path / "new")
+    diverged = random_params(CONFIGS["gpt2"])
+    diverged["layers"]["mlp"]["up"]["kernel"][1, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="found numbers in layers.mlp.up.kernel that are NaN .* has diverged"):
+        hf.export(diverged, CONFIGS["gpt2"], None, tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tokenizer"]
 
 

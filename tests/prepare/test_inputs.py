@@ -80,6 +80,16 @@ def test_only_regular_files_are_read(tmp_path):
             inputs.of_paths([path])
 
 
+def test_what_is_read_as_what_is_said(tmp_path):
+    """Catches: files of another kind, or shards whose download failed, that nobody hears of."""
+    for name in ("a.jsonl", "b.jsonl.gz", "c.parquet", "README\x1b.md", "d.txt", "e.txt", "f.txt"):
+        (tmp_path / name).write_text("x" * (name != "a.jsonl"))
+    assert inputs.in_words(list(inputs.files([tmp_path]))).split(", 4 ") == [
+        "7 files: 2 .jsonl, 1 .parquet",
+        r"read as one text each (README\x1b.md, d.txt, e.txt, ...), 1 of no byte (a.jsonl)",
+    ]
+
+
 def test_marks_beside_the_files_of_a_data_set(tmp_path):
     """Catches: what Spark or Arrow leave read as text; a text of a similar name left out."""
     for name in ("_SUCCESS", "_committed_12", "_temporary/0/x.txt", "_metadata", ".x.txt.crc", "__init__.py", "_x.txt"):

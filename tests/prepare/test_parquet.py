@@ -87,6 +87,14 @@ def test_bytes_that_are_not_text_in_any_column(tmp_path, kind):
     assert broken.problem.kind == "not UTF-8" and "x.parquet, row 1: " in broken.problem.where
 
 
+def test_a_value_that_python_cannot_hold(tmp_path):
+    """Catches: a date after the year 9999 that ends the job."""
+    dates = pa.array([None, 2**31 - 1, None], pa.date32())
+    first, broken, last = read(write(tmp_path / "x.parquet", 9, text=["a", "b", "c"], domain=dates))
+    assert (first.text, last.text, broken.problem.kind) == ("a", "c", "bad value")
+    assert "x.parquet, row 1: " in broken.problem.where
+
+
 def test_a_damaged_page_is_named(tmp_path):
     """Catches: Arrow's error, which names neither the file nor where in it."""
     path, table = tmp_path / "x.parquet", pa.table({"text": [f"row {i} " * 50 for i in range(300)]})

@@ -85,6 +85,8 @@ def test_broken_lines_are_not_taken_for_one_value(tmp_path):
         ('{"text": "cut\n{"text": "a"}\n', ["not JSON", None]),
         ('{"text":\n{"text": "a"}\n', ["not JSON", None]),
         ('{"text": "a"}\nbad\n', [None, "not JSON"]),
+        ('[1]\n{"text": "a"}', ["not JSON", None]),
+        ('"one"\n{"text": "a"}\n7', ["not JSON", None, "not JSON"]),
         ('{"text": "a", "n": ' + "9" * 5000 + '}\n{"text": "a"}', ["not JSON", None]),
         ('bad\nbad\n{"text": "a"}', ["not JSON", "not JSON", None]),
     ):

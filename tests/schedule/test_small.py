@@ -40,7 +40,9 @@ def few_blocks(n: int, num_groups: int) -> schedule.BlockInfo:
     return schedule.BlockInfo(n, group_N, group_N, group_N, loss_N, loss_N + 1, loss_N)
 
 
-@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize(
+    "wrapper", [pytest.param(name, marks=pytest.mark.slow if name != "alone" else ()) for name in WRAPPERS]
+)
 @pytest.mark.parametrize("name", schedule.POLICIES)
 def test_few_blocks_in_phases_of_one_step(name, wrapper):
     """Catches: a share of few blocks rounded down to none; a group, part or window without blocks; a batch of one."""

@@ -41,6 +41,18 @@ def test_a_state_keeps_its_types(name):
     assert types_of(jax.eval_shape(s.begin, state, jnp.int32(0))) == expected
 
 
+@every_schedule
+def test_a_state_keeps_its_types_where_numbers_have_64_bits(name):
+    """Catches: a random number, a mean or an array of the default type, where JAX_ENABLE_X64 is set."""
+    with jax.enable_x64(True):
+        s, state = SCHEDULES[name], SCHEDULES[name].init(block_info())
+        expected = types_of(state)
+        assert not {"float64", "int64"} & {x.dtype.name for x in jax.tree.leaves(state)}
+        observed = jax.eval_shape(s.observe, state, jnp.zeros(8, jnp.int32), jnp.ones(8), np.int32(0))
+        assert types_of(observed) == types_of(jax.eval_shape(s.begin, state, np.int32(1))) == expected
+        assert jax.eval_shape(s.rates, state).dtype == jnp.float32
+
+
 def types_of(tree):
     return jax.tree.map(lambda x: (x.shape, str(x.dtype), x.weak_type), tree)
 

@@ -272,8 +272,38 @@ def test_a_save_that_fails_ends_the_process_with_one_line(tmp_path, way):
     assert line.startswith(f"{tmp_path}/checkpoints: a checkpoint could not be written (")
 
 
-def test_what_works_in_the_background_ends_with_the_process():
+def test_a_failure_is_known_while_others_still_wait(tmp_path, monkeypatch):
+    """Orbax waits for the other processes of a run, which wait for this one. Catches: no end for many minutes; an Orbax
+    that does not log any more where a save fails."""
+    monkeypatch.setattr(background, "failures", [])
+    released = threading.Event()
+
+    def fail_and_wait():
+        background.failures.append(OSError("the first of all"))
+        released.wait()
+
+    with pytest.raises(OSError, match="the first of all"):
+        background.in_daemon_thread(fail_and_wait)
+    released.set()
+    monkeypatch.undo()
+    checkpoints = Checkpointer(tmp_path / "checkpoints", keep=2)
+    for step in (1, 2):
+        if step == 2:
+            checkpoints.wait()
+            shutil.rmtree(tmp_path / "checkpoints")
+            (tmp_path / "checkpoints").touch()
+        checkpoints.save(make_state(mesh(1, 1, 1), step), {})
+    with pytest.raises(NotADirectoryError):
+        checkpoints._manager.wait_until_finished()
+    assert [type(error) for error in background.failures] == [NotADirectoryError]
+    with pytest.raises(OSError, match="could not be written .NotADirectoryError"):
+        checkpoints.wait()
+    checkpoints.close()
+
+
+def test_what_works_in_the_background_ends_with_the_process(monkeypatch):
     """Catches: a thread that is no daemon, for which Python waits at its end."""
+    monkeypatch.setattr(background, "failures", [])
     parent, child = background.in_daemon_thread(lambda: (threading.current_thread(), threading.Thread()))
     assert parent.daemon and child.daemon
     with pytest.raises(KeyError):

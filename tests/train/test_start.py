@@ -35,6 +35,7 @@ from lfr_jax.train.track.recorder import NonFiniteLoss
         (dict(data__store="nowhere"), r"no prepared corpus in 'nowhere'; make one with `lfr prepare"),
         (dict(train__steps=3), r"would last none of 3"),
         (dict(optimizer__warmup_steps=24), r"optimizer\.warmup_steps=24 steps .* do not fit into a run of 24 steps"),
+        (dict(model__attention="splash"), r"model\.attention='splash' needs a tpu, and jax runs on cpu"),
         (dict(mesh__data=1, mesh__tensor=4), r"model\.num_kv_heads=2 is not divisible by mesh\.tensor=4"),
     ],
 )
@@ -63,7 +64,10 @@ def test_a_run_belongs_to_its_settings_and_its_store(finished, tmp_path):
         train(changed(config, train__eval_blocks=9), quiet=True)
     with pytest.raises(ValueError, match=r"train\.steps: 24 when it began, now 48[^.]*\. No run can be made longer"):
         train(changed(config, train__steps=48), quiet=True)
-    with jax.default_matmul_precision("bfloat16"), pytest.raises(ValueError, match="PRECISION is bfloat16 .* not set"):
+    with (
+        jax.default_matmul_precision("bfloat16"),
+        pytest.raises(ValueError, match="is bfloat16 now, and was None"),
+    ):
         train(config, quiet=True)
     assert rows(path) == before
     train(config, quiet=True)  # still there, and sound

@@ -137,4 +137,4 @@ def random_blocks(key: jax.Array, like_N: jax.Array, k: int) -> jax.Array:
       >>> int(marked.sum())
       2
     """
-    return hardest(jax.random.uniform(key, like_N.shape, out_sharding=jax.typeof(like_N).sharding), k)
+    return hardest(jax.random.uniform(key, like_N.shape, jnp.float32, out_sharding=jax.typeof(like_N).sharding), k)

@@ -103,7 +103,7 @@ def ado(
     shares = dict(credit=credit, power=power, smoothing=smoothing, least=least)
     credit, power, smoothing, least = (real_number(*share, SHARE) for share in shares.items())
     phases = equal_rounds(rounds, round_steps)
-    log_times = [math.log(max(finished, 1)) for finished in range(len(phases))]
+    log_times = np.array([math.log(max(finished, 1)) for finished in range(len(phases))], np.float32)
 
     def init(info):
         n = num_blocks(info)
@@ -150,7 +150,7 @@ def preference(loss_RxG, prior_G, credit_G, log_time: float, power: float, least
     """f32[G]: the preference ρ, from how fast each domain's loss falls, its credit and its share of the blocks."""
     falling_G = prior_G * credit_G**power * slope(loss_RxG, log_time)
     falling_G = jnp.where(prior_G > 0, falling_G, 0.0)
-    least = jnp.minimum(least, 1 / jnp.sum(prior_G > 0))
+    least = jnp.minimum(least, 1 / jnp.sum(prior_G > 0, dtype=jnp.float32))
     preferred_G = jnp.where(prior_G > 0, jnp.maximum(falling_G / jnp.sum(falling_G), least), 0.0)
     return preferred_G / jnp.sum(preferred_G)
 

@@ -101,7 +101,7 @@ def times(weak_N: jax.Array, strong_N: jax.Array, keys: list[jax.Array], width: 
     quadrant_N = jnp.where(high_ppl_N, 0, 2) + high_pd_N  # Q3, Q4, Q1, Q2
     time_N, start = jnp.zeros(n, jnp.float32), jnp.float32(0)
     sharding = jax.typeof(strong_N).sharding
-    u_N, v_N = (jax.random.uniform(key, (n,), minval=2**-24, out_sharding=sharding) for key in keys)
+    u_N, v_N = (jax.random.uniform(key, (n,), jnp.float32, minval=2**-24, out_sharding=sharding) for key in keys)
     for quadrant in range(4):
         size = jnp.sum(quadrant_N == quadrant, dtype=jnp.int32) / np.float32(n)
         time_N = jnp.where(quadrant_N == quadrant, start + size * u_N, time_N)

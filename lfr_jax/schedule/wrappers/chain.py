@@ -1,5 +1,6 @@
 """One schedule after another."""
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -55,18 +56,11 @@ def chain(*stages: Schedule) -> Schedule:
         observed = tuple(s.observe(x, ids_B, losses_B, step) for s, x in zip(stages, state.stages))
         return state._replace(stages=observed)
 
-    def entering(number):
-        def enter(states, index):
-            entered = stages[number].begin(states[number], index)
-            return ChainState(jnp.int32(number), states[:number] + (entered,) + states[number + 1 :])
-
-        return enter
-
-    enter = [entering(number) for number in range(len(stages))]
-    enter_of_phases = [enter[number] for number in numbers]
+    begin_of_stages = [functools.partial(begin_stage, stage, number) for number, stage in enumerate(stages)]
+    begin_of_phases = [begin_of_stages[number] for number in numbers]
 
     def begin(state, phase_index):
-        return phase_switch(enter_of_phases, phase_index, state.stages, of_phase(indices, phase_index))
+        return phase_switch(begin_of_phases, phase_index, state.stages, of_phase(indices, phase_index))
 
     rates = of_stage([stage.rates for stage in stages])
     loss_weights = of_stage([stage.loss_weights or ones for stage in stages])
@@ -74,6 +68,12 @@ def chain(*stages: Schedule) -> Schedule:
     weighs = any(stage.loss_weights for stage in stages)
     observe_train = any(stage.observe_train for stage in stages)
     return Schedule(phases, init, observe, begin, rates, loss_weights if weighs else None, observe_train)
+
+
+def begin_stage(stage: Schedule, number: int, states: tuple[Any, ...], index: int | jax.Array) -> ChainState:
+    """The state of a chain that begins phase `index` of the stage `number`."""
+    begun = stage.begin(states[number], index)
+    return ChainState(jnp.int32(number), states[:number] + (begun,) + states[number + 1 :])
 
 
 def of_stage(functions):

@@ -1,5 +1,6 @@
 """One schedule after another."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -65,3 +66,16 @@ def test_a_chain_of_chains():
     assert drawn == [[0, 1], [1], [0, 1], [1], [0, 1], [0, 1], [1], [0, 1], [1]]
     with pytest.raises(ValueError, match="chain.. has no stage, expected at least one schedule"):
         schedule.chain()
+
+
+def test_rates_outside_of_a_jit_are_compiled_once():
+    """Catches: a switch over new functions at each call, which is compiled at each edge of a phase, and kept."""
+    s = schedule.chain(schedule.uniform(5), schedule.linupper())
+    state = s.init(schedule.BlockInfo(4))
+    programs = jax.devices()[0].client.live_executables
+    counts = []
+    for _ in range(3):
+        assert s.rates(state).tolist() == [1] * 4
+        s.loss_weights(state, jnp.arange(4), jnp.ones(4))
+        counts.append(len(programs()))
+    assert counts[0] == counts[1] == counts[2]
