@@ -1,11 +1,12 @@
 """The token store: text as one array of token ids on disk, read at random positions.
 
-A store is a folder of three kinds of files:
+A store is a folder of these files:
 
 - `tokens.bin`: the tokens, little-endian uint16, or uint32 if the vocabulary has more than 65,536 ids.
   A linked store (`lfr link`) has links to the token files of other programs instead.
 - `docs.npy`: int64, the first token of each document.
 - `store.json`: everything else, see `store_card`.
+- `chunk_digests.npy`: to notice changed tokens without reading all of them, see `chunk_digests`. It may be missing.
 
 A store has no sequence length: `Blocks` cuts it into blocks of any length.
 """
