@@ -41,7 +41,7 @@ class Corpus(NamedTuple):
     valid: Blocks  # always concatenated, so that losses of different runs can be compared
     tokenizer: Tokenizer
     fingerprint: str  # of the training store: a run belongs to one
-    unchecked: str  # which tokens were not compared with what was written, in words; "": all were
+    unchecked: tuple[str, ...]  # which tokens were not compared with what was written, in words; empty: all were
 
 
 def open_corpus(data: DataConfig) -> Corpus:
@@ -72,7 +72,7 @@ def open_corpus(data: DataConfig) -> Corpus:
                 f"{store.path} (made by {store.tokenizer_digest[:12]}…); put the right one back, or prepare again"
             )
     rng = np.random.default_rng()  # no seed: each start checks other chunks, and so does each process of a run
-    unchecked = "\n".join(filter(None, (check_some(store, rng) for store in (train, valid))))
+    unchecked = tuple(filter(None, (check_some(store, rng) for store in (train, valid))))
     corpus = Corpus(training_blocks(train, data), Blocks(valid, seq_len), tokenizer, train.fingerprint, unchecked)
     warn_of_short_sources(corpus.train, "trained on")
     warn_of_short_sources(corpus.valid, "measured")

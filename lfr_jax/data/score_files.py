@@ -14,7 +14,7 @@ from lfr_jax.storage.remote_files import exists, local_copy
 
 LONGEST = 1 << 16  # characters of a line
 COLUMNS = ["block", "domain", "loss"]
-ORIGIN = re.compile(r"# store (\w+) (seq_len \d+.*) step \d+\n")
+ORIGIN = re.compile(r"# store (\w+) (seq_len \d.*) step \d+\n")
 
 
 def origin(blocks: Blocks, step: int) -> str:

@@ -1,11 +1,12 @@
 """The token store: text as one array of token ids on disk, read at random positions.
 
-A store is a folder of three kinds of files:
+A store is a folder of these files:
 
 - `tokens.bin`: the tokens, little-endian uint16, or uint32 if the vocabulary has more than 65,536 ids.
   A linked store (`lfr link`) has links to the token files of other programs instead.
 - `docs.npy`: int64, the first token of each document.
 - `store.json`: everything else, see `store_card`.
+- `chunk_digests.npy`: to notice changed tokens without reading all of them, see `chunk_digests`. It may be missing.
 
 A store has no sequence length: `Blocks` cuts it into blocks of any length.
 """
@@ -51,11 +52,10 @@ class Store:
         self.parts = parts_of(card)
         tokens_P = np.array([part.tokens for part in self.parts])
         self.first_P = np.cumsum(tokens_P) - tokens_P  # first token
-        self._opened = functools.lru_cache(OPEN_FILES)(self._open)
+        # It does not refer to the store: so the files are closed with the last reference to the store.
+        folder = cache_folder(cache, self.fingerprint)
+        self._opened = functools.lru_cache(OPEN_FILES)(lambda name: open_tokens(path / name, stamps[name], folder))
         self._opening = threading.Lock()
-
-    def _open(self, name: str) -> TokenFile:
-        return open_tokens(self.path / name, self.stamps[name], cache_folder(self.cache, self.fingerprint))
 
     def opened(self, name: str) -> TokenFile:
         """A file of the store, opened once for all threads."""

@@ -16,7 +16,7 @@ import numpy as np
 # What `np.save` writes for numbers: the version, the length of the header, and a dict.
 HEADER = re.compile(
     rb"\x93NUMPY\x01\x00(?P<length>..)\{'descr': '(?P<dtype>[<|][iuf][1248])', 'fortran_order': False, "
-    rb"'shape': \((?P<shape>(?:\d{1,18}(?:, )?,?)*)\), \} *\n",
+    rb"'shape': (?P<shape>\([\d, ]{0,99}\)), \} *\n",
     re.DOTALL,
 )
 
@@ -37,12 +37,14 @@ def parse_npy(raw: bytes, where: object, dtype: str, shape: tuple[int | None, ..
     header = HEADER.match(raw)
     if header is None or header.end() != 10 + int.from_bytes(header["length"], "little"):
         raise ValueError(f"{where}: found {raw[:6]!r}... in {len(raw)} bytes, {expected}, as np.save writes it")
-    found = header["dtype"].decode(), tuple(map(int, re.findall(rb"\d+", header["shape"])))
-    if found[0] != dtype or len(found[1]) != len(shape) or any(n not in (None, m) for n, m in zip(shape, found[1])):
-        raise ValueError(f"{where}: found an array of type {found[0]} and shape {found[1]}, {expected}")
-    if len(raw) != header.end() + math.prod(found[1]) * np.dtype(dtype).itemsize:
-        raise ValueError(f"{where}: found {len(raw)} bytes, which are not those of an array of shape {found[1]}")
-    return np.frombuffer(raw, dtype, offset=header.end()).reshape(found[1])
+    found, text = header["dtype"].decode(), header["shape"].decode()
+    sizes = tuple(map(int, re.findall(r"\d+", text)))
+    fits = text == repr(sizes) and len(sizes) == len(shape) and all(n in (None, m) for n, m in zip(shape, sizes))
+    if found != dtype or not fits:
+        raise ValueError(f"{where}: found an array of type {found} and shape {text}, {expected}")
+    if len(raw) != header.end() + math.prod(sizes) * np.dtype(dtype).itemsize:
+        raise ValueError(f"{where}: found {len(raw)} bytes, which are not those of an array of shape {text}")
+    return np.frombuffer(raw, dtype, offset=header.end()).reshape(sizes)
 
 
 def npz_members(raw: bytes, where: object, known: Container[str]) -> dict[str, bytes]:

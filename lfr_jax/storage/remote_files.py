@@ -18,7 +18,7 @@ from etils import epath
 
 from lfr_jax.storage.files import explain_full_disk, require_regular
 from lfr_jax.storage.paths import Path, is_remote
-from lfr_jax.storage.token_files import WILL_NEED, Stamp, StoreChanged, TokenFile, read_ahead, stamp
+from lfr_jax.storage.token_files import WILL_NEED, Stamp, StoreChanged, TokenFile, close_with, read_ahead, stamp
 from lfr_jax.storage.unfinished import temporary_folder
 
 CHUNK = 1 << 20  # bytes
@@ -171,7 +171,9 @@ class CachedFile:
         with self.explain_full_disk():
             folder.mkdir(parents=True, exist_ok=True)
             self.descriptor = open_sized(self.file, expected.size)
+            close_with(self, self.descriptor)
             self.marks = open_sized(pathlib.Path(f"{self.file}.chunks-{CHUNK}"), len(self.present))
+            close_with(self, self.marks)
 
     def prefetch(self, starts: list[int], size: int) -> None:
         """Does nothing: `read` asks for everything at once."""
@@ -216,11 +218,6 @@ class CachedFile:
             f"{self.remote.path} has {self.remote.expected.size:,} bytes; make room, choose a folder on another disk "
             "(--data.cache, or LFR_CACHE), or turn the cache off (--data.cache '')",
         )
-
-    def __del__(self):
-        for name in ("descriptor", "marks"):
-            if name in self.__dict__:
-                os.close(self.__dict__[name])
 
 
 def open_sized(path: pathlib.Path, size: int) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import weakref
 from typing import NamedTuple
 
 from lfr_jax.storage.files import require_regular
@@ -30,6 +31,11 @@ read_ahead = getattr(os, "posix_fadvise", lambda descriptor, start, size, advice
 WILL_NEED = getattr(os, "POSIX_FADV_WILLNEED", 0)
 
 
+def close_with(owner: object, descriptor: int) -> None:
+    """Closes `descriptor` when `owner` is garbage-collected. At the end of the process, the system does."""
+    weakref.finalize(owner, os.close, descriptor).atexit = False
+
+
 class TokenFile:
     """An open file of tokens. Several threads may read from it; it is closed when it is garbage-collected.
 
@@ -45,6 +51,7 @@ class TokenFile:
         self.path, self.expected = path, expected
         require_regular(path)
         self.descriptor = os.open(path, os.O_RDONLY)
+        close_with(self, self.descriptor)
         self.check_unchanged()
 
     def prefetch(self, starts: list[int], size: int) -> None:
@@ -73,7 +80,3 @@ class TokenFile:
                 f"expected {self.expected.size} bytes of time {self.expected.modified / 1e9:.6f}. Restore the "
                 "file (`lfr data verify` compares every byte) and start again: a run continues from its last checkpoint"
             )
-
-    def __del__(self):
-        if hasattr(self, "descriptor"):
-            os.close(self.descriptor)

@@ -147,7 +147,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             return Result(state, run_dir.load_summary())
         tracker.progress.note(f"policy {policy.described(config.schedule)}")
         tracker.progress.note(flops.forecast(config, sched.phases, corpus.train))
-        for note in filter(None, (corpus.train.summary(), corpus.unchecked)):
+        for note in filter(None, (corpus.train.summary(), *corpus.unchecked)):
             tracker.progress.note(note)
 
         for index, phase in enumerate(sched.phases):

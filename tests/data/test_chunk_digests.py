@@ -79,7 +79,7 @@ def test_all_that_is_written_can_be_checked(corpus, tmp_path, kind):
     """Catches: a way to make a store that leaves the digests out, or writes them for other bytes; a byte that no chunk
     covers; a change within the vocabulary that nobody notices."""
     folder = made(kind, corpus, tmp_path)
-    assert open_corpus(DataConfig(str(folder), 8)).unchecked == ""
+    assert open_corpus(DataConfig(str(folder), 8)).unchecked == ()
     for side in ("train", "valid"):
         store = open_store(folder / side)
         for name in store.card.files:
@@ -91,7 +91,7 @@ def test_all_that_is_written_can_be_checked(corpus, tmp_path, kind):
                 ):
                     open_corpus(DataConfig(str(folder), 8))
                 flip(folder / side / name, at)
-    assert open_corpus(DataConfig(str(folder), 8)).unchecked == ""
+    assert open_corpus(DataConfig(str(folder), 8)).unchecked == ()
 
 
 def test_a_store_without_digests_is_compared_whole(corpus):
@@ -100,7 +100,7 @@ def test_a_store_without_digests_is_compared_whole(corpus):
     for side in ("train", "valid"):
         (corpus / side / chunk_digests.FILE).unlink()
     assert (
-        open_corpus(DataConfig(str(corpus), 8)).unchecked == "" and open_store(corpus / "train").fingerprint == before
+        open_corpus(DataConfig(str(corpus), 8)).unchecked == () and open_store(corpus / "train").fingerprint == before
     )
     flip(corpus / "train/tokens.bin", 159)
     with pytest.raises(ValueError, match=r"train/tokens.bin: found sha256 .*: its bytes have changed"):

@@ -80,6 +80,7 @@ def cut(lines, to):
             "in blocks of seq_len 32 more more",
         ),
         (lambda x: ["x" * 10**6], "does not begin as"),
+        (lambda x: ["# store a seq_len " + "9" * 60_000], "does not begin as"),  # at once: no backtracking
         (lambda x: x[:2] + [f"{i},easy,nan\n" for i in range(len(x) - 2)], "no finite loss: the model has diverged"),
     ],
 )

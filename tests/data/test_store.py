@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import gc
 import hashlib
 import io
 import json
@@ -350,6 +351,20 @@ def test_a_disk_that_fails_is_named(store, monkeypatch):
     for read in (lambda: Blocks(store, 2).tokens(np.array([0])), lambda: check_some(store, np.random.default_rng(0))):
         with pytest.raises(OSError, match=r"Input/output error: '.*/tokens.bin'"):
             read()
+
+
+def test_files_are_closed_with_the_store(store):
+    """Catches: descriptors of stores that nobody uses, open until the garbage collector runs."""
+    opened = open_store(store.path)
+    descriptor = opened.opened("tokens.bin").descriptor
+    os.fstat(descriptor)
+    gc.disable()
+    try:
+        del opened
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+    finally:
+        gc.enable()
 
 
 def test_foreign_cards(store, tmp_path):

@@ -55,6 +55,11 @@ def test_arrays_are_read_as_numpy_reads_them(array, dtype, shape):
         (saved(np.arange(4)) + b"x", "found 161 bytes, which are not"),
         (saved(np.arange(4)).replace(b"(4,)", b"(9999999999,)"), "as np.save writes it"),
         (saved(np.arange(4))[:99], "as np.save writes it"),
+        (
+            saved(np.arange(4)).replace(b"(4,)", b"(" + b"9" * 90 + b"x"),
+            "as np.save writes it",
+        ),  # at once: no backtracking
+        (saved(np.arange(4)).replace(b"(4,), }  ", b"(4, ,), }"), r"found an array of type <i8 and shape \(4, ,\)"),
         (b"", "found b''... in 0 bytes"),
     ],
 )
