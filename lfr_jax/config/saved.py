@@ -36,7 +36,7 @@ def check_resumable(saved: Config, new: Config) -> None:
         changes = [f"{name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
         raise ValueError(
             f"the run in {new.run_dir} cannot go on with other settings: {'; '.join(changes)}; "
-            "go back to the first ones, or choose another run_dir"
+            "go back to the first ones, or choose another run_dir" + (LONGER if "train.steps" in differing else "")
         )
 
 
