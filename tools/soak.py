@@ -4,8 +4,8 @@
     python tools/soak.py                              # 2,000 phases, about an hour
     python tools/soak.py --phases 200 --minutes 4
 
-Every few seconds it writes down resident memory, open descriptors, threads and steps done, as soak.csv in the run's
-folder. At the end it compares the first tenth of the time with the last. The phases of one cycle come before, as they
+Every few seconds it writes down resident memory, open descriptors, threads and steps done, as soak.csv in --out. At
+the end it compares the first tenth of the time with the last. The phases of one cycle come before, as they
 compile. A run that lasts longer than --minutes is stopped as SIGTERM stops it, and goes on where it was if the same
 --out is given again. The run scores, probes, evaluates and saves, as real ones do.
 """
@@ -43,7 +43,9 @@ class Sample(NamedTuple):
 
 
 def take_sample(began: float, metrics: pathlib.Path) -> Sample:
-    status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+    status = dict(
+        line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    )
     return Sample(
         time.monotonic() - began,
         last_step(metrics),
@@ -64,7 +66,7 @@ def last_step(metrics: pathlib.Path) -> int:
 
 def watch(began: float, run_dir: pathlib.Path, every: float, seconds: float, samples: list[Sample], done) -> None:
     """Takes samples until the run is done, and stops it when its time is over."""
-    with open(run_dir / "soak.csv", "w", newline="", encoding="utf-8") as file:
+    with open(run_dir.parent / "soak.csv", "w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(Sample._fields)
         while not done.wait(every):

@@ -110,9 +110,6 @@ def detect_cluster(config: DistributedConfig) -> Cluster | None:
     Raises:
       ValueError: some settings are missing or invalid, or JAX detects a cluster and cannot read it.
     """
-    for name in ("start_timeout", "heartbeat_timeout"):
-        if not getattr(config, name) > 0:
-            raise ValueError(f"distributed.{name} is {getattr(config, name)}, expected seconds, more than 0")
     given = {
         "--distributed.coordinator": config.coordinator or None,
         "--distributed.num-processes": config.num_processes or None,

@@ -16,7 +16,12 @@ from jax.sharding import PartitionSpec as P
 
 AXES = ("data", "fsdp", "tensor")
 # Under other values, training would end at its first step, or at its first checkpoint.
-FLAGS = {"jax_enable_x64": False, "jax_disable_jit": False, "jax_numpy_dtype_promotion": "standard"}
+FLAGS = {
+    "jax_enable_x64": False,
+    "jax_disable_jit": False,
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_use_shardy_partitioner": True,
+}
 BATCH = P(("data", "fsdp"))  # rows of a batch: split over both axes that hold different data
 
 
@@ -68,7 +73,7 @@ def find_devices() -> list[jax.Device]:
       ValueError: there is none of the kind that JAX_PLATFORMS names; or a flag of JAX is set otherwise than in `FLAGS`.
     """
     for name, expected in FLAGS.items():
-        if (found := getattr(jax.config, name)) != expected:
+        if (found := getattr(jax.config, name, expected)) != expected:
             raise ValueError(f"found {name.upper()}={found}, and all that is computed here needs {expected}; unset it")
     try:
         return jax.devices()

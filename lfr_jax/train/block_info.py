@@ -63,9 +63,9 @@ def load(folder: Path, blocks: Blocks) -> BlockInfo:
         found = parse_npy(members.pop(BLOCKS), path, "|u1", (None,)).tobytes()
         if found != identity(blocks):
             raise ValueError(
-                f"{path}: found what a run was told of the blocks {shown(found.decode(errors='replace'))}, expected "
-                f"those of {blocks.store.path}, {shown(identity(blocks).decode())}; put the run's own file "
-                "back, or its own data, or choose another run_dir"
+                f"{path}: is about the blocks {shown(found.decode(errors='replace'))}, expected those of "
+                f"{blocks.store.path}, {shown(identity(blocks).decode())}; the run began with another data.store: put "
+                "that one back, or choose another run_dir"
             )
     arrays = {
         name: parse_npy(raw, f"{path}: {name}", DTYPES[name], (blocks.num_blocks,)) for name, raw in members.items()

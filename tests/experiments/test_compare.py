@@ -70,7 +70,7 @@ def test_compare_prints_a_table_and_writes_a_report(short_documents, tmp_path, c
     files, or is without blocks; a budget that the first run was expected to spend, in place of what it spent."""
     config = changed(
         tiny(tmp_path / "runs", short_documents, learn=2, focus=10, review=2, focus2=10, drop=0.8, drop2=0.8),
-        data__packing="by_length", data__shortest=16, train__batch_size=16,
+        data__packing="by_length", data__shortest=16, train__batch_size=16, train__probe_blocks=60,
         model=llama(8, 16, 2, 2, 16, vocab_size=264, max_len=32, tied_head=True),
     )  # fmt: skip
     path = compare.compare_policies(config, ["lfr", "uniform"])
