@@ -272,7 +272,11 @@ def overridden(kind: type[Settings], args: list[str], prog: str) -> tuple[Settin
     overrides, given = without_policy_options(overrides)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
     fields["schedule"] = dataclasses.replace(found.schedule, options={})  # they are not tyro's, which knows no policy
-    asked = tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}")
+    about = (
+        f"{kind.__doc__} Options of a policy: --schedule.options.NAME VALUE. The file gives {found.schedule.policy} "
+        f"{found.schedule.options or 'none'}."
+    )
+    asked = tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}", description=about)
     of_file = dict(policy=found.schedule.policy, options=found.schedule.options)
     schedule = dataclasses.replace(asked.schedule, **of_file)
     return dataclasses.replace(asked, schedule=schedule), asked.schedule.policy, given

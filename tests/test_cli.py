@@ -283,6 +283,13 @@ def test_help_tells_of_everything(lfr):
         assert code == 0 and all(option in out for option in options), out
 
 
+def test_help_tells_how_options_of_a_policy_are_given(lfr, tmp_path, corpus_dir):
+    """Catches: options that only the pages tell of."""
+    file = write_config(tmp_path / "tiny.py", tiny(tmp_path / "run", corpus_dir, drop=0.25))
+    words = " ".join(lfr("train", file, "--help").out.split())
+    assert "--schedule.options.NAME VALUE. The file gives lfr {'learn': 10," in words and "'drop': 0.25}" in words
+
+
 def test_a_shell_sees_one_line_and_code_1(tmp_path):
     """In a process of its own. Catches: an entry that swallows the code; seconds of imports before a mistake shows."""
     environment = os.environ | {"PYTHONPATH": str(pathlib.Path(__file__).parents[1])}

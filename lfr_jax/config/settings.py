@@ -133,7 +133,7 @@ class ScheduleConfig(Section):
     """Which policy of `lfr_jax.schedule` chooses the data, and what it is told of the blocks."""
 
     policy: str = "uniform"  # name of a function in lfr_jax.schedule, or module:function
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # its keyword arguments
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)  # its arguments: --schedule.options.NAME VALUE
     stratify: Literal["", "domain", "cluster", "length"] = (
         ""  # each of these keeps its share of the draws; "": none does
     )
