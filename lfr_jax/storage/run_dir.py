@@ -69,6 +69,7 @@ class RunDir:
 
         Raises:
           RunInUse: another trainer holds the lock; the message names it.
+          OSError: checkpoints could not be written.
           ValueError: the folder holds something else than a run, or checkpoints could not be stored under its path.
         """
         require_storable(self.path / "checkpoints")
@@ -80,6 +81,7 @@ class RunDir:
                 yield
             return
         self.path.mkdir(parents=True, exist_ok=True)
+        require_writable(self.path / "checkpoints")
         with explain_full_disk(self.path), open(self.path / LOCK, "a+", encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -127,15 +129,17 @@ class RunDir:
         if self.mirror:
             self.mirror.upload()
 
-    def save_config(self, config: Config) -> None:
-        """Writes `config.json`.
+    def check_config(self, config: Config) -> None:
+        """Raises ValueError if the run has a checkpoint, and `config` changes a setting that may not change.
 
-        Raises:
-          ValueError: the run has a checkpoint, and `config` changes a setting that may not change (see
-            `check_resumable`). Before the first checkpoint every setting may change, since nothing would be lost.
+        See `check_resumable`. Before the first checkpoint every setting may change, since nothing would be lost.
         """
         if latest_step(self.path / "checkpoints") is not None:
             check_resumable(self.load_config(), config)
+
+    def save_config(self, config: Config) -> None:
+        """Writes `config.json`. Raises ValueError as `check_config` does."""
+        self.check_config(config)
         write_json(self.folder / "config.json", dataclasses.asdict(config))
 
     def load_config(self) -> Config:
@@ -175,6 +179,16 @@ class RunDir:
 def is_log(name: str) -> bool:
     """Whether a file has a name to which the output of a command is redirected: log, train.log.1, slurm-7.out, ..."""
     return re.search(r"(^|[._-])log([._-]|$)|\.(txt|out|err)$", name) is not None
+
+
+def require_writable(folder: pathlib.Path) -> None:
+    """Raises OSError if `folder` is there, and nothing can be written into it: a run would train, and not be saved."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: found no folder, expected one for the checkpoints; move it away")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder}: this user may not write into it; change its rights, or choose another run_dir")
 
 
 def read_json(path: Path) -> Any:

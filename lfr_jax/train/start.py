@@ -90,6 +90,7 @@ def claim_run_dir(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, 
     """
     with contextlib.ExitStack() as held:
         if peers.first:
+            run.check_config(config)  # before what depends on the settings is read
             info = block_info.load_or_compute(run.path, config, corpus.train)
             block_info.check(sched, info)
             held.enter_context(run.lock())

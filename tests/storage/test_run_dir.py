@@ -126,6 +126,17 @@ def test_a_path_that_the_libraries_misread_is_refused_before_anything_is_written
     assert not list(tmp_path.iterdir())
 
 
+def test_checkpoints_that_cannot_be_written_are_noticed_before_the_first_step(tmp_path):
+    """Catches: a run that trains to its first save, and ends there without having saved anything."""
+    (tmp_path / "run").mkdir()
+    run = RunDir(tmp_path / "run")
+    with run.lock():
+        run.save_config(UNUSUAL)
+    (tmp_path / "run/checkpoints").touch()
+    with pytest.raises(NotADirectoryError, match="run/checkpoints: found no folder"), run.lock():
+        pass
+
+
 def test_the_summary_of_another_run_is_refused(tmp_path):
     """Catches: a finished run that answers with somebody else's losses."""
     run = RunDir(tmp_path)
