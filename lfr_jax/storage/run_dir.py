@@ -188,7 +188,7 @@ def require_writable(folder: pathlib.Path) -> None:
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: found no folder, expected one for the checkpoints; move it away")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{folder}: this user may not write into it; change its rights, or choose another run_dir")
+        raise PermissionError(f"{folder}: this user may not write into it; change its rights or choose another run_dir")
 
 
 def read_json(path: Path) -> Any:
