@@ -153,7 +153,7 @@ def main() -> None:
         try:
             train(config, quiet=True)
         except SystemExit:
-            print(f"stopped after {asked.minutes:g} minutes")
+            print(f"stopped after {(time.monotonic() - arguments[0]) / 60:.1f} minutes")
         finally:
             done.set()
             watcher.join()
