@@ -17,6 +17,7 @@ import functools
 import inspect
 import json
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -171,13 +172,28 @@ def convertible(value: Any, kind: Any) -> bool:
     return True
 
 
+class Bounded(reprlib.Repr):
+    """`repr`, cut short where a value is long or deep, and with any whole number: Python writes 4,300 digits at most."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxtuple = self.maxlist = self.maxdict = 20
+        self.maxstring = self.maxother = 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 256 else f"a number of {x.bit_length()} bits"
+
+
 def shown(value: Any) -> str:
-    """A value for an error message: on one line, and not longer than a line."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python does not print whole numbers of more than 4,300 digits
-        text = f"a number of {value.bit_length()} bits"
-    return text if len(text) <= 80 else f"{text[:60]}… ({len(text):,} characters)"
+    """A value for an error message: on one line, and not longer than a line, whatever its length and depth.
+
+    >>> shown({"text": 10**5000, "id": None})
+    "{'id': None, 'text': a number of 16610 bits}"
+    """
+    text = repr(value) if isinstance(value, str) else Bounded().repr(value)
+    if len(text) <= 80:
+        return text
+    return f"{text[:60]}…" + f" ({len(text):,} characters)" * isinstance(value, str)
 
 
 def has_range(hint: Any) -> bool:

@@ -7,8 +7,7 @@ import tyro
 
 from lfr_jax import terminal
 from lfr_jax.config import DataConfig, Packing
-from lfr_jax.config.settings import Seed
-from lfr_jax.config.values import AtLeast1, checked
+from lfr_jax.config.values import AtLeast1, Seed, checked
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import training_blocks
 from lfr_jax.data.store import Store, open_store

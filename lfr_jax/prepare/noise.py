@@ -15,8 +15,7 @@ import numpy as np
 import tyro
 
 from lfr_jax.config import DataConfig
-from lfr_jax.config.settings import Seed
-from lfr_jax.config.values import AtLeast1, ShareBetween, checked
+from lfr_jax.config.values import AtLeast1, Seed, ShareBetween, checked
 from lfr_jax.data import chunk_digests, store_card
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import Corpus, open_corpus
