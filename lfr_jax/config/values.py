@@ -173,7 +173,7 @@ def convertible(value: Any, kind: Any) -> bool:
 
 
 class Bounded(reprlib.Repr):
-    """`repr`, cut short where a value is long or deep, and with any whole number: Python writes 4,300 digits at most."""
+    """`repr`, cut short where a value is long or deep. It takes any whole number; Python's own has a limit of digits."""
 
     def __init__(self):
         super().__init__()

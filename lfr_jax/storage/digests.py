@@ -69,6 +69,11 @@ def first_mismatch(leaves: dict[str, jax.Array], expected: dict[str, str]) -> st
     return ""
 
 
+def is_of_step(digests: dict[str, str], step: int) -> bool:
+    """Whether a state whose leaves have these digests is of `step`. Of a single number, a digest is exact."""
+    return step <= np.iinfo(np.int32).max and digests["step"] == leaf_digests({"step": np.int32(step)})["step"]
+
+
 def leaf_digests(leaves: dict[str, jax.Array]) -> dict[str, str]:
     """The digest of each leaf, 8 hexadecimal digits. It does not depend on the mesh or the sharding."""
     values = np.asarray(_stacked_digests(list(leaves.values())))
