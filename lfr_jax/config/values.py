@@ -173,7 +173,7 @@ def convertible(value: Any, kind: Any) -> bool:
 
 
 class Bounded(reprlib.Repr):
-    """`repr`, cut short where a value is long or deep. It takes any whole number; Python's own has a limit of digits."""
+    """`repr`, cut short where a value is long or deep. It takes any whole number: Python's own has a limit."""
 
     def __init__(self):
         super().__init__()

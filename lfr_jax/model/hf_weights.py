@@ -14,6 +14,7 @@ from lfr_jax.config import ModelConfig
 from lfr_jax.config.values import from_json
 from lfr_jax.model.hf_layout import BUFFERS, PREFIX, HfTensor, hf_tensors
 from lfr_jax.storage.files import require_regular
+from lfr_jax.storage.remote_files import read_bytes
 from lfr_jax.terminal import printable
 
 WEIGHTS = "model.safetensors"
@@ -71,7 +72,8 @@ def read_params(family: str, config: ModelConfig, folder: pathlib.Path) -> dict:
         for tensor in hf_tensors(family, config):
             name = tensor.name.removeprefix(PREFIX[family])
             if name not in found:
-                raise ValueError(f"{folder}: found no tensor {tensor.name}, expected one, {shape_of(tensor)}")
+                shape = list(tensor.stored_shape)
+                raise ValueError(f"{folder}: found no tensor {tensor.name}, expected one, of shape {shape}")
             tensors.append((tensor, found.pop(name)))
             check_header(*tensors[-1])
         refuse_unused(family, config, found)
@@ -111,15 +113,13 @@ def open_tensors(folder: pathlib.Path) -> Iterator[dict[str, StoredTensor]]:
                 stored[tensor] = StoredTensor(path, tensor, file)
         for tensor, name in (file_of or {}).items():
             if tensor not in stored:
-                found = printable(tensor)
-                raise ValueError(f"{folder / name}: found no tensor {found}, which {INDEX} expects there")
+                raise ValueError(f"{folder / name}: found no tensor {printable(tensor)}, which {INDEX} expects there")
         yield stored
 
 
 def read_index(path: pathlib.Path) -> dict[str, str]:
     """The file of each tensor. Files lie beside the index."""
-    require_regular(path)
-    file_of = from_json(path.read_bytes(), Index, path).weight_map
+    file_of = from_json(read_bytes(path), Index, path).weight_map
     for tensor, file in file_of.items():
         if pathlib.PurePath(file).name != file or not file.isprintable():
             raise ValueError(
@@ -136,10 +136,6 @@ def without_prefix(stored: dict[str, StoredTensor], prefix: str) -> dict[str, St
         if other is not one:
             raise ValueError(f"{one.path}: found {one.name} and {other.name}, expected one of the two")
     return found
-
-
-def shape_of(tensor: HfTensor) -> str:
-    return f"of shape {list(tensor.stored_shape)}"
 
 
 def check_header(tensor: HfTensor, one: StoredTensor) -> None:

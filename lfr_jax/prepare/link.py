@@ -21,6 +21,7 @@ from lfr_jax.prepare.options import chosen_options
 from lfr_jax.prepare.token_formats import Layout, layout
 from lfr_jax.storage.files import atomic_folder, save_array
 from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
+from lfr_jax.storage.paths import refuse_existing
 from lfr_jax.storage.token_files import stamp
 
 CHUNK = 1 << 23  # tokens read at once
@@ -150,9 +151,11 @@ def link_files(
       made_from: what decides the content, for `storage.made_from`.
 
     Raises:
+      FileExistsError: `out` exists.
       FileNotFoundError: an input does not exist.
       ValueError: a broken file, an id outside the vocabulary, or a bad `valid_fraction`.
     """
+    refuse_existing(out)  # before every byte of the inputs is read
     raw_dtype = np.dtype(dtype or token_dtype(tokenizer.vocab_size)).str
     if np.dtype(raw_dtype).kind not in "iu":
         raise ValueError(f"found dtype={dtype}, expected a type of integers")

@@ -23,8 +23,9 @@ from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.prepare.assemble import Count, assemble_stores
 from lfr_jax.prepare.spool import Spool
 from lfr_jax.prepare.store_writer import write_store
-from lfr_jax.prepare.text_source import Input, short_errors
-from lfr_jax.storage.files import atomic_folder, require_regular, save_array
+from lfr_jax.prepare.text_source import Input
+from lfr_jax.storage.files import atomic_folder, save_array
+from lfr_jax.storage.npy import parse_npy
 from lfr_jax.storage.paths import require_local
 from lfr_jax.storage.remote_files import read_bytes
 from lfr_jax.terminal import printable
@@ -150,9 +151,4 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
 
 def read_seen(path: pathlib.Path) -> np.ndarray:
     """uint64[K, 2]: the digests in `seen.npy`. Raises ValueError if it holds something else."""
-    require_regular(path)
-    with short_errors(f"{path}: found no array", "; restore the file"):
-        array = np.load(path, mmap_mode="r")  # a map: a header that lies about the shape asks for no memory
-    if array.dtype != np.uint64 or array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f"{path}: found {array.dtype}{list(array.shape)}, expected uint64[K, 2]; restore the file")
-    return np.array(array)
+    return parse_npy(read_bytes(path), path, "<u8", (None, 2))
