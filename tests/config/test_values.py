@@ -109,5 +109,6 @@ def test_what_a_file_holds_is_named_with_its_key(text, message):
 
 
 def test_a_sound_file_is_read():
+    """Catches: a key refused because it is not known; a list where a tuple is declared; a default that is lost."""
     card = from_json('{"parts": [{"name": "a", "size": 3}], "files": {}, "more": 1}', Card, "card.json")
     assert card == Card((Part("a", 3),), {})

@@ -110,6 +110,7 @@ def test_options_given_by_hand_go_to_the_policies_that_take_them():
     ],
 )
 def test_words_that_are_no_value_are_refused(name, word, error):
+    """Catches: a word that reaches the policy as text; a message that does not name the option."""
     config = dataclasses.replace(Config(), schedule=ScheduleConfig("lfr"))
     with pytest.raises(ValueError, match=error):
         policy.switched(config, "lfr", {name: word})
