@@ -78,9 +78,9 @@ def flush_standard_streams() -> None:
         Unfailing(stream).flush()
 
 
-def show(text: str) -> None:
-    """Prints a line on standard error."""
-    print(text, file=Unfailing(sys.stderr), flush=True)
+def show(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line; on standard error, unless a stream is given."""
+    print(text, file=Unfailing(stream or sys.stderr), flush=True)
 
 
 def bar(hidden: bool = False, **options: Any):
