@@ -43,7 +43,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def converted(value: Any, kind: Any) -> Any:
-    """`msgspec.convert`. Half of a surrogate pair, which JSON can spell, is a value of the wrong type too."""
+    """`value` as a value of the type `kind`.
+
+    Raises:
+      msgspec.ValidationError: it is none. Nor is half of a surrogate pair, which JSON can spell.
+    """
     try:
         return msgspec.convert(value, kind)
     except UnicodeEncodeError as error:
@@ -165,6 +169,7 @@ def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
 
 
 def convertible(value: Any, kind: Any) -> bool:
+    """Whether `converted` takes the value."""
     try:
         converted(value, kind)
     except msgspec.ValidationError:

@@ -97,7 +97,7 @@ def known_digests(store: Store, chunks: int) -> np.ndarray | None:
 
 
 def check_whole(store: Store, name: str, size: int, numbers: Sequence[int]) -> None:
-    """Compares a file with the sha256 of the card. `numbers`: all of its chunks."""
+    """Compares a file with the sha256 of the card, as `check_digest`. `numbers`: all of its chunks."""
     sha256 = hashlib.sha256()
     for _, raw in read_chunks(store, name, size, numbers):
         sha256.update(raw)
@@ -105,7 +105,7 @@ def check_whole(store: Store, name: str, size: int, numbers: Sequence[int]) -> N
 
 
 def check_chunks(store: Store, name: str, size: int, numbers: Sequence[int], known_C: np.ndarray) -> None:
-    """Compares the chunks `numbers` of a file with their digests."""
+    """Compares the chunks `numbers` of a file with their digests. Raises ValueError at the first that differs."""
     for number, raw in read_chunks(store, name, size, numbers):
         if zlib.crc32(raw) != known_C[number]:
             start, cache = number * CHUNK, cache_folder(store.cache, store.fingerprint)

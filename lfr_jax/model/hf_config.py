@@ -195,7 +195,7 @@ def llama_config(found: LlamaSettings) -> ModelConfig:
 
 
 def rope_theta(found: LlamaSettings) -> float:
-    """The base of the rotary frequencies: the one that all places give."""
+    """The base of the rotary frequencies. Raises ValueError if two places differ, or if positions are scaled."""
     given = {} if found.rope_theta is None else {"rope_theta": found.rope_theta}
     for place, rope in (("rope_parameters", found.rope_parameters), ("rope_scaling", found.rope_scaling)):
         rope = dict(rope or {})

@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 LOOK_EVERY = 0.2  # seconds
 
-failures: list[BaseException] = []  # of saves in the background
+failures: list[BaseException] = []  # of saves in the background, of the whole process, as Orbax's log is
 
 
 def raise_failure() -> None:
