@@ -19,7 +19,7 @@ from lfr_jax.config.values import from_json, parsed
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import explain_full_disk, write_atomically
 from lfr_jax.storage.mirror import LOCK, RunInUse, RunMirror, folder_while_alive
-from lfr_jax.storage.paths import Path, as_path, is_remote, require_storable
+from lfr_jax.storage.paths import as_path, is_remote, require_storable
 from lfr_jax.storage.remote_files import explain_errors, read_bytes
 from lfr_jax.storage.unfinished import remove_leftovers_in
 
