@@ -105,8 +105,8 @@ def faults(store: Store) -> Iterator[str]:
         return
     if sound and known_C is not None and not np.array_equal(known_C, chunks_C):
         yield (
-            f"{store.path / FILE}: found {np.sum(known_C != chunks_C):,} digests that are not those of the tokens. These "
-            "are as they were written: remove this file, a store may lack it"
+            f"{store.path / FILE}: {np.sum(known_C != chunks_C):,} of its digests are not those of the tokens, which "
+            "are what was written: remove this file, a store may lack it"
         )
 
 
