@@ -15,6 +15,7 @@ import copy
 import difflib
 import functools
 import inspect
+import itertools
 import json
 import re
 import reprlib
@@ -27,6 +28,7 @@ import msgspec
 from msgspec import Meta
 
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3e38  # of int32 and float32, which the device computes with
+DEEPEST = 100  # levels of JSON in JSON: far more than any file of ours has, far fewer than Python's stack bears
 
 AtLeast0 = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
 AtLeast1 = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
@@ -133,9 +135,16 @@ def from_json(text: bytes | str, kind: type[T], where: object) -> T:
 def parsed(text: bytes | str, where: object) -> Any:
     """The value of a JSON text. Raises ValueError, with the file, if it is none, or is nested too deeply."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: found no valid JSON ({error}); restore the file") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        outer = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
+        level = [*itertools.chain.from_iterable(outer)]
+    if level:
+        raise ValueError(f"{where}: found JSON nested more than {DEEPEST} deep, expected less; restore the file")
+    return value
 
 
 def typed(value: Any, kind: type[T], where: object) -> T:

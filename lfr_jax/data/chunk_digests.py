@@ -14,7 +14,7 @@ import numpy as np
 from lfr_jax.data.store import Store, check_digest
 from lfr_jax.data.store_card import DOCS
 from lfr_jax.storage.npy import parse_npy
-from lfr_jax.storage.paths import is_remote
+from lfr_jax.storage.paths import Path, is_remote
 from lfr_jax.storage.remote_files import cache_folder, read_bytes
 
 FILE = "chunk_digests.npy"
@@ -85,6 +85,38 @@ def check_some(store: Store, rng: np.random.Generator, most: int = CHECKED) -> s
         f"{store.path}: {most:,} of its {total:,} MiB of tokens, chosen at random, are what was written; "
         "`lfr data verify` compares all"
     )
+
+
+def faults(store: Store) -> Iterator[str]:
+    """What is wrong with a store's token files, or with the digests of their chunks, in words. Reads every byte."""
+    found = {name: digests_of(store.path / name) for name in store.card.files if name != DOCS}
+    sound = True
+    for name, digests in found.items():
+        try:
+            check_digest(store.path / name, digests.sha256, store.card)
+        except ValueError as error:
+            sound = False
+            yield str(error)
+    chunks_C = np.concatenate([digests.chunks for digests in found.values()])
+    try:
+        known_C = known_digests(store, len(chunks_C))
+    except (ValueError, OSError) as error:
+        yield str(error)
+        return
+    if sound and known_C is not None and not np.array_equal(known_C, chunks_C):
+        yield (
+            f"{store.path / FILE}: {np.sum(known_C != chunks_C):,} of its digests are not those of the tokens, which "
+            "are what was written: remove this file, a store may lack it"
+        )
+
+
+def digests_of(path: Path) -> FileDigests:
+    """The digests of all bytes of a file."""
+    digests = FileDigests()
+    with path.open("rb") as file:
+        while raw := file.read(AT_ONCE * CHUNK):
+            digests.update(raw)
+    return digests
 
 
 def known_digests(store: Store, chunks: int) -> np.ndarray | None:

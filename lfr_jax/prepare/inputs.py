@@ -110,8 +110,10 @@ class FirstChunk(NamedTuple):
             readable = readable or not document.problem
             yield document
         if number and not readable:
+            names = ", or name the field of the text with --text-field" if first.kind == "no text" else ""
             raise ValueError(
-                f"{first.where}; nothing in this file can be read ({number:,} tried): mend it, or take it away"
+                f"{first.where}; nothing in this file can be read ({number:,} tried), which --tolerate does not cover: "
+                f"mend it, or take it away{names}"
             )
 
 

@@ -13,6 +13,7 @@ from lfr_jax import terminal
 from lfr_jax.config.values import AtLeast0, AtLeast1, ShareBetween, checked
 from lfr_jax.data import chunk_digests
 from lfr_jax.data.chunk_digests import FileDigests
+from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.data.store import check_ids, file_sha256
 from lfr_jax.data.store_card import FileContent, Part, Source, StoreCard, TokenizerId, token_dtype, write_card
 from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_tokenizer
@@ -52,8 +53,8 @@ class LinkSummary(NamedTuple):
         rows = [f"{'domain':<20}{'tokens':>18}{'documents':>14}{'held-out tokens':>18}{'documents':>14}"]
         for domain in dict.fromkeys(one.domain for one in self.train + self.valid):
             sides = ([one for one in side if one.domain == domain] for side in self)
-            rows.append(f"{terminal.printable(domain):<20}" + "".join(map(counts, sides)))
-        return "\n".join([*rows, f"{'all':<20}{counts(self.train)}{counts(self.valid)}"])
+            rows.append(f"{terminal.printable(unreserved(domain)):<20}" + "".join(map(counts, sides)))
+        return "\n".join([*rows, f"{ALL:<20}{counts(self.train)}{counts(self.valid)}"])
 
 
 @checked

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lfr_jax.config.values import ShareBetween, from_json
+from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.data.store import Store, open_store
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.prepare.assemble import Count, assemble_stores
@@ -48,9 +49,9 @@ class PrepareSummary(NamedTuple):
         total = np.zeros(4, int)
         for domain, train in self.train.items():
             numbers = (*train, *self.valid[domain])
-            rows.append((printable(domain), *(f"{n:,}" for n in numbers)))
+            rows.append((printable(unreserved(domain)), *(f"{n:,}" for n in numbers)))
             total += numbers
-        rows.append(("all", *(f"{n:,}" for n in total)))
+        rows.append((ALL, *(f"{n:,}" for n in total)))
         table = "\n".join(f"{row[0]:<16}" + "".join(f"{cell:>20}" for cell in row[1:]) for row in rows)
         left_out = [f"{self.duplicates:,} duplicate documents left out"]
         left_out += [f"{self.blank:,} blank ones"] if self.blank else []

@@ -52,7 +52,7 @@ def verify_checksum(text: bytes) -> Any:
         found = json.loads(text)
         if found["crc32"] == crc32(found["content"]):
             return found["content"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass  # not JSON, or not of this form
     raise ValueError("was changed after it was written")
 

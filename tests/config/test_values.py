@@ -84,6 +84,7 @@ class Card:
     [
         ("{", "card.json: found no valid JSON"),
         ("[" * 100_000, "card.json: found no valid JSON"),
+        ('{"files": ' + "[" * 900 + "]" * 900 + "}", "card.json: found JSON nested more than 100 deep"),
         ("9" * 5000, "card.json: found no valid JSON"),
         (b"\xff", "card.json: found no valid JSON"),
         ("[]", "card.json: expected `object`, got `array`"),
