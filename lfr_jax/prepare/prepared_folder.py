@@ -10,7 +10,6 @@
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from lfr_jax.prepare.assemble import Count, assemble_stores
 from lfr_jax.prepare.spool import Spool
 from lfr_jax.prepare.store_writer import write_store
 from lfr_jax.prepare.text_source import Input
-from lfr_jax.storage.files import atomic_folder, save_array
+from lfr_jax.storage.files import atomic_folder, save_array, save_json
 from lfr_jax.storage.npy import parse_npy
 from lfr_jax.storage.paths import require_local
 from lfr_jax.storage.remote_files import read_bytes
@@ -122,7 +121,7 @@ def write_prepared(
         origins = [text_input.origin for text_input in found if text_input.origin]
         told = {"valid_fraction": valid_fraction, "origins": origins, "described": spool.described[:DESCRIBED]}
         card = summary._asdict() | sides | told
-        (folder / "prepared.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        save_json(folder / "prepared.json", card)
     return summary
 
 
