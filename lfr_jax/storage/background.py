@@ -46,8 +46,8 @@ def in_daemon_thread(work: Callable[[], T]) -> T:
             done.set_exception(error)
 
     raise_failure()
-    threading.Thread(target=run, name="checkpoint", daemon=True).start()
     try:
+        threading.Thread(target=run, name="checkpoint", daemon=True).start()
         while not concurrent.futures.wait([done], timeout=LOOK_EVERY).done:
             raise_failure()
     except BaseException:  # KeyboardInterrupt too

@@ -235,11 +235,14 @@ def test_the_latest_one_is_the_last_that_was_asked_for(tmp_path):
 
 
 FAIL = """
-import pathlib, shutil, sys
+import itertools, pathlib, shutil, sys, threading
 sys.path[:0] = [{root!r}, {tests!r}]
 import conftest
 from made_states import Checkpointer, make_state, mesh
 folder = pathlib.Path({folder!r})
+def keep_removing():
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
 checkpoints = Checkpointer(folder, keep=2)
 checkpoints.save(make_state(mesh(1, 1, 1), 1), {{}})
 checkpoints.wait()
@@ -248,12 +251,11 @@ if {way!r} == "a file in its place":
     folder.write_text("")
 elif {way!r} == "not a folder any more":
     folder.symlink_to(folder)
+else:
+    threading.Thread(target=keep_removing, daemon=True).start()
 try:
-    for step in (2, 3):
+    for step in itertools.count(2):
         checkpoints.save(make_state(mesh(1, 1, 1), step), {{}})
-        if {way!r} == "removed while it is written":
-            shutil.rmtree(folder, ignore_errors=True)
-    checkpoints.close()
 except OSError as error:
     checkpoints.close()
     sys.exit(str(error))
