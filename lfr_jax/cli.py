@@ -6,10 +6,13 @@ A subcommand imports what it needs when it is called, so that help and mistakes 
 import sys
 
 if __name__ == "__main__" and not sys.flags.safe_path:
-    sys.path.append(sys.path.pop(0))  # `python -m` puts the working directory first, where any tqdm.py would be run
+    working = sys.path.pop(0)  # `python -m` puts it first: any tqdm.py in it would be run, and, put last, any orbax.py
+    if __file__ == f"{working}/lfr_jax/cli.py":  # nothing else says where this package is
+        sys.path.append(working)
 
 import contextlib
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Literal, TypeVar
@@ -269,6 +272,7 @@ def overridden(kind: type[Settings], args: list[str], prog: str) -> tuple[Settin
     path, *overrides = args
     refuse_old_names(overrides)
     found = read_config(path)
+    refuse_unnamed_code(path, found, overrides)
     overrides, given = without_policy_options(overrides)
     fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
     fields["schedule"] = dataclasses.replace(found.schedule, options={})  # they are not tyro's, which knows no policy
@@ -280,6 +284,17 @@ def overridden(kind: type[Settings], args: list[str], prog: str) -> tuple[Settin
     of_file = dict(policy=found.schedule.policy, options=found.schedule.options)
     schedule = dataclasses.replace(asked.schedule, **of_file)
     return dataclasses.replace(asked, schedule=schedule), asked.schedule.policy, given
+
+
+def refuse_unnamed_code(path: str, found: Config, options: list[str]) -> None:
+    """Raises ValueError if JSON, which is only read, names code to be run that the command line does not name too."""
+    policy = found.schedule.policy
+    named = f"--schedule.policy={policy}" in options or ("--schedule.policy", policy) in itertools.pairwise(options)
+    if path.endswith(".json") and ":" in policy and not named:
+        raise ValueError(
+            f"{path}: schedule.policy is {policy!r}, which is code to be run; if you trust it, add "
+            f"--schedule.policy {policy}, or else change it in the file"
+        )
 
 
 if __name__ == "__main__":

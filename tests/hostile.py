@@ -1,8 +1,13 @@
 """Strategies of hypothesis for files that somebody edited, by accident or on purpose."""
 
+import contextlib
 import copy
+import json
 
+import hypothesis
 import hypothesis.strategies as st
+
+SETTINGS = hypothesis.settings(deadline=None, max_examples=60, database=None)
 
 VALUES = st.one_of(
     st.none(),
@@ -28,6 +33,15 @@ def places(value, path=()):
         yield from places(item, (*path, key))
 
 
+@contextlib.contextmanager
+def read_or_refused(path):
+    """Within it a file is read, or refused in one line that names `path`. Any other error passes, and is a fault."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        assert str(path) in str(error) and "\n" not in str(error)
+
+
 @st.composite
 def edited_json(draw, value, edits=2):
     """A JSON value with up to `edits` values replaced, taken away, doubled, or moved elsewhere."""
@@ -51,6 +65,12 @@ def edited_json(draw, value, edits=2):
             case "add" if isinstance(holder, dict):
                 holder[draw(st.sampled_from(["", "../a", "b", "tokens.bin", "\ud800"]))] = copy.deepcopy(holder[key])
     return value
+
+
+@st.composite
+def edited_text(draw, raw):
+    """The bytes of a JSON file with some of its values edited."""
+    return json.dumps(draw(edited_json(json.loads(raw)))).encode()
 
 
 @st.composite

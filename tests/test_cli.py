@@ -1,6 +1,8 @@
 """The command `lfr`, as its users meet it."""
 
 import csv
+import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -315,3 +317,17 @@ def test_interruption_says_how_to_go_on(lfr, tmp_path):
     (tmp_path / "slow.py").write_text("raise KeyboardInterrupt\n")
     code, _, err = lfr("train", tmp_path / "slow.py")
     assert code == 1 and err == "\nlfr train: interrupted; the same command goes on from what was saved\n"
+
+
+def test_json_does_not_run_code_that_the_command_does_not_name(tmp_path):
+    """Catches: a stranger's config.json, which is only read, whose policy is any function of any module."""
+    config = ScheduleConfig("os:system", {"command": f"touch {tmp_path}/run"})
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps(dataclasses.asdict(Config(schedule=config))))
+    for words in ([], ["--schedule.policy", "lfr"], ["--schedule.policy=os"], ["--run-dir", "os:system"]):
+        for command in (cli.train, cli.compare):
+            with pytest.raises(ValueError, match="is code to be run; if you trust it, add --schedule.policy os:system"):
+                command([str(file), *words])
+    assert not (tmp_path / "run").exists()
+    for words in (["--schedule.policy", "os:system"], ["--schedule.policy=os:system"]):
+        assert cli.configured([str(file), *words], "lfr train").schedule == config

@@ -60,3 +60,13 @@ def test_modules_in_the_working_directory_are_not_run(shell, corpus_dir, tmp_pat
     done = shell(f"{lfr} data info {corpus_dir} && {prepared}")
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "ran").exists(), (tmp_path / "ran").read_text()
+
+
+def test_files_in_the_working_directory_are_not_run(tmp_path):
+    """Catches: the folder on the path, first or last: packages without an `__init__.py` are found after all modules."""
+    for name in ("tqdm", "numpy", "msgspec", "orbax", "google", "sitecustomize"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('run')")
+    command = [sys.executable, "-m", "lfr_jax.cli", "evaluate", str(tmp_path / "no"), "--blocks", "1"]
+    known = os.environ | {"PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(command, cwd=tmp_path, env=known, capture_output=True, text=True)
+    assert answer.stderr.startswith("lfr evaluate: no run in"), answer.stderr

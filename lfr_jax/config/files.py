@@ -33,7 +33,7 @@ def read_config(path: str) -> Config:
 
 
 def run(path: str) -> object:
-    """What a Python file sets `config` to."""
+    """What a Python file sets `config` to. Raises ValueError, with the line, whatever fails in the file."""
     try:
         return runpy.run_path(path).get("config")
     except (Exception, SystemExit) as error:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, get_type_hints
 from msgspec import Meta
 
 from lfr_jax.config.values import (
+    LARGEST_INT,
     AtLeast0,
     AtLeast1,
     NotNegative,
@@ -25,8 +26,9 @@ from lfr_jax.config.values import (
 )
 
 Seconds = Annotated[float, Meta(gt=0, le=1e8)]
-NumDevices = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
-ProcessId = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
+NumDevices = Annotated[int, Meta(ge=-1, le=LARGEST_INT)]
+ProcessId = Annotated[int, Meta(ge=-1, le=LARGEST_INT)]
+Stratify = Literal["", "domain", "cluster", "length"]
 Packing = Literal["concatenate", "best_fit", "by_length"]
 Curriculum = Literal["uniform", "grow_linear", "grow_p2", "grow_p100"]
 
@@ -134,9 +136,7 @@ class ScheduleConfig(Section):
 
     policy: str = "uniform"  # name of a function in lfr_jax.schedule, or module:function
     options: dict[str, Any] = dataclasses.field(default_factory=dict)  # its arguments: --schedule.options.NAME VALUE
-    stratify: Literal["", "domain", "cluster", "length"] = (
-        ""  # each of these keeps its share of the draws; "": none does
-    )
+    stratify: Stratify = ""  # each domain, cluster or length keeps its share of the draws; "": none does
     floor: Share = 0.0  # each block is drawn at least at this share of the mean rate
     cap_noise: ShareBelow1 = 0.0  # share of the blocks, those of the highest loss, that is not drawn at all
     score_fraction: ShareAbove0 = 1.0  # share of the blocks that a scoring pass reads

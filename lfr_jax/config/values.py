@@ -15,8 +15,10 @@ import copy
 import difflib
 import functools
 import inspect
+import itertools
 import json
 import re
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -26,6 +28,7 @@ import msgspec
 from msgspec import Meta
 
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3e38  # of int32 and float32, which the device computes with
+DEEPEST = 100  # levels of JSON in JSON: far more than any file of ours has, far fewer than Python's stack bears
 
 AtLeast0 = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
 AtLeast1 = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
@@ -42,7 +45,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def converted(value: Any, kind: Any) -> Any:
-    """`msgspec.convert`. Half of a surrogate pair, which JSON can spell, is a value of the wrong type too."""
+    """`value` as a value of the type `kind`.
+
+    Raises:
+      msgspec.ValidationError: it is none. Nor is half of a surrogate pair, which JSON can spell.
+    """
     try:
         return msgspec.convert(value, kind)
     except UnicodeEncodeError as error:
@@ -128,9 +135,16 @@ def from_json(text: bytes | str, kind: type[T], where: object) -> T:
 def parsed(text: bytes | str, where: object) -> Any:
     """The value of a JSON text. Raises ValueError, with the file, if it is none, or is nested too deeply."""
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: found no valid JSON ({error}); restore the file") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        outer = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
+        level = [*itertools.chain.from_iterable(outer)]
+    if level:
+        raise ValueError(f"{where}: found JSON nested more than {DEEPEST} deep, expected less; restore the file")
+    return value
 
 
 def typed(value: Any, kind: type[T], where: object) -> T:
@@ -164,6 +178,7 @@ def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
 
 
 def convertible(value: Any, kind: Any) -> bool:
+    """Whether `converted` takes the value."""
     try:
         converted(value, kind)
     except msgspec.ValidationError:
@@ -171,13 +186,28 @@ def convertible(value: Any, kind: Any) -> bool:
     return True
 
 
+class Bounded(reprlib.Repr):
+    """`repr`, cut short where a value is long or deep. It takes any whole number: Python's own has a limit."""
+
+    def __init__(self):
+        super().__init__()
+        self.maxtuple = self.maxlist = self.maxdict = 20
+        self.maxstring = self.maxother = 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() <= 256 else f"a number of {x.bit_length()} bits"
+
+
 def shown(value: Any) -> str:
-    """A value for an error message: on one line, and not longer than a line."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python does not print whole numbers of more than 4,300 digits
-        text = f"a number of {value.bit_length()} bits"
-    return text if len(text) <= 80 else f"{text[:60]}… ({len(text):,} characters)"
+    """A value for an error message: on one line, and not longer than a line, whatever its length and depth.
+
+    >>> shown({"text": 10**5000, "id": None})
+    "{'id': None, 'text': a number of 16610 bits}"
+    """
+    text = repr(value) if isinstance(value, str) else Bounded().repr(value)
+    if len(text) <= 80:
+        return text
+    return f"{text[:60]}…" + f" ({len(text):,} characters)" * isinstance(value, str)
 
 
 def has_range(hint: Any) -> bool:

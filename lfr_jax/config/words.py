@@ -8,6 +8,9 @@ from lfr_jax.config.saved import RENAMED
 def without_policy_options(words: list[str]) -> tuple[list[str], dict[str, str]]:
     """A command line without the options of policies, and these: name -> word.
 
+    Raises:
+      ValueError: an option has no value, or no name.
+
     >>> without_policy_options(["--schedule.options.drop=0.25", "--x", "1", "--schedule.options", "reps", "2"])
     (['--x', '1'], {'drop': '0.25', 'reps': '2'})
     """

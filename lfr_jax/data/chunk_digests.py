@@ -14,7 +14,7 @@ import numpy as np
 from lfr_jax.data.store import Store, check_digest
 from lfr_jax.data.store_card import DOCS
 from lfr_jax.storage.npy import parse_npy
-from lfr_jax.storage.paths import is_remote
+from lfr_jax.storage.paths import Path, is_remote
 from lfr_jax.storage.remote_files import cache_folder, read_bytes
 
 FILE = "chunk_digests.npy"
@@ -87,6 +87,38 @@ def check_some(store: Store, rng: np.random.Generator, most: int = CHECKED) -> s
     )
 
 
+def faults(store: Store) -> Iterator[str]:
+    """What is wrong with a store's token files, or with the digests of their chunks, in words. Reads every byte."""
+    found = {name: digests_of(store.path / name) for name in store.card.files if name != DOCS}
+    sound = True
+    for name, digests in found.items():
+        try:
+            check_digest(store.path / name, digests.sha256, store.card)
+        except ValueError as error:
+            sound = False
+            yield str(error)
+    chunks_C = np.concatenate([digests.chunks for digests in found.values()])
+    try:
+        known_C = known_digests(store, len(chunks_C))
+    except (ValueError, OSError) as error:
+        yield str(error)
+        return
+    if sound and known_C is not None and not np.array_equal(known_C, chunks_C):
+        yield (
+            f"{store.path / FILE}: {np.sum(known_C != chunks_C):,} of its digests are not those of the tokens, which "
+            "are what was written: remove this file, a store may lack it"
+        )
+
+
+def digests_of(path: Path) -> FileDigests:
+    """The digests of all bytes of a file."""
+    digests = FileDigests()
+    with path.open("rb") as file:
+        while raw := file.read(AT_ONCE * CHUNK):
+            digests.update(raw)
+    return digests
+
+
 def known_digests(store: Store, chunks: int) -> np.ndarray | None:
     """The digests that were written with the store, if there are any."""
     try:
@@ -97,7 +129,7 @@ def known_digests(store: Store, chunks: int) -> np.ndarray | None:
 
 
 def check_whole(store: Store, name: str, size: int, numbers: Sequence[int]) -> None:
-    """Compares a file with the sha256 of the card. `numbers`: all of its chunks."""
+    """Compares a file with the sha256 of the card, as `check_digest`. `numbers`: all of its chunks."""
     sha256 = hashlib.sha256()
     for _, raw in read_chunks(store, name, size, numbers):
         sha256.update(raw)
@@ -105,7 +137,7 @@ def check_whole(store: Store, name: str, size: int, numbers: Sequence[int]) -> N
 
 
 def check_chunks(store: Store, name: str, size: int, numbers: Sequence[int], known_C: np.ndarray) -> None:
-    """Compares the chunks `numbers` of a file with their digests."""
+    """Compares the chunks `numbers` of a file with their digests. Raises ValueError at the first that differs."""
     for number, raw in read_chunks(store, name, size, numbers):
         if zlib.crc32(raw) != known_C[number]:
             start, cache = number * CHUNK, cache_folder(store.cache, store.fingerprint)

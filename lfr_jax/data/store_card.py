@@ -13,6 +13,7 @@ import numpy as np
 from msgspec import Meta
 
 from lfr_jax.config.values import AtLeast1, parsed, shown, typed
+from lfr_jax.storage.files import save_json
 from lfr_jax.storage.paths import Path
 
 FILE, DOCS = "store.json", "docs.npy"
@@ -80,7 +81,7 @@ def complete(card: StoreCard) -> StoreCard:
 
 def write_card(card: StoreCard, folder: Path) -> None:
     """Writes `store.json` into a store's folder, with the fingerprint."""
-    (folder / FILE).write_text(json.dumps(as_json(complete(card)), indent=1) + "\n", encoding="utf-8")
+    save_json(folder / FILE, as_json(complete(card)))
 
 
 def parse_card(text: bytes | str, path: Path) -> StoreCard:

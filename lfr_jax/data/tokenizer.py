@@ -12,8 +12,8 @@ import tiktoken
 from lfr_jax.config.values import AtLeast0, AtLeast1, check_value, from_json, shown
 from lfr_jax.data.gpt2_files import END, byte_alphabet, read_gpt2_files
 from lfr_jax.data.tokenizer_base import CARD, EncodeError, Tokenizer, digest
-from lfr_jax.storage.files import require_regular
-from lfr_jax.storage.paths import as_path, is_remote
+from lfr_jax.storage.paths import as_path
+from lfr_jax.storage.remote_files import read_bytes
 from lfr_jax.terminal import printable
 
 
@@ -48,7 +48,7 @@ class SentencePiece(Tokenizer):
         if isinstance(model_file, bytes):
             name, model = "the SentencePiece model", model_file
         else:
-            name, model = str(model_file), content(model_file)
+            name, model = str(model_file), read_bytes(as_path(model_file))
         super().__init__({"tokenizer.model": model})
         try:
             self.model = sentencepiece.SentencePieceProcessor(model_proto=model)
@@ -139,8 +139,9 @@ class Gpt2Bpe(Tokenizer):
     PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"""
 
     def __init__(self, encoder_json: str | os.PathLike, vocab_bpe: str | os.PathLike):
-        super().__init__({"encoder.json": content(encoder_json), "vocab.bpe": content(vocab_bpe)})
-        found = read_gpt2_files(*self.files.values(), encoder_json, vocab_bpe)
+        encoder, merges = (read_bytes(as_path(file)) for file in (encoder_json, vocab_bpe))
+        super().__init__({"encoder.json": encoder, "vocab.bpe": merges})
+        found = read_gpt2_files(encoder, merges, encoder_json, vocab_bpe)
         self.ids, self.merges, self.eos_id = found
         self.vocab_size = len(found.ids) + 1
         byte_of = byte_alphabet()
@@ -219,11 +220,11 @@ def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
     folder = as_path(folder)
     if not (folder / CARD).exists():
         raise FileNotFoundError(f"{folder}: found no {CARD}; expected a folder that Tokenizer.save wrote")
-    card = from_json(content(folder / CARD), Card, folder / CARD)
+    card = from_json(read_bytes(folder / CARD), Card, folder / CARD)
     if card.kind not in FILES:
         raise ValueError(f"{folder / CARD}: found kind {shown(card.kind)}, expected one of {', '.join(FILES)}")
     # Compared before the files are read as what they are: the libraries may do anything with changed ones.
-    found = digest(card.kind, {name: content(folder / name) for name in FILES[card.kind]})
+    found = digest(card.kind, {name: read_bytes(folder / name) for name in FILES[card.kind]})
     if found != card.digest:
         raise ValueError(
             f"{folder}: found files of digest {found[:12]}, expected {card.digest[:12]!r}: "
@@ -234,16 +235,9 @@ def load_tokenizer(folder: str | os.PathLike) -> Tokenizer:
     if card.kind == Gpt2Bpe.kind:
         return Gpt2Bpe.from_folder(folder)
     if card.kind == Ids.kind:
-        ids = from_json(content(folder / "ids.json"), IdsFile, folder / "ids.json")
+        ids = from_json(read_bytes(folder / "ids.json"), IdsFile, folder / "ids.json")
         try:
             return Ids(ids.vocab_size, ids.eos_id)
         except ValueError as error:
             raise ValueError(f"{folder / 'ids.json'}: {error}") from None
     return Bytes()
-
-
-def content(path: str | os.PathLike) -> bytes:
-    """The bytes of a file, on this machine or in an object store."""
-    if not is_remote(path):
-        require_regular(path)
-    return as_path(path).read_bytes()

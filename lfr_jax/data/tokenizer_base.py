@@ -3,11 +3,11 @@
 import abc
 import contextlib
 import hashlib
-import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
 
+from lfr_jax.storage.files import save_json
 from lfr_jax.terminal import printable
 
 CARD = "tokenizer.json"  # in a saved folder: names the kind and the digest
@@ -89,7 +89,7 @@ class Tokenizer(abc.ABC):
         for name, content in self.files.items():
             (folder / name).write_bytes(content)
         card = {"kind": self.kind, "digest": self.digest}
-        (folder / CARD).write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        save_json(folder / CARD, card)
 
 
 def digest(kind: str, files: dict[str, bytes]) -> str:

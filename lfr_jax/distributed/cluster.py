@@ -5,7 +5,6 @@ import contextlib
 import hashlib
 import os
 import pathlib
-import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -16,7 +15,7 @@ from jax._src import clusters, xla_bridge  # JAX has no public function that det
 import lfr_jax
 from lfr_jax.config import DistributedConfig
 from lfr_jax.distributed.peers import Peers, connect
-from lfr_jax.terminal import Unfailing
+from lfr_jax.terminal import flush_standard_streams
 
 FLAGS = "--distributed.coordinator HOST:PORT --distributed.num-processes N --distributed.process-id I"
 
@@ -99,8 +98,7 @@ def check_process_index(peers: Peers) -> None:
 
 def exit_at_once() -> None:
     """Exits before JAX's own exit handler, which would wait for the other processes. They have ended."""
-    for stream in (sys.stdout, sys.stderr):
-        Unfailing(stream).flush()
+    flush_standard_streams()
     os._exit(1)
 
 

@@ -10,7 +10,7 @@ from lfr_jax.data.corpus import open_corpus
 from lfr_jax.distributed import cluster
 from lfr_jax.experiments import report
 from lfr_jax.storage.paths import Path, as_path
-from lfr_jax.terminal import Unfailing
+from lfr_jax.terminal import show
 from lfr_jax.train import flops, policy
 from lfr_jax.train.loop import train
 
@@ -39,7 +39,7 @@ def compare_policies(config: Config, policies: list[str], given: Mapping[str, st
                 steps = cost.steps_within(summaries[policies[0]]["flops"], passes[name])
             runs[name] = run = config_for_policy(config, name, steps, given)
             if peers.first:
-                say(f"\n{name}: {steps} steps in {run.run_dir}")
+                show(f"\n{name}: {steps} steps in {run.run_dir}", sys.stdout)
             summaries[name] = train(run).summary
         if peers.first:
             return print_and_write_report(as_path(config.run_dir) / "report", runs, summaries)
@@ -48,10 +48,10 @@ def compare_policies(config: Config, policies: list[str], given: Mapping[str, st
 def print_and_write_report(folder: Path, runs: dict[str, Config], summaries: dict[str, dict[str, Any]]) -> Path:
     """Prints the table, writes the report to `folder`, prints and returns its path."""
     table = report.comparison_table(summaries)
-    say("\n" + table)
+    show("\n" + table, sys.stdout)
     run_dirs = {name: as_path(run.run_dir) for name, run in runs.items()}
     path = report.write_html(folder, run_dirs, table, report.analyse_probes_or_reason(run_dirs))
-    say(f"\nreport: {path}")
+    show(f"\nreport: {path}", sys.stdout)
     return path
 
 
@@ -83,8 +83,3 @@ def config_for_policy(config: Config, name: str, steps: int, given: Mapping[str,
         schedule=policy.switch(config.schedule, name, given),
         train=dataclasses.replace(config.train, steps=steps),
     )
-
-
-def say(text: str) -> None:
-    """Prints a line on standard output, between two runs: so an error must not end the second."""
-    print(text, file=Unfailing(sys.stdout), flush=True)

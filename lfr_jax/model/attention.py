@@ -77,6 +77,7 @@ def check_kernel(impl: str, length: int, dtype) -> None:
 
 
 def check_splash_length(length: int) -> None:
+    """Raises ValueError unless the splash kernel takes sequences of this length."""
     if length % 128:
         raise ValueError(f"model.attention='splash' needs a multiple of 128 tokens, found {length}; use 'xla'")
 

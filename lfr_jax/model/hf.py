@@ -18,7 +18,8 @@ from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.model.hf_config import family_of, read_config, to_settings
 from lfr_jax.model.hf_tokenizer import tokenizer_files
 from lfr_jax.model.hf_weights import WEIGHTS, read_params, to_tensors
-from lfr_jax.storage.files import atomic_folder, refuse_existing
+from lfr_jax.storage.files import atomic_folder
+from lfr_jax.storage.paths import refuse_existing
 
 OURS = "lfr_tokenizer"  # the tokenizer as `load_tokenizer` reads it, where transformers does not look
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from lfr_jax.config import ModelConfig, gpt2, llama
 from lfr_jax.config.values import AtLeast1, Positive, from_json, shown, typed
-from lfr_jax.storage.files import require_regular
+from lfr_jax.storage.remote_files import read_bytes
 from lfr_jax.terminal import printable
 
 
@@ -151,8 +151,7 @@ def read_config(path: str | os.PathLike) -> tuple[str, ModelConfig]:
       ValueError: another architecture, or a setting that our decoder does not have, or does not know.
     """
     path = pathlib.Path(path)
-    require_regular(path)
-    settings = from_json(path.read_bytes(), dict[str, Any], path)
+    settings = from_json(read_bytes(path), dict[str, Any], path)
     family = settings.get("model_type")
     if family not in ("gpt2", "llama"):
         raise ValueError(f"{path}: found model_type={shown(family)}, expected 'gpt2' or 'llama'")
@@ -196,7 +195,7 @@ def llama_config(found: LlamaSettings) -> ModelConfig:
 
 
 def rope_theta(found: LlamaSettings) -> float:
-    """The base of the rotary frequencies: the one that all places give."""
+    """The base of the rotary frequencies. Raises ValueError if two places differ, or if positions are scaled."""
     given = {} if found.rope_theta is None else {"rope_theta": found.rope_theta}
     for place, rope in (("rope_parameters", found.rope_parameters), ("rope_scaling", found.rope_scaling)):
         rope = dict(rope or {})

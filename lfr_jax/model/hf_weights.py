@@ -14,6 +14,7 @@ from lfr_jax.config import ModelConfig
 from lfr_jax.config.values import from_json
 from lfr_jax.model.hf_layout import BUFFERS, PREFIX, HfTensor, hf_tensors
 from lfr_jax.storage.files import require_regular
+from lfr_jax.storage.remote_files import read_bytes
 from lfr_jax.terminal import printable
 
 WEIGHTS = "model.safetensors"
@@ -71,7 +72,8 @@ def read_params(family: str, config: ModelConfig, folder: pathlib.Path) -> dict:
         for tensor in hf_tensors(family, config):
             name = tensor.name.removeprefix(PREFIX[family])
             if name not in found:
-                raise ValueError(f"{folder}: found no tensor {tensor.name}, expected one, {shape_of(tensor)}")
+                shape = list(tensor.stored_shape)
+                raise ValueError(f"{folder}: found no tensor {tensor.name}, expected one, of shape {shape}")
             tensors.append((tensor, found.pop(name)))
             check_header(*tensors[-1])
         refuse_unused(family, config, found)
@@ -85,7 +87,12 @@ def read_params(family: str, config: ModelConfig, folder: pathlib.Path) -> dict:
 
 @contextlib.contextmanager
 def open_tensors(folder: pathlib.Path) -> Iterator[dict[str, StoredTensor]]:
-    """All tensors by their names, from one file, or from those of an index. As in transformers, one file goes first."""
+    """All tensors by their names, from one file, or from those of an index. As in transformers, one file goes first.
+
+    Raises:
+      FileNotFoundError: a file is missing.
+      ValueError: a file is broken, or the index and the files do not name the same tensors.
+    """
     with contextlib.ExitStack() as stack:
         whole = (folder / WEIGHTS).exists() or not (folder / INDEX).exists()
         file_of = None if whole else read_index(folder / INDEX)
@@ -111,15 +118,13 @@ def open_tensors(folder: pathlib.Path) -> Iterator[dict[str, StoredTensor]]:
                 stored[tensor] = StoredTensor(path, tensor, file)
         for tensor, name in (file_of or {}).items():
             if tensor not in stored:
-                found = printable(tensor)
-                raise ValueError(f"{folder / name}: found no tensor {found}, which {INDEX} expects there")
+                raise ValueError(f"{folder / name}: found no tensor {printable(tensor)}, which {INDEX} expects there")
         yield stored
 
 
 def read_index(path: pathlib.Path) -> dict[str, str]:
-    """The file of each tensor. Files lie beside the index."""
-    require_regular(path)
-    file_of = from_json(path.read_bytes(), Index, path).weight_map
+    """The file of each tensor. Raises ValueError if a file would not lie beside the index."""
+    file_of = from_json(read_bytes(path), Index, path).weight_map
     for tensor, file in file_of.items():
         if pathlib.PurePath(file).name != file or not file.isprintable():
             raise ValueError(
@@ -129,17 +134,13 @@ def read_index(path: pathlib.Path) -> dict[str, str]:
 
 
 def without_prefix(stored: dict[str, StoredTensor], prefix: str) -> dict[str, StoredTensor]:
-    """The same tensors under names without the prefix."""
+    """The same tensors under names without the prefix. Raises ValueError if two get the same name."""
     found: dict[str, StoredTensor] = {}
     for name, one in stored.items():
         other = found.setdefault(name.removeprefix(prefix), one)
         if other is not one:
             raise ValueError(f"{one.path}: found {one.name} and {other.name}, expected one of the two")
     return found
-
-
-def shape_of(tensor: HfTensor) -> str:
-    return f"of shape {list(tensor.stored_shape)}"
 
 
 def check_header(tensor: HfTensor, one: StoredTensor) -> None:
@@ -166,7 +167,7 @@ def refuse_unused(family: str, config: ModelConfig, found: dict[str, StoredTenso
 
 
 def refuse_another_head(head: StoredTensor, embedding: np.ndarray) -> None:
-    """A head beside tie_word_embeddings must be the embedding."""
+    """Raises ValueError unless a head beside tie_word_embeddings is the embedding."""
     if list(head.file.get_slice(head.name).get_shape()) != list(embedding.shape) or (read(head) != embedding).any():
         raise ValueError(
             f"{head.path}: found a {head.name} that is not the embedding, expected the same, as config.json has "
@@ -175,7 +176,7 @@ def refuse_another_head(head: StoredTensor, embedding: np.ndarray) -> None:
 
 
 def read(one: StoredTensor) -> np.ndarray:
-    """The numbers of a tensor as float32."""
+    """The numbers of a tensor as float32. Raises ValueError if one is NaN or infinite."""
     with np.errstate(over="ignore"):  # found below
         array = one.file.get_tensor(one.name).astype(np.float32)
     finite = np.isfinite(array)

@@ -7,7 +7,7 @@ import math
 import os
 import pathlib
 import struct
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -97,12 +97,13 @@ def weight_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes if config.tied_head else shapes | {"head": (V, D)}
 
 
-def read(file, shape: tuple[int, ...]) -> np.ndarray:
+def read(file: BinaryIO, shape: tuple[int, ...]) -> np.ndarray:
+    """The next array of a file: float32."""
     return np.frombuffer(file.read(4 * math.prod(shape)), "<f4").reshape(shape)
 
 
 def refuse_other_frequencies(path: pathlib.Path, cos_SxI: np.ndarray, sin_SxI: np.ndarray) -> None:
-    """The file's rotary table must be that of `THETA`, which llama2.c itself computes with."""
+    """Raises ValueError unless a rotary table (S positions, I frequencies) is that of `THETA`, as llama2.c has it."""
     S, half = cos_SxI.shape
     angle_SxI = np.arange(S)[:, None] * THETA ** (-np.arange(half) / half)[None]
     if not (np.allclose(cos_SxI, np.cos(angle_SxI), atol=1e-2) and np.allclose(sin_SxI, np.sin(angle_SxI), atol=1e-2)):

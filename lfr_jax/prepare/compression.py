@@ -71,7 +71,10 @@ def read_gzip(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_members(file: BinaryIO, begin: Callable[[], lzma.LZMADecompressor | bz2.BZ2Decompressor]) -> Iterator[bytes]:
-    """Streams of xz or bzip2. (The library's own files take what follows the first one for its end, if damaged.)"""
+    """Streams of xz or bzip2, one after the other. Raises EOFError if the last one is cut off.
+
+    The library's own files do not notice damage behind the first stream.
+    """
     member, packed = None, b""
     while packed := packed or file.read(PACKED_BYTES):
         if member is None:

@@ -53,12 +53,12 @@ def in_words(found: list[File]) -> str:
     """How many files are read as what, with examples of those that are one text each, and of those of no byte."""
     kinds = [format_of(file.path) for file in found]
     words = [f"{count:,} {kind.suffixes[0]}" for kind, count in Counter(kinds).items() if kind.many]
-    words += some("read as one text each", [file for file, kind in zip(found, kinds) if not kind.many])
-    words += some("of no byte", [file for file in found if not file.path.stat().st_size])
+    words += with_examples("read as one text each", [file for file, kind in zip(found, kinds) if not kind.many])
+    words += with_examples("of no byte", [file for file in found if not file.path.stat().st_size])
     return f"{len(found):,} file{'s' * (len(found) != 1)}: {', '.join(words)}"
 
 
-def some(what: str, found: list[File]) -> list[str]:
+def with_examples(what: str, found: list[File]) -> list[str]:
     """How many files these are, with examples; nothing if there are none."""
     names = ", ".join([printable(file.name) for file in found[:3]] + ["..."] * (len(found) > 3))
     return [f"{len(found):,} {what} ({names})"] if found else []
@@ -110,8 +110,10 @@ class FirstChunk(NamedTuple):
             readable = readable or not document.problem
             yield document
         if number and not readable:
+            names = ", or name the field of the text with --text-field" if first.kind == "no text" else ""
             raise ValueError(
-                f"{first.where}; nothing in this file can be read ({number:,} tried): mend it, or take it away"
+                f"{first.where}; nothing in this file can be read ({number:,} tried), which --tolerate does not cover: "
+                f"mend it, or take it away{names}"
             )
 
 
@@ -128,18 +130,18 @@ def files(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> Iter
                 raise FileNotFoundError(f"{path}: found no files in it; expected text, {suffixes} files")
             for name in inner:
                 places = domain_and_source(path.absolute().name, name)
-                yield File(path / name, *map(readable, (name.as_posix(), *places)), fields)
+                yield File(path / name, *map(unicode_name, (name.as_posix(), *places)), fields)
         elif path.exists():
             require_regular(path)
-            yield File(path, *map(readable, (path.name, short_name(path), short_name(path))), fields)
+            yield File(path, *map(unicode_name, (path.name, short_name(path), short_name(path))), fields)
         else:
             raise FileNotFoundError(f"{path}: found no such file or folder")
 
 
-def readable(name: str) -> str:
+def unicode_name(name: str) -> str:
     r"""A name of a file or folder as Unicode: what is not UTF-8 in it is escaped.
 
-    >>> print(readable(os.fsdecode(b"caf\xe9")))
+    >>> print(unicode_name(os.fsdecode(b"caf\xe9")))
     caf\xe9
     """
     return os.fsencode(name).decode(errors="backslashreplace")

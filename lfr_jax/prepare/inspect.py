@@ -7,11 +7,13 @@ import tyro
 
 from lfr_jax import terminal
 from lfr_jax.config import DataConfig, Packing
-from lfr_jax.config.settings import Seed
-from lfr_jax.config.values import AtLeast1, checked
+from lfr_jax.config.values import AtLeast1, Seed, checked
+from lfr_jax.data import chunk_digests
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import training_blocks
+from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.data.store import Store, open_store
+from lfr_jax.data.store_card import DOCS
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.storage.paths import Path, as_path
 
@@ -46,10 +48,10 @@ def info(
             counts_Sx3[:, 2], about = blocks.blocks_S, blocks.summary() + "\n"
         for domain in side.domains:
             (of_it,) = np.nonzero([source.domain == domain for source in side.sources])
-            rows.append(table_row(domain, len(of_it), counts_Sx3[of_it].sum(0), side))
+            rows.append(table_row(unreserved(domain), len(of_it), counts_Sx3[of_it].sum(0), side))
             if sources:
                 rows += [table_row(f"  {side.sources[s].name}", "", counts_Sx3[s], side) for s in of_it]
-        rows.append(table_row("all", len(side.sources), counts_Sx3.sum(0), side))
+        rows.append(table_row(ALL, len(side.sources), counts_Sx3.sum(0), side))
         print("\n".join(f"{row[0]:<28}" + "".join(f"{cell:>18}" for cell in row[1:]) for row in rows) + f"\n{about}")
 
 
@@ -77,25 +79,31 @@ def verify(store: Folder) -> None:
     Raises:
       ValueError: something is wrong.
     """
-    sides = open_sides(store, cache="")  # no cache: read what the object store holds
+    sides, found = [], []
+    for path in paths_of_sides(store):
+        try:
+            sides.append(open_store(path, cache=""))  # no cache: read what the object store holds
+        except (ValueError, OSError) as error:
+            found.append(str(error))
     with terminal.bar(total=sum(side.card.tokens for side in sides), unit=" tokens", unit_scale=True) as bar:
-        found = [wrong for side in sides for wrong in faults(side, bar.update)]
+        found += [wrong for side in sides for wrong in faults(side, bar.update)]
     for side in sides:
         folder = tokenizer_of(side)
         if folder.is_dir() and load_tokenizer(folder).digest != side.tokenizer_digest:
             found.append(f"{folder}: is not the tokenizer that made {side.path}")
     if found:
-        raise ValueError("\n".join(found))
+        print("\n".join(map(terminal.printable, found)))
+        raise ValueError(f"{store}: {len(found)} thing{'s are' if found[1:] else ' is'} wrong, listed above")
     print("\n".join(f"{side.path}: all {side.card.tokens:,} tokens are as they were written" for side in sides))
 
 
 def faults(store: Store, advance=lambda tokens: None) -> Iterator[str]:
     """What is wrong with a store, in words."""
-    for name in store.card.files:
-        try:
-            store.verify_file(name)
-        except ValueError as error:
-            yield str(error)
+    try:
+        store.verify_file(DOCS)
+    except ValueError as error:
+        yield str(error)
+    yield from chunk_digests.faults(store)
     outside = 0
     for part in store.parts:
         for start in range(0, part.tokens, AT_ONCE):
@@ -145,9 +153,12 @@ def decode_documents(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
 
 def open_sides(folder: str, cache: str | None = None) -> list[Store]:
     """The store at `folder`; of a prepared folder, its training store and its held-out store."""
+    return [open_store(path, cache) for path in paths_of_sides(folder)]
+
+
+def paths_of_sides(folder: str) -> list[Path]:
     path = as_path(folder)
-    inner = [path / side for side in ("train", "valid") if (path / side / "store.json").is_file()]
-    return [open_store(side, cache) for side in inner or [path]]
+    return [path / side for side in ("train", "valid") if (path / side / "store.json").exists()] or [path]
 
 
 def tokenizer_of(store: Store) -> Path:

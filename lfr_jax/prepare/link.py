@@ -13,6 +13,7 @@ from lfr_jax import terminal
 from lfr_jax.config.values import AtLeast0, AtLeast1, ShareBetween, checked
 from lfr_jax.data import chunk_digests
 from lfr_jax.data.chunk_digests import FileDigests
+from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.data.store import check_ids, file_sha256
 from lfr_jax.data.store_card import FileContent, Part, Source, StoreCard, TokenizerId, token_dtype, write_card
 from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_tokenizer
@@ -21,6 +22,7 @@ from lfr_jax.prepare.options import chosen_options
 from lfr_jax.prepare.token_formats import Layout, layout
 from lfr_jax.storage.files import atomic_folder, save_array
 from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
+from lfr_jax.storage.paths import refuse_existing
 from lfr_jax.storage.token_files import stamp
 
 CHUNK = 1 << 23  # tokens read at once
@@ -51,8 +53,8 @@ class LinkSummary(NamedTuple):
         rows = [f"{'domain':<20}{'tokens':>18}{'documents':>14}{'held-out tokens':>18}{'documents':>14}"]
         for domain in dict.fromkeys(one.domain for one in self.train + self.valid):
             sides = ([one for one in side if one.domain == domain] for side in self)
-            rows.append(f"{terminal.printable(domain):<20}" + "".join(map(counts, sides)))
-        return "\n".join([*rows, f"{'all':<20}{counts(self.train)}{counts(self.valid)}"])
+            rows.append(f"{terminal.printable(unreserved(domain)):<20}" + "".join(map(counts, sides)))
+        return "\n".join([*rows, f"{ALL:<20}{counts(self.train)}{counts(self.valid)}"])
 
 
 @checked
@@ -150,9 +152,11 @@ def link_files(
       made_from: what decides the content, for `storage.made_from`.
 
     Raises:
+      FileExistsError: `out` exists.
       FileNotFoundError: an input does not exist.
       ValueError: a broken file, an id outside the vocabulary, or a bad `valid_fraction`.
     """
+    refuse_existing(out)  # before every byte of the inputs is read
     raw_dtype = np.dtype(dtype or token_dtype(tokenizer.vocab_size)).str
     if np.dtype(raw_dtype).kind not in "iu":
         raise ValueError(f"found dtype={dtype}, expected a type of integers")

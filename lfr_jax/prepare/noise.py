@@ -4,7 +4,6 @@ A noisy folder is a clean one with new sources behind the old ones. So each clea
 domain shows what a policy does with the noise, and held-out text stays clean.
 """
 
-import json
 import os
 import pathlib
 import shutil
@@ -15,8 +14,7 @@ import numpy as np
 import tyro
 
 from lfr_jax.config import DataConfig
-from lfr_jax.config.settings import Seed
-from lfr_jax.config.values import AtLeast1, ShareBetween, checked
+from lfr_jax.config.values import AtLeast1, Seed, ShareBetween, checked
 from lfr_jax.data import chunk_digests, store_card
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import Corpus, open_corpus
@@ -25,7 +23,7 @@ from lfr_jax.data.tokenizer import Ids, Tokenizer
 from lfr_jax.prepare import inputs, segments, text_source
 from lfr_jax.prepare.store_writer import StoreWriter, write_store
 from lfr_jax.prepare.text_source import Document
-from lfr_jax.storage.files import atomic_folder
+from lfr_jax.storage.files import atomic_folder, save_json
 from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
 from lfr_jax.storage.paths import require_local
 
@@ -100,7 +98,7 @@ def add_noise(
             "foreign": foreign,
             "copies": copies,
         }
-        (folder / "noise.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        save_json(folder / "noise.json", card)
     total = clean.train.num_blocks + sum(sizes.values())
     rows = {"clean": clean.train.num_blocks} | card["noise_blocks"]
     print("\n".join(f"{name:<20}{n:>14,} blocks{n / total:>8.1%}" for name, n in rows.items()))

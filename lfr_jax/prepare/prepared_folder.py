@@ -10,7 +10,6 @@
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Any, NamedTuple
@@ -18,13 +17,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lfr_jax.config.values import ShareBetween, from_json
+from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.data.store import Store, open_store
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.prepare.assemble import Count, assemble_stores
 from lfr_jax.prepare.spool import Spool
 from lfr_jax.prepare.store_writer import write_store
-from lfr_jax.prepare.text_source import Input, short_errors
-from lfr_jax.storage.files import atomic_folder, require_regular, save_array
+from lfr_jax.prepare.text_source import Input
+from lfr_jax.storage.files import atomic_folder, save_array, save_json
+from lfr_jax.storage.npy import parse_npy
 from lfr_jax.storage.paths import require_local
 from lfr_jax.storage.remote_files import read_bytes
 from lfr_jax.terminal import printable
@@ -47,9 +48,9 @@ class PrepareSummary(NamedTuple):
         total = np.zeros(4, int)
         for domain, train in self.train.items():
             numbers = (*train, *self.valid[domain])
-            rows.append((printable(domain), *(f"{n:,}" for n in numbers)))
+            rows.append((printable(unreserved(domain)), *(f"{n:,}" for n in numbers)))
             total += numbers
-        rows.append(("all", *(f"{n:,}" for n in total)))
+        rows.append((ALL, *(f"{n:,}" for n in total)))
         table = "\n".join(f"{row[0]:<16}" + "".join(f"{cell:>20}" for cell in row[1:]) for row in rows)
         left_out = [f"{self.duplicates:,} duplicate documents left out"]
         left_out += [f"{self.blank:,} blank ones"] if self.blank else []
@@ -120,7 +121,7 @@ def write_prepared(
         origins = [text_input.origin for text_input in found if text_input.origin]
         told = {"valid_fraction": valid_fraction, "origins": origins, "described": spool.described[:DESCRIBED]}
         card = summary._asdict() | sides | told
-        (folder / "prepared.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        save_json(folder / "prepared.json", card)
     return summary
 
 
@@ -150,9 +151,4 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
 
 def read_seen(path: pathlib.Path) -> np.ndarray:
     """uint64[K, 2]: the digests in `seen.npy`. Raises ValueError if it holds something else."""
-    require_regular(path)
-    with short_errors(f"{path}: found no array", "; restore the file"):
-        array = np.load(path, mmap_mode="r")  # a map: a header that lies about the shape asks for no memory
-    if array.dtype != np.uint64 or array.ndim != 2 or array.shape[1] != 2:
-        raise ValueError(f"{path}: found {array.dtype}{list(array.shape)}, expected uint64[K, 2]; restore the file")
-    return np.array(array)
+    return parse_npy(read_bytes(path), path, "<u8", (None, 2))

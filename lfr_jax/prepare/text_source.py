@@ -7,9 +7,10 @@ docs/add_a_text_source.md shows how to add a source.
 import contextlib
 import hashlib
 import pathlib
-import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
+
+from lfr_jax.config.values import shown
 
 PIECE_CHARS = 1_000_000  # a longer text comes in pieces, which end after a newline if there is one
 CHUNK_BYTES = 2 << 20  # about the size of a chunk: small, so that at the end of the work no worker is busy alone
@@ -127,20 +128,6 @@ def not_unicode(document: Document, where: str) -> Problem | None:
             kind = "not UTF-8" if name == "text" else f"bad {name}"
             return Problem(kind, f"{where}: found {name} that is not Unicode ({error})")
     return None
-
-
-def shown(value: Any) -> str:
-    """A value for an error, cut short: it may be of any length and depth.
-
-    >>> shown({"text": "a" * 500})
-    "{'text': 'aaaaaaaaaaaaaaaaaaa...aaaaaaaaaaaaaaaaaaa'}"
-    """
-    return SHORT.repr(value)
-
-
-SHORT = reprlib.Repr()
-SHORT.maxstring = SHORT.maxother = 43
-SHORT.maxlist = 20
 
 
 def with_problem(document: Document, kind: str, where: str) -> Document:

@@ -78,7 +78,7 @@ def layout(path: pathlib.Path, dtype: str) -> Layout:
 
 
 def llm_c(path: pathlib.Path, magic: int, version: int, tokens: int) -> Layout:
-    """The layout of a file with a header of llm.c."""
+    """The layout of a file with a header of llm.c. Raises ValueError if it holds something else than tokens."""
     if (magic, version) not in LLM_C:
         known = " or ".join(f"{magic} of version {version}" for magic, version in LLM_C)
         raise ValueError(

@@ -7,7 +7,7 @@ go on, and do nothing. And Orbax logs the traceback of an error once in each thr
 
 import atexit
 import concurrent.futures
-import contextlib
+import functools
 import logging
 import os
 import sys
@@ -17,11 +17,13 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
+from lfr_jax.terminal import flush_standard_streams
+
 T = TypeVar("T")
 
 LOOK_EVERY = 0.2  # seconds
 
-failures: list[BaseException] = []  # of saves in the background
+failures: list[BaseException] = []  # of saves in the background, of the whole process, as Orbax's log is
 
 
 def raise_failure() -> None:
@@ -57,9 +59,7 @@ def in_daemon_thread(work: Callable[[], T]) -> T:
 def exit_at_once_unless(done: concurrent.futures.Future) -> None:
     """Exits before Python ends its threads, which aborts the process if one comes back from TensorStore then."""
     if not done.done():
-        with contextlib.suppress(Exception):  # nobody may read them any more
-            sys.stdout.flush()
-            sys.stderr.flush()
+        flush_standard_streams()
         os._exit(1)
 
 
@@ -70,6 +70,17 @@ def note_failure(record: logging.LogRecord) -> bool:
     if record.module == "async_checkpointer" and record.exc_info:
         failures.append(record.exc_info[1])
     return "LFR_TRACEBACK" in os.environ
+
+
+@functools.cache
+def watch_orbax() -> None:
+    """Has failures of saves noted, and what Orbax prints beside an error dropped, to the end of this process.
+
+    With the environment variable LFR_TRACEBACK nothing is dropped.
+    """
+    logging.getLogger("absl").addFilter(note_failure)
+    if "LFR_TRACEBACK" not in os.environ:
+        silence()
 
 
 def silence() -> None:
@@ -85,8 +96,3 @@ def silence() -> None:
             print_others(unraisable)
 
     sys.unraisablehook = print_unless_late
-
-
-logging.getLogger("absl").addFilter(note_failure)
-if "LFR_TRACEBACK" not in os.environ:
-    silence()

@@ -24,11 +24,12 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from lfr_jax.storage.background import failures, in_daemon_thread
+from lfr_jax.storage.background import failures, in_daemon_thread, watch_orbax
 from lfr_jax.storage.damage import Damaged, one_line, try_read_on_all
 from lfr_jax.storage.digests import (
     dtypes_and_shapes,
     first_mismatch,
+    is_of_step,
     leaf_digests,
     leaves_by_name,
     verify_checksum,
@@ -49,6 +50,7 @@ class Checkpointer:
     """Saves to and restores from `folder`, one subfolder per step. Keeps the `keep` newest."""
 
     def __init__(self, folder: str | os.PathLike, keep: int):
+        watch_orbax()
         self.folder = require_storable(folder)
         self.keep = keep
 
@@ -167,6 +169,7 @@ def restore_params(folder: str | os.PathLike, abstract_params: Any) -> tuple[Any
       DamagedCheckpoint: every checkpoint is damaged.
       Unreadable: a checkpoint cannot be read, for a reason that may pass.
     """
+    watch_orbax()
     wanted = {f"params.{name}": leaf for name, leaf in leaves_by_name(abstract_params).items()}
     folder = require_storable(folder)
     found = newest_valid(folder, wanted, partial=True)
@@ -251,11 +254,6 @@ def read_meta(path: Path) -> dict[str, Any]:
     if not is_of_step(content["digests"], int(path.name)):
         raise Damaged(f"its name says step {path.name}, and the state in it is of another step")
     return content
-
-
-def is_of_step(digests: dict[str, str], step: int) -> bool:
-    """Whether a state whose leaves have these digests is of `step`. Of a single number, a digest is exact."""
-    return step <= np.iinfo(np.int32).max and digests["step"] == leaf_digests({"step": np.int32(step)})["step"]
 
 
 def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str, jax.Array]:

@@ -52,7 +52,7 @@ def verify_checksum(text: bytes) -> Any:
         found = json.loads(text)
         if found["crc32"] == crc32(found["content"]):
             return found["content"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         pass  # not JSON, or not of this form
     raise ValueError("was changed after it was written")
 
@@ -67,6 +67,11 @@ def first_mismatch(leaves: dict[str, jax.Array], expected: dict[str, str]) -> st
         if found != expected[name]:
             return f"{name} has digest {found}, and had {expected[name]} when it was saved"
     return ""
+
+
+def is_of_step(digests: dict[str, str], step: int) -> bool:
+    """Whether a state whose leaves have these digests is of `step`. Of a single number, a digest is exact."""
+    return step <= np.iinfo(np.int32).max and digests["step"] == leaf_digests({"step": np.int32(step)})["step"]
 
 
 def leaf_digests(leaves: dict[str, jax.Array]) -> dict[str, str]:

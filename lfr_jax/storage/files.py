@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import stat
@@ -35,6 +36,11 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
     """Writes `text` as the whole content of `path`."""
     with atomic_file(path) as file:
         file.write(text)
+
+
+def save_json(path: str | os.PathLike, content: Any) -> None:
+    """Writes a JSON value, in UTF-8; for a folder that does not have its name yet, see `atomic_folder`."""
+    pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def save_array(path: str | os.PathLike, array: np.ndarray) -> None:

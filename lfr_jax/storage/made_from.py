@@ -29,7 +29,7 @@ def is_finished(target: str | os.PathLike, made_from: dict[str, Any]) -> bool:
     target = require_local(target).absolute()
     try:
         found = json.loads((target / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     if found != {"made_from": json.loads(json.dumps(made_from)), "bytes": sizes(target)}:
         return False

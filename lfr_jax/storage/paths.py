@@ -11,7 +11,6 @@ Path = pathlib.Path | epath.Path
 # The package that reads the URLs of each scheme.
 PACKAGES = {"gs": "'lfr_jax[gcs]'", "s3": "s3fs", "az": "adlfs", "hf": "huggingface_hub"}
 
-
 LONGEST = 3800  # bytes in the path of a folder of checkpoints; Linux has 4,096 for the path of a file in it
 
 

@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from lfr_jax.config import Config, check_resumable, from_saved
+from lfr_jax.config.values import from_json, parsed
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import explain_full_disk, write_atomically
 from lfr_jax.storage.mirror import LOCK, RunInUse, RunMirror, folder_while_alive
-from lfr_jax.storage.paths import Path, as_path, is_remote, require_storable
+from lfr_jax.storage.paths import as_path, is_remote, require_storable
 from lfr_jax.storage.remote_files import explain_errors, read_bytes
 from lfr_jax.storage.unfinished import remove_leftovers_in
 
@@ -55,7 +56,7 @@ class RunDir:
     def exists(self) -> bool:
         """Whether a run has begun here. Exported models have a `config.json` too."""
         try:
-            found = json.loads(read_bytes(self.path / "config.json"))
+            found = parsed(read_bytes(self.path / "config.json"), self.path)
         except (FileNotFoundError, ValueError):
             return False
         return isinstance(found, dict) and {"run_dir", "data", "train"} <= set(found)
@@ -151,7 +152,7 @@ class RunDir:
         """
         path = self.path / "config.json"
         try:
-            return from_saved(read_json(path), str(path))
+            return from_saved(parsed(read_bytes(path), path), str(path))
         except FileNotFoundError:
             raise FileNotFoundError(f"no run in {self.path}: {path} does not exist; name the folder of a run") from None
 
@@ -167,7 +168,7 @@ class RunDir:
           ValueError: the file is not JSON, or of a run with another policy than `config.json` says.
         """
         path, policy = self.path / "summary.json", self.load_config().schedule.policy
-        summary = read_json(path)
+        summary = from_json(read_bytes(path), dict[str, Any], path)
         if summary.get("policy", policy) != policy:
             raise ValueError(
                 f"{path}: found the policy {summary['policy']!r}, expected {policy!r} as in config.json: this is the "
@@ -189,13 +190,6 @@ def require_writable(folder: pathlib.Path) -> None:
         raise NotADirectoryError(f"{folder}: found no folder, expected one for the checkpoints; move it away")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder}: this user may not write into it; change its rights or choose another run_dir")
-
-
-def read_json(path: Path) -> Any:
-    try:
-        return json.loads(read_bytes(path))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); restore it or delete it") from None
 
 
 def write_json(path: pathlib.Path, data: Any) -> None:

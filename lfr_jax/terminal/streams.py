@@ -72,16 +72,22 @@ def shield_standard_streams() -> None:
     sys.stdout, sys.stderr = (Unfailing(x or open(os.devnull, "w", encoding="utf-8")) for x in (sys.stdout, sys.stderr))
 
 
-def show(text: str) -> None:
-    """Prints a line on standard error."""
-    print(text, file=Unfailing(sys.stderr), flush=True)
+def flush_standard_streams() -> None:
+    """For a process that exits at once, without Python's own end."""
+    for stream in (sys.stdout, sys.stderr):
+        Unfailing(stream).flush()
 
 
-def bar(**options: Any):
-    """A bar of `tqdm` on standard error, with these options; where that is no terminal, nothing is shown."""
+def show(text: str, stream: TextIO | None = None) -> None:
+    """Prints a line; on standard error, unless a stream is given."""
+    print(text, file=Unfailing(stream or sys.stderr), flush=True)
+
+
+def bar(hidden: bool = False, **options: Any):
+    """A bar of `tqdm` on standard error, with these options. Nothing is shown if it is hidden, or on no terminal."""
     from tqdm import tqdm
 
-    return tqdm(file=Unfailing(sys.stderr), disable=None, **options)
+    return tqdm(file=Unfailing(sys.stderr), disable=hidden or None, **options)
 
 
 def printable(text: str, keep: str = "") -> str:

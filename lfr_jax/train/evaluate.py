@@ -1,6 +1,5 @@
 """Held-out loss, by domain and over all domains."""
 
-import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,10 +7,9 @@ import jax
 import numpy as np
 
 from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.train import score
 from lfr_jax.train.steps import mean_nll
-
-ALL = "all"  # the name of the loss over all domains, in results and tables
 
 
 class Loss(NamedTuple):
@@ -52,12 +50,3 @@ def held_out_loss(
 
     by_domain = {unreserved(name): ids[blocks.domain_N[ids] == domain] for domain, name in enumerate(blocks.domains)}
     return {name: mean(of_N) for name, of_N in by_domain.items() if len(of_N)} | {ALL: mean(ids)}
-
-
-def unreserved(domain: str) -> str:
-    """The name of a domain in results, beside `ALL`: its own, except for a domain that is itself called so.
-
-    >>> unreserved("code"), unreserved("all"), unreserved("all (domain)")
-    ('code', 'all (domain)', 'all (domain) (domain)')
-    """
-    return f"{domain} (domain)" if re.fullmatch(rf"{ALL}( \(domain\))*", domain) else domain

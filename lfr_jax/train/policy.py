@@ -5,7 +5,9 @@ import importlib
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.machinery import PathFinder
 from typing import Any, get_type_hints
 
 import msgspec
@@ -170,15 +172,26 @@ def made(policy: str, options: dict[str, Any]) -> schedule.Schedule:
     return built
 
 
+class WorkingFolder:
+    """Finds modules in the folder in which the command runs, if they are nowhere else: it is asked after `sys.path`.
+
+    A place on `sys.path`, even the last one, comes before packages without an `__init__.py`, such as orbax and google.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None = None, target: types.ModuleType | None = None):
+        return PathFinder.find_spec(name, [os.getcwd()]) if path is None else None
+
+
 def find_policy(name: str) -> Callable[..., schedule.Schedule]:
     """The function that `name` means: one of `schedule.POLICIES`, or "module:function" of a module on the path.
 
-    A module may also lie in the folder in which the command runs, which is put last on the path.
+    A module may also lie in the folder in which the command runs, which is looked into last.
     """
     module, colon, function = name.partition(":")
     if colon:
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
+        if WorkingFolder not in sys.meta_path:
+            sys.meta_path.append(WorkingFolder)
         try:
             found = getattr(importlib.import_module(module), function)
             inspect.signature(found)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.domain_names import unreserved
 from lfr_jax.schedule import Phase
 from lfr_jax.train import evaluate, score
 from lfr_jax.train.steps import mean_nll
@@ -82,4 +83,4 @@ class Probes:
         )
 
     def domain(self, block: int) -> str:
-        return evaluate.unreserved(self.blocks.domains[self.blocks.domain_N[block]])
+        return unreserved(self.blocks.domains[self.blocks.domain_N[block]])

@@ -22,7 +22,8 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
     """Raises ValueError if settings contradict each other, the data or the devices. Nothing is written yet."""
     decoder.abstract(config.model, mesh)
     optimizer.make_optimizer(config.optimizer, num_steps)
-    for length in {config.data.seq_len, config.data.shortest if config.data.packing == "by_length" else 128}:
+    lengths = [config.data.seq_len] + [config.data.shortest] * (config.data.packing == "by_length")
+    for length in lengths:
         attention.check_kernel(config.model.attention, length, config.model.dtype)
     train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
     ids = corpus.tokenizer.vocab_size

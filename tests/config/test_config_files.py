@@ -62,6 +62,7 @@ def test_a_python_file_that_is_no_configuration(tmp_path, text, error):
 
 
 def test_a_python_file_with_a_byte_order_mark(tmp_path):
+    """Catches: a mark of Windows programs taken for Python."""
     (tmp_path / "file.py").write_bytes((START + "config = Config('é')").encode("utf-8-sig"))
     assert read_config(str(tmp_path / "file.py")) == Config("é")
 

@@ -84,6 +84,7 @@ class Card:
     [
         ("{", "card.json: found no valid JSON"),
         ("[" * 100_000, "card.json: found no valid JSON"),
+        ('{"files": ' + "[" * 900 + "]" * 900 + "}", "card.json: found JSON nested more than 100 deep"),
         ("9" * 5000, "card.json: found no valid JSON"),
         (b"\xff", "card.json: found no valid JSON"),
         ("[]", "card.json: expected `object`, got `array`"),
@@ -109,5 +110,6 @@ def test_what_a_file_holds_is_named_with_its_key(text, message):
 
 
 def test_a_sound_file_is_read():
+    """Catches: a key refused because it is not known; a list where a tuple is declared; a default that is lost."""
     card = from_json('{"parts": [{"name": "a", "size": 3}], "files": {}, "more": 1}', Card, "card.json")
     assert card == Card((Part("a", 3),), {})

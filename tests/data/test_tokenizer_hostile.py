@@ -5,20 +5,10 @@ import json
 
 import hypothesis
 import pytest
-from hostile import edited_bytes, edited_json
+from hostile import SETTINGS, edited_bytes, edited_json, edited_text, read_or_refused
 from test_tokenizer import tiny_sentencepiece
 
 from lfr_jax.data import tokenizer
-
-SETTINGS = hypothesis.settings(deadline=None, max_examples=60, database=None)
-
-
-@contextlib.contextmanager
-def read_or_refused(path):
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        assert str(path) in str(error) and "\n" not in str(error)
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +36,8 @@ def test_saved_card(saved, data):
     """Catches: a card without a kind or a digest, or with others."""
     folder, made = saved
     made.save(folder)
-    card = json.loads((folder / "tokenizer.json").read_text())
-    (folder / "tokenizer.json").write_text(json.dumps(data.draw(edited_json(card))))
+    card = (folder / "tokenizer.json").read_bytes()
+    (folder / "tokenizer.json").write_bytes(data.draw(edited_text(card)))
     with read_or_refused(folder):
         tokenizer.load_tokenizer(folder)
 
@@ -83,8 +73,7 @@ def test_gpt2_files(gpt2_folder, data):
     content = {name: (gpt2_folder / name).read_bytes() for name in ("encoder.json", "vocab.bpe")}
     try:
         if data.draw(hypothesis.strategies.booleans()):
-            edited = data.draw(edited_json(json.loads(content["encoder.json"])))
-            (gpt2_folder / "encoder.json").write_text(json.dumps(edited))
+            (gpt2_folder / "encoder.json").write_bytes(data.draw(edited_text(content["encoder.json"])))
         else:
             (gpt2_folder / "vocab.bpe").write_bytes(data.draw(edited_bytes(content["vocab.bpe"])))
         with read_or_refused(gpt2_folder):

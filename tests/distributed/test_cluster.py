@@ -143,7 +143,9 @@ def test_a_comparison_is_made_by_all_and_told_by_one(config_file, port, tmp_path
     """Catches: what process 0 does alone, for the report, that is an operation of all."""
     short = "--train.steps 6 --train.eval-every 1 --policies random_drop uniform".split()
     options = "--schedule.options learn 2 focus 1 review 2 focus2 1 reps 1".split()
-    first, second = ended([lfr(config_file, process, port, *short, *options, command="compare") for process in (0, 1)], [{}, {}])
+    first, second = ended(
+        [lfr(config_file, process, port, *short, *options, command="compare") for process in (0, 1)], [{}, {}]
+    )
     assert (first[0], second[0]) == (0, 0), first[2] + second[2]
     assert "random_drop − uniform" in first[1] and "random_drop" not in second[1] + second[2]
     assert (tmp_path / "run" / "report" / "report.html").exists()

@@ -7,23 +7,14 @@ import hypothesis
 import numpy as np
 import pytest
 import safetensors.numpy
-from hostile import edited_bytes, edited_json
+from hostile import SETTINGS, edited_bytes, edited_text, read_or_refused
 
 from lfr_jax.config import gpt2, llama
 from lfr_jax.model import hf, llama2c
 from lfr_jax.model.hf_layout import hf_tensors
 from lfr_jax.model.hf_weights import INDEX, WEIGHTS
 
-SETTINGS = hypothesis.settings(deadline=None, max_examples=60, database=None)
 FAMILIES = {"gpt2": gpt2(1, 4, 2, vocab_size=5, max_len=4), "llama": llama(1, 4, 2, 1, 4, vocab_size=5, max_len=4)}
-
-
-@contextlib.contextmanager
-def read_or_refused(path):
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        assert str(path) in str(error) and "\n" not in str(error)
 
 
 def zeros(family):
@@ -68,45 +59,30 @@ def content_of(path):
         path.write_bytes(before)
 
 
+@hypothesis.strategies.composite
+def edited_header(draw, raw):
+    """The bytes of a safetensors file with some of the values edited that its header, which is JSON, has."""
+    end = 8 + int.from_bytes(raw[:8], "little")
+    header = draw(edited_text(raw[8:end]))
+    return len(header).to_bytes(8, "little") + header + raw[end:]
+
+
+EDITS = {
+    "values of config.json": ("config.json", edited_text),
+    "bytes of config.json": ("config.json", edited_bytes),
+    "bytes of the weights": (WEIGHTS, edited_bytes),
+    "values of their header": (WEIGHTS, edited_header),
+}
+
+
+@pytest.mark.parametrize("name, edited", EDITS.values(), ids=EDITS)
 @SETTINGS
 @hypothesis.given(data=hypothesis.strategies.data())
-def test_config_json(folder, data):
-    """Catches: a key of config.json that is used before it is checked."""
-    with content_of(folder / "config.json") as content:
-        edited = data.draw(edited_json(json.loads(content)))
-        (folder / "config.json").write_text(json.dumps(edited))
-        with read_or_refused(folder):
-            hf.load(folder)
-
-
-@SETTINGS
-@hypothesis.given(data=hypothesis.strategies.data())
-def test_bytes_of_config_json(folder, data):
-    """Catches: text that is no JSON, or is not UTF-8."""
-    with content_of(folder / "config.json") as content:
-        (folder / "config.json").write_bytes(data.draw(edited_bytes(content)))
-        with read_or_refused(folder):
-            hf.load(folder)
-
-
-@SETTINGS
-@hypothesis.given(data=hypothesis.strategies.data())
-def test_safetensors(folder, data):
-    """Catches: errors of the library's own types; memory for what a header says."""
-    with content_of(folder / WEIGHTS) as content:
-        (folder / WEIGHTS).write_bytes(data.draw(edited_bytes(content)))
-        with read_or_refused(folder):
-            hf.load(folder)
-
-
-@SETTINGS
-@hypothesis.given(data=hypothesis.strategies.data())
-def test_header_of_safetensors(folder, data):
-    """Catches: a header that is JSON of other values: types, shapes, places of tensors."""
-    with content_of(folder / WEIGHTS) as content:
-        size = int.from_bytes(content[:8], "little")
-        header = json.dumps(data.draw(edited_json(json.loads(content[8 : 8 + size])))).encode()
-        (folder / WEIGHTS).write_bytes(len(header).to_bytes(8, "little") + header + content[8 + size :])
+def test_files_of_a_folder(folder, name, edited, data):
+    """Catches: a key that is used before it is checked; text that is no JSON, or is not UTF-8; errors of the library's
+    own types; memory for what a header says."""
+    with content_of(folder / name) as content:
+        (folder / name).write_bytes(data.draw(edited(content)))
         with read_or_refused(folder):
             hf.load(folder)
 
@@ -116,7 +92,7 @@ def test_header_of_safetensors(folder, data):
 def test_index(sharded, data):
     """Catches: names of files that are none."""
     with content_of(sharded / INDEX) as content:
-        (sharded / INDEX).write_text(json.dumps(data.draw(edited_json(json.loads(content)))))
+        (sharded / INDEX).write_bytes(data.draw(edited_text(content)))
         with read_or_refused(sharded):
             hf.load(sharded)
 

@@ -41,26 +41,23 @@ def not_finite() -> bytes:
     return bytes(raw)
 
 
-@pytest.mark.parametrize(
-    ("raw", "message"),
-    [
-        (b"\0" * 8, "has 8 bytes, fewer than a llama2.c checkpoint's header .28."),
-        (b"\0" * 100, "expected sizes of at least 1: this is no llama2.c checkpoint"),
-        (
-            struct.pack("<Ii", 0x616B3432, 1) + content(),
-            "of a later version .ak42., expected version 0",
-        ),
-        (content()[:-4], "bytes; its header .* asks for"),
-        (content() + b"\0\0\0\0", "bytes; its header .* asks for"),
-        (header_with(vocab_size=-32), "bytes; its header .* asks for"),
-        (header_with(max_len=2**31 - 1, dim=2**30, mlp_dim=2**31 - 1), "bytes; its header .* asks for"),
-        (header_with(num_heads=3), "found Header.*not divisible"),
-        (header_with(num_kv_heads=-1), "expected sizes of at least 1"),
-        (header_with(num_heads=8), "found Header.*expected an even width"),
-        (not_finite(), "found numbers in embedding that are NaN or infinite"),
-        (content(rotary_base=1e6), "another table of rotary frequencies than that of base 10000"),
-    ],
-)
+BAD = {
+    "short": (b"\0" * 8, "has 8 bytes, fewer than a llama2.c checkpoint's header .28."),
+    "zeros": (b"\0" * 100, "expected sizes of at least 1: this is no llama2.c checkpoint"),
+    "later version": (struct.pack("<Ii", 0x616B3432, 1) + content(), "of a later version .ak42., expected version 0"),
+    "cut off": (content()[:-4], "bytes; its header .* asks for"),
+    "too long": (content() + b"\0\0\0\0", "bytes; its header .* asks for"),
+    "no head": (header_with(vocab_size=-32), "bytes; its header .* asks for"),
+    "huge": (header_with(max_len=2**31 - 1, dim=2**30, mlp_dim=2**31 - 1), "bytes; its header .* asks for"),
+    "heads": (header_with(num_heads=3), "found Header.*not divisible"),
+    "negative": (header_with(num_kv_heads=-1), "expected sizes of at least 1"),
+    "odd heads": (header_with(num_heads=8), "found Header.*expected an even width"),
+    "NaN": (not_finite(), "found numbers in embedding that are NaN or infinite"),
+    "rotary": (content(rotary_base=1e6), "another table of rotary frequencies than that of base 10000"),
+}
+
+
+@pytest.mark.parametrize("raw, message", BAD.values(), ids=BAD)
 def test_refuses(raw, message, tmp_path):
     """Catches: a short file or something else read as weights; memory for what a header only says."""
     (tmp_path / "m.bin").write_bytes(raw)

@@ -75,8 +75,11 @@ def test_something_else_than_the_name_says(tmp_path, name, content, found):
 @pytest.mark.parametrize("content", [b"<html>404</html>\n", b"<html>\n404\n</html>\n", b"{}\n{}\n", b'{"body": "x"}\n'])
 def test_a_file_of_which_nothing_can_be_read(tmp_path, content):
     """Catches: a page that says 404, or metadata, under the name of a shard and counted as a document or two."""
-    with pytest.raises(ValueError, match=r"in/x.json, line 1: .*; nothing in this file can be read \(\d tried\)"):
+    with pytest.raises(
+        ValueError, match=r"in/x.json, line 1: .*; nothing in this file can be read \(\d tried\)"
+    ) as got:
         read(tmp_path, "x.json", content)
+    assert ("--text-field" in str(got.value)) == content.startswith(b"{")  # another field may be meant
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def rewritten(store, **changes):
     (store / "store.json").write_text(json.dumps(card))
 
 
-def test_verify_lists_all_that_is_wrong(lfr_data, corpus_dir, tmp_path):
+def test_verify_lists_all_that_is_wrong(lfr_data, corpus_dir, tmp_path, capsys):
     """Catches: a check that ends with the first fault; one of the sizes alone; ids, documents, sources or the tokenizer
     never looked at."""
     assert "train: all" in (out := lfr_data("verify", corpus_dir)) and "valid: all" in out
@@ -72,9 +72,9 @@ def test_verify_lists_all_that_is_wrong(lfr_data, corpus_dir, tmp_path):
         content[-1 if name == "tokens.bin" else -3] ^= 64
         (tmp_path / "c/train" / name).write_bytes(content)
     rewritten(tmp_path / "c/valid", tokenizer={"kind": "bytes", "digest": "0" * 64})
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match="c: 4 things are wrong, listed above"):
         lfr_data("verify", tmp_path / "c")
-    faults = str(raised.value).splitlines()
+    faults = capsys.readouterr().out.splitlines()
     for wanted in (
         "train/tokens.bin: found sha256",
         "train/docs.npy: found sha256",
@@ -82,6 +82,28 @@ def test_verify_lists_all_that_is_wrong(lfr_data, corpus_dir, tmp_path):
         "tokenizer: is not the tokenizer that made .*valid",
     ):
         assert any(re.search(wanted, fault) for fault in faults), (wanted, faults)
+
+
+def test_verify_goes_on_after_a_card_that_is_wrong(lfr_data, corpus_dir, tmp_path, capsys):
+    """Catches: a card that ends the list; digests of chunks that are never looked at."""
+    shutil.copytree(corpus_dir, tmp_path / "c")
+    rewritten(tmp_path / "c/train", documents=0)
+    digests = np.load(tmp_path / "c/valid/chunk_digests.npy")
+    np.save(tmp_path / "c/valid/chunk_digests.npy", digests ^ 1)
+    with pytest.raises(ValueError, match="c: 2 things are wrong"):
+        lfr_data("verify", tmp_path / "c")
+    card, chunks = capsys.readouterr().out.splitlines()
+    assert "train/store.json: documents is 0" in card and "valid/chunk_digests.npy: 1 of its digests are not" in chunks
+
+
+def test_a_domain_called_as_the_total_has_a_row_of_its_own(lfr_data, tmp_path):
+    """Catches: two rows `all`, of which one is a domain."""
+    made = [Document(str(i), f"text {i} " * 9, ("all", "code")[i % 2], "s") for i in range(40)]
+    summary = str(prepare_documents(tmp_path / "out", made, Bytes(), 0.5))
+    clean = lfr_data("clean", tmp_path / "out", "--dry-run", "--near-duplicates", 0.5)
+    for table in (summary, lfr_data("info", tmp_path / "out" / "train", "--seq-len", 16), clean.partition("\n\n")[0]):
+        names = [re.split(r"  +", row)[0] for row in table.splitlines()]
+        assert [names.count(name) for name in ("all", "all (domain)", "code")] == [1, 1, 1], table
 
 
 def test_samples_are_blocks_of_their_domain(lfr_data, corpus_dir):

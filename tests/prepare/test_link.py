@@ -165,7 +165,8 @@ def test_files_to_hold_out_may_be_given(tmp_path):
 
 
 def test_what_is_refused(tmp_path):
-    """Catches: ids that the embedding has no row for; tokens of twice the width; a folder half written."""
+    """Catches: ids that the embedding has no row for; tokens of twice the width; a folder half written; every input
+    read before an output that is there is refused."""
     written.nanogpt(tmp_path / "a.bin", [1, 2, 3, 10])
     written.olmo(tmp_path / "wide.npy", np.arange(1, 1001) % 10)
     out = tmp_path / "out"
@@ -185,6 +186,9 @@ def test_what_is_refused(tmp_path):
         with pytest.raises(FileNotFoundError, match=f"{missing}: found no"):
             link_files(out, [tmp_path / missing], Ids(10, EOS))
     assert not out.exists()
+    out.mkdir()
+    with pytest.raises(FileExistsError, match="out: exists, and is never overwritten"):
+        link_files(out, [tmp_path / "a.bin"], Ids(11, EOS), advance=lambda size: pytest.fail("it was read before"))
 
 
 @pytest.mark.parametrize(

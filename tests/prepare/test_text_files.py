@@ -67,8 +67,9 @@ ONE_VALUE = [{"text": "a", "meta": {"n": 1}}, {"text": "b"}]
         (json.dumps({"data": ONE_VALUE}, indent=2), "a JSON object over several lines"),
         ('{"text": "a",\n "id": 1}\n', "a JSON object over several lines"),
     ],
+    ids=["array", "indented array", "array of lines", "indented object", "object"],
 )
-@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["no mark", "mark"])
 def test_one_json_value_is_no_text(tmp_path, content, found, mark):
     """Catches: JSON's own signs trained on; all lines of it taken for broken documents, or, few, lost as tolerated."""
     for name in ("x.json", "x.jsonl.gz"):
@@ -163,6 +164,7 @@ def test_a_long_text_in_many_chunks(tmp_path, monkeypatch, suffix):
         (b'{"text": NaN}', "no text", "found text = nan"),
         (b'{"body": "x"}', "no text", "found the fields ['body'], expected 'text'"),
     ],
+    ids=["cut off", "latin-1", "list", "deep", "deep text", "long number", "NUL", "NaN", "other field"],
 )
 def test_bad_lines_are_named(tmp_path, line, kind, message):
     """Catches: a bad line that ends the file, or that is passed over in silence; its number counted from 0."""

@@ -88,6 +88,7 @@ def test_a_broken_index_is_refused(tmp_path, change, message):
         ("cut.bin", np.array([20240520, 1, 7] + [0] * 253, "<i4").tobytes() + b"\x01\x00", "expected 1038: 7 tokens"),
         ("cut.npy", b"\x93NUMPY\x01\x00", "found a broken NumPy array"),
     ],
+    ids=["half a token", "one token", "empty", "llm.c", "NumPy"],
 )
 def test_a_file_that_was_cut_off_is_refused(tmp_path, name, content, message):
     """Catches: half a token dropped; a header's count not compared with the size."""

@@ -62,6 +62,7 @@ def test_arrays_are_read_as_numpy_reads_them(array, dtype, shape):
         (saved(np.arange(4)).replace(b"(4,), }  ", b"(4, ,), }"), r"found an array of type <i8 and shape \(4, ,\)"),
         (b"", "found b''... in 0 bytes"),
     ],
+    ids="type,length,dimensions,object,cut off,too long,large,short header,long shape,odd shape,empty".split(","),
 )
 def test_what_is_refused(raw, problem):
     """Catches: each check, if it is dropped; a pickle that is loaded."""

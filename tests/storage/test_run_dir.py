@@ -45,7 +45,7 @@ def test_unreadable_configs_say_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="config.json: train: unknown setting 'sedd'; did you mean 'seed'"):
         RunDir(tmp_path).load_config()
     path.write_text('{"train": ')
-    with pytest.raises(ValueError, match="config.json is not JSON"):
+    with pytest.raises(ValueError, match="config.json: found no valid JSON"):
         RunDir(tmp_path).load_config()
 
 

@@ -46,6 +46,8 @@ ENDS = {
 
 @pytest.mark.parametrize("error, said", ENDS.values(), ids=ENDS)
 def test_whatever_a_command_raises_is_one_line(lfr, monkeypatch, error, said):
+    """Catches: a traceback; a kind of error that is not caught, or has no message; LFR_TRACEBACK without one."""
+
     def failing(args):
         raise error
 
@@ -59,6 +61,7 @@ def test_whatever_a_command_raises_is_one_line(lfr, monkeypatch, error, said):
 
 @given(st.text(st.characters(), max_size=3000))
 def test_any_message_is_one_printable_line(text):
+    """Catches: a line separator that is not \\n; an escape code; a message without a limit."""
     line = faults.one_line(text)
     assert line.isprintable() and len(line) < 1100
 

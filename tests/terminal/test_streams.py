@@ -28,6 +28,7 @@ class Failing(io.StringIO):
 
 @pytest.mark.parametrize("error", [BrokenPipeError(), OSError(5, "hung up"), OSError(28, "full"), ValueError("closed")])
 def test_a_failure_is_kept_and_not_raised(error):
+    """Catches: an error of write, flush or isatty; a command that does not know that its output was lost."""
     stream = Unfailing(Failing(error))
     print("a line", file=stream, flush=True)
     assert stream.error is error and not stream.isatty()
@@ -57,6 +58,7 @@ def test_any_text_in_any_encoding(encoding, text):
 
 @given(st.text(st.characters()))
 def test_printable_text_is_one_line_and_steers_nothing(text):
+    """Catches: a line separator that is not \\n; letters that are escaped and need not be; `keep` that is not kept."""
     shown = printable(text)
     assert shown.isprintable() and len(shown.splitlines()) <= 1
     assert shown == text or not text.isprintable()
@@ -108,6 +110,7 @@ def test_a_command_ends_well_whatever_became_of_its_streams(tmp_path, how):
 
 
 def test_a_bar_goes_to_terminals_alone(capfd):
+    """Catches: a log full of bars."""
     with terminal.bar(total=3) as bar:
         bar.update(3)
     assert capfd.readouterr().err == ""

@@ -72,6 +72,7 @@ def test_too_long_a_warmup_is_refused(shape, steps, warmup):
 
 @pytest.mark.parametrize("shape", ["cosine", "wsd"])
 def test_a_decay_that_rises_is_refused(shape):
+    """Catches: a learning rate that rises to `end_lr` without a word."""
     with pytest.raises(ValueError, match=r"optimizer\.peak_lr=1e-06 below optimizer\.end_lr=0\.1"):
         rates(shape, peak_lr=1e-6)
 

@@ -110,6 +110,7 @@ def test_options_given_by_hand_go_to_the_policies_that_take_them():
     ],
 )
 def test_words_that_are_no_value_are_refused(name, word, error):
+    """Catches: a word that reaches the policy as text; a message that does not name the option."""
     config = dataclasses.replace(Config(), schedule=ScheduleConfig("lfr"))
     with pytest.raises(ValueError, match=error):
         policy.switched(config, "lfr", {name: word})
@@ -198,7 +199,10 @@ def own_policies(tmp_path, monkeypatch):
     """A module in the working directory, which is not on the path."""
     (tmp_path / "own_policies.py").write_text(OWN)
     (tmp_path / "own_exit.py").write_text("raise SystemExit(3)")
-    (tmp_path / "json.py").write_text("raise RuntimeError('a file of this name must not be run')")
+    for name in ("json.py", "made_of_parts.py"):
+        (tmp_path / name).write_text("raise RuntimeError('a file of this name must not be run')")
+    (tmp_path / "installed" / "made_of_parts").mkdir(parents=True)  # as orbax is: no __init__.py
+    (tmp_path / "installed" / "made_of_parts" / "inner.py").write_text("")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [folder for folder in sys.path if folder not in ("", str(tmp_path))])
 
@@ -238,9 +242,12 @@ def test_what_fails_in_a_policy_of_ones_own_is_named(own_policies, name, options
         policy.build(ScheduleConfig(name, options), steps=12)
 
 
-def test_the_working_directory_comes_last_on_the_path(own_policies, tmp_path):
-    """Catches: a file `json.py` that lies in the working directory and is run."""
+def test_the_working_directory_comes_last(own_policies, tmp_path, monkeypatch):
+    """Catches: a file `json.py` that lies in the working directory and is run; one with the name of a package that has
+    no `__init__.py`, which Python finds after all modules on the path."""
+    monkeypatch.syspath_prepend(tmp_path / "installed")
     policy.build(ScheduleConfig("own_policies:half"), steps=12)
-    assert sys.path[-1] == str(tmp_path) and sys.path.count(str(tmp_path)) == 1
-    with pytest.raises(ValueError, match="has no attribute 'half'"):
-        policy.find_policy("json:half")
+    assert str(tmp_path) not in sys.path
+    for name in ("json:half", "made_of_parts.inner:half"):
+        with pytest.raises(ValueError, match="has no attribute 'half'"):
+            policy.find_policy(name)

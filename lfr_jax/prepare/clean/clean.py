@@ -1,7 +1,6 @@
 """The command `lfr data clean`: a corpus without duplicates, and without its held-out text in train."""
 
 import dataclasses
-import json
 import pathlib
 import shutil
 from typing import Annotated, Any, Literal, get_type_hints
@@ -19,7 +18,7 @@ from lfr_jax.prepare.clean.kept import Sides, all_documents
 from lfr_jax.prepare.clean.near_duplicates import without_near_duplicates
 from lfr_jax.prepare.clean.rewrite import write_kept
 from lfr_jax.prepare.workers import NumWorkers, cores
-from lfr_jax.storage.files import atomic_folder, explain_full_disk
+from lfr_jax.storage.files import atomic_folder, explain_full_disk, save_json
 from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
 from lfr_jax.storage.paths import refuse_existing, require_local
 from lfr_jax.storage.remote_files import read_bytes
@@ -115,7 +114,7 @@ def clean_corpus(
             tokenizer.save(made / "tokenizer")
             card = {"cleaned": {side: getattr(before, side).store.fingerprint for side in Sides._fields}}
             card |= {"steps": dataclasses.asdict(steps)} | report.as_json(after)
-            (made / "cleaned.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+            save_json(made / "cleaned.json", card)
             carry_over(folder, made, after)
     print(report.as_text(after, steps.contamination))
 
@@ -145,6 +144,6 @@ def carry_over(folder: pathlib.Path, made: pathlib.Path, after: Sides) -> None:
         card = from_json(read_bytes(folder / "prepared.json"), dict[str, Any], folder / "prepared.json")
         for side in Sides._fields:
             card[side] = {domain: n._asdict() for domain, n in count_by_domain(getattr(after, side)).items()}
-        (made / "prepared.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+        save_json(made / "prepared.json", card)
     if (folder / "seen.npy").is_file():
         shutil.copyfile(folder / "seen.npy", made / "seen.npy")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.prepare.assemble import Count
 from lfr_jax.prepare.clean.contamination import Overlap
 from lfr_jax.prepare.clean.kept import Kept, Sides
@@ -68,16 +69,18 @@ class Report:
         for side in Sides._fields:
             columns = self.counts[side] | {"after": count_by_domain(getattr(after, side))}
             rows = [(f"{side}: documents / tokens", *columns)]
-            rows += [(domain, *(cell(of[domain]) for of in columns.values())) for domain in columns["before"]]
-            parts.append(table([*rows, ("all", *(cell(total(of)) for of in columns.values()))]))
+            rows += [
+                (unreserved(domain), *(cell(of[domain]) for of in columns.values())) for domain in columns["before"]
+            ]
+            parts.append(table([*rows, (ALL, *(cell(total(of)) for of in columns.values()))]))
         names = [
             "held-out documents",
             *(f"sharing {name}" for name in next(iter(self.shared.values())) if name[0] == ">"),
         ]
         rows = [(f"{n}-grams in train", *names)]
-        rows += [(domain, *(f"{count:,}" for count in of.values())) for domain, of in self.shared.items()]
+        rows += [(unreserved(domain), *(f"{count:,}" for count in of.values())) for domain, of in self.shared.items()]
         parts.append(
-            table([*rows, ("all", *(f"{sum(c):,}" for c in zip(*(of.values() for of in self.shared.values()))))])
+            table([*rows, (ALL, *(f"{sum(c):,}" for c in zip(*(of.values() for of in self.shared.values()))))])
         )
         for step, examples in self.examples.items():
             parts += ["\n".join(f"{step}: {in_words(example)}" for example in examples[:SHOWN])] if examples else []

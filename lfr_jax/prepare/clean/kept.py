@@ -1,6 +1,5 @@
 """What cleaning keeps of a store: spans of its tokens. Each step takes spans and gives fewer; nothing is written."""
 
-import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -77,10 +76,8 @@ class Kept(NamedTuple):
           doing: the label of a progress bar; "": no bar.
         """
         length_D, at_D, source_D = self.length_D, self.at_D, self.source_D
-        with contextlib.ExitStack() as shown:
-            bar = doing and shown.enter_context(
-                terminal.bar(total=int(length_D.sum()), desc=doing, unit=" tokens", unit_scale=True)
-            )
+        total = int(length_D.sum())
+        with terminal.bar(hidden=not doing, total=total, desc=doing, unit=" tokens", unit_scale=True) as bar:
             first = 0
             while first < len(length_D):
                 start, source = self.start_D[first], int(source_D[first])
@@ -95,8 +92,7 @@ class Kept(NamedTuple):
                 else:
                     stop = first + 1
                     yield from self.chunks_of_long_span(first, overlap, int(at_D[first]), source)
-                if bar:
-                    bar.update(int(length_D[first:stop].sum()))
+                bar.update(int(length_D[first:stop].sum()))
                 first = stop
 
     def read(self, first: int, stop: int) -> np.ndarray:

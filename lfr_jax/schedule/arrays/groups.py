@@ -10,7 +10,7 @@ import numpy as np
 from lfr_jax.schedule.arrays.shards import on_shards
 from lfr_jax.schedule.types import BlockInfo, required
 
-MOST = 1 << 20  # a group has a number below this, or below that of the blocks: each takes memory
+MOST_GROUPS = 1 << 20  # or as many as there are blocks, if these are more: arrays have a number for each group
 PRECISION = 24  # bits of a number, as many as a float32 has
 
 
@@ -51,7 +51,7 @@ def groups_of(info: BlockInfo, name: str, policy: str) -> Groups:
     of_N = np.asarray(of_N)
     if not np.issubdtype(of_N.dtype, np.integer) or of_N.min() < 0:
         raise ValueError(f"BlockInfo.{name} holds {of_N.dtype}, the least {of_N.min()}; expected integers from 0")
-    if of_N.max() >= max(MOST, len(of_N)):
+    if of_N.max() >= max(MOST_GROUPS, len(of_N)):
         raise ValueError(
             f"BlockInfo.{name} has a group {of_N.max()}, and {len(of_N)} blocks: number the groups from 0, without gaps"
         )

@@ -64,7 +64,7 @@ def replay(stages: Sequence[Stage] = ((1000, (0,)), (1000, None)), share: float 
 
 
 def checked_domains(stage: str, domains: Sequence[int] | None) -> tuple[int, ...] | None:
-    """The domains that a stage brings, after a check."""
+    """The domains that a stage brings. Raises ValueError unless they are numbers from 0, or None."""
     if domains is None:
         return None
     try:

@@ -10,8 +10,9 @@ import optax
 
 from lfr_jax.config import TrainConfig
 from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.domain_names import unreserved
 from lfr_jax.schedule import Phase
-from lfr_jax.train.evaluate import Loss, unreserved
+from lfr_jax.train.evaluate import Loss
 from lfr_jax.train.track.clock import Clock
 from lfr_jax.train.track.metrics import MetricsWriter
 from lfr_jax.train.track.progress import Progress

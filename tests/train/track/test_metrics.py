@@ -81,7 +81,9 @@ def test_a_run_that_begins_again_begins_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "torn", ["7,focus,1.2", "7,focus,1.2\n", "\0\0\0\0\n", "7,focus,1,2,3,4,5,6,7.1", "\0\0,,,,,,,,\n"]
+    "torn",
+    ["7,focus,1.2", "7,focus,1.2\n", "\0\0\0\0\n", "7,focus,1,2,3,4,5,6,7.1", "\0\0,,,,,,,,\n"],
+    ids=["cut off", "short", "zeros", "no end", "no step"],
 )
 def test_a_torn_last_row_is_dropped(tmp_path, torn):
     """Catches: appending to half a row, which spoils two; choking on what a power cut leaves."""
