@@ -113,7 +113,7 @@ class RunDir:
             shown = ", ".join(map(repr, foreign[:3])) + (f" and {len(foreign) - 3} more" if len(foreign) > 3 else "")
             raise ValueError(
                 f"{self.path}: found {shown} and no config.json of a run in it, expected a run, or a folder that is "
-                "new or empty; choose another run_dir"
+                "new or empty; put the config.json of the run back, or choose another run_dir"
             )
 
     def download(self) -> None:
@@ -135,6 +135,7 @@ class RunDir:
 
         See `check_resumable`. Before the first checkpoint every setting may change, since nothing would be lost.
         """
+        self.refuse_foreign_files()
         if latest_step(self.path / "checkpoints") is not None:
             check_resumable(self.load_config(), config)
 
@@ -184,7 +185,7 @@ def is_log(name: str) -> bool:
 
 def require_writable(folder: pathlib.Path) -> None:
     """Raises OSError if `folder` is there, and nothing can be written into it: a run would train, and not be saved."""
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: found no folder, expected one for the checkpoints; move it away")

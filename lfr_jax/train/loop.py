@@ -116,6 +116,7 @@ def train(config: Config, quiet: bool = False) -> Result:
                     advance=advance,
                 )
             tracker.evaluation(step, losses)
+            evaluated.append(step)
             run_dir.upload()
             return losses
 
@@ -124,24 +125,27 @@ def train(config: Config, quiet: bool = False) -> Result:
             # All metrics are read first: a loss that is not finite ends the run here, and its params are not saved.
             tracker.flush()
             run_dir.upload()
-            checkpoints.save(state, start.origin(corpus) | {"seconds": clock.seconds, "spent": spent})
+            checkpoints.save(
+                state, start.origin(corpus) | {"seconds": clock.seconds, "spent": spent, "evaluated": evaluated}
+            )
 
         # Restore, or begin.
         with clock.paused():
             parts = (config.model, tx, sched, block_info, mesh)
             restored = checkpoints.restore(steps.abstract_state(*parts))
             if restored is None:
-                state, spent = steps.init_state(*parts, config.train.seed), flops.Spent()
+                state, spent, evaluated = steps.init_state(*parts, config.train.seed), flops.Spent(), []
             else:
                 state, meta = restored
                 start.check_meta(meta, start.origin(corpus), config)
                 spent = flops.Spent(*meta["spent"])
+                evaluated = meta.get("evaluated", [])  # checkpoints of older releases do not say it
                 clock.credit(meta["seconds"])
             step = int(state.step)
             # The tables may be ahead of the checkpoint, as a kill may come between two: what follows it goes.
             run_dir.download()
-            tracker.rewind(step)
-            probes.rewind(step)
+            tracker.rewind(step, evaluated)
+            probes.rewind(step, evaluated)
             probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
         if step == num_steps:
             return Result(state, run_dir.load_summary())

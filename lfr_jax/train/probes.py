@@ -5,7 +5,7 @@ has their rates on entry of each phase: 1 is the mean rate over all blocks, 0 is
 """
 
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -36,11 +36,14 @@ class Probes:
         self.losses = Table(folder / "probes.csv", LOSSES, max(1, len(self.ids)), writes)
         self.rates = Table(folder / "rates.csv", RATES, max(1, len(self.ids)), writes)
 
-    def rewind(self, step: int) -> None:
-        """Drops the rows of later steps; at step 0 all rows."""
+    def rewind(self, step: int, evaluated: Iterable[int] = ()) -> None:
+        """Drops the rows of later steps; at step 0 all rows.
+
+        Warns if a phase that the run has entered is missing, or the losses after one of the steps `evaluated`.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         entered = [phase.start for phase in self.phases if phase.start < step and len(self.ids)]
-        self.losses.rewind(step, due=entered)
+        self.losses.rewind(step, due=[*entered, *(evaluated if len(self.ids) else ())])
         self.rates.rewind(step, due=entered)
 
     @property

@@ -118,6 +118,15 @@ def test_a_new_folder_may_hold_a_lock_and_logs(tmp_path, names):
         pass
 
 
+def test_a_run_without_its_settings_is_told_to_put_them_back(tmp_path):
+    """Catches: "no run here", said by the start of a run of which checkpoints are there."""
+    (tmp_path / "checkpoints" / "8").mkdir(parents=True)
+    with pytest.raises(
+        ValueError, match="found .checkpoints. and no config.json of a run.*put the config.json .* back"
+    ):
+        RunDir(tmp_path).check_config(UNUSUAL)
+
+
 def test_a_path_that_the_libraries_misread_is_refused_before_anything_is_written(tmp_path):
     """Catches: the check made by the first checkpoint, after hours."""
     with pytest.raises(ValueError, match=r"seed\[1\]/checkpoints: found '\['.*choose another run_dir"):
@@ -126,13 +135,14 @@ def test_a_path_that_the_libraries_misread_is_refused_before_anything_is_written
     assert not list(tmp_path.iterdir())
 
 
-def test_checkpoints_that_cannot_be_written_are_noticed_before_the_first_step(tmp_path):
+@pytest.mark.parametrize("put", [lambda path: path.touch(), lambda path: path.symlink_to("/gone/disk")])
+def test_checkpoints_that_cannot_be_written_are_noticed_before_the_first_step(tmp_path, put):
     """Catches: a run that trains to its first save, and ends there without having saved anything."""
     (tmp_path / "run").mkdir()
     run = RunDir(tmp_path / "run")
     with run.lock():
         run.save_config(UNUSUAL)
-    (tmp_path / "run/checkpoints").touch()
+    put(tmp_path / "run/checkpoints")
     with pytest.raises(NotADirectoryError, match="run/checkpoints: found no folder"), run.lock():
         pass
 

@@ -131,6 +131,14 @@ def test_a_table_that_is_gone_is_missed(nine):
         nine.rewind(10)
 
 
+def test_an_evaluation_that_is_gone_is_missed(nine):
+    """Catches: losses within a phase that nobody misses; rates missed that are written on entry of a phase alone."""
+    nine.enter(PHASES[0], np.ones(nine.blocks.num_blocks))
+    nine.measure(0, measured(nine.ids, 1.0))
+    with pytest.warns(UserWarning, match=r"probes.csv lacks 1 of the steps .* up to 6, the first of them 4: it was"):
+        nine.rewind(6, evaluated=[4])
+
+
 @pytest.mark.slow
 def test_a_run_looks_at_its_probes(finished, blocks, tmp_path):
     """Catches: an evaluation, an edge or the beginning left out; other parameters or rates than the run's."""

@@ -32,12 +32,15 @@ class MetricsWriter:
         self.eval_table = Table(self.folder / "eval.csv", EVAL)
         self.events: Events | None = None
 
-    def rewind(self, step: int) -> None:
-        """Drops the rows of later steps. At step 0 a run begins, and all rows go."""
+    def rewind(self, step: int, evaluated: Iterable[int] = ()) -> None:
+        """Drops the rows of later steps. At step 0 a run begins, and all rows go.
+
+        Warns if rows of earlier steps, or of evaluations after the steps `evaluated`, are missing.
+        """
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.train_table.rewind(step, due=range(1, step + 1))
-        self.eval_table.rewind(step)
+        self.eval_table.rewind(step, due=evaluated)
         self.events = Events(self.folder / "tensorboard", step)
 
     def train(self, rows: list[dict[str, Any]]) -> None:

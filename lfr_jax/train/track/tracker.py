@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import optax
@@ -58,10 +58,10 @@ class Tracker:
         self.progress.close()
         self.metrics.close()
 
-    def rewind(self, step: int) -> None:
-        """Drops what the tables hold of steps after `step`: they are taken again."""
+    def rewind(self, step: int, evaluated: Iterable[int] = ()) -> None:
+        """Drops what the tables hold of steps after `step`: they are taken again. See `MetricsWriter.rewind`."""
         if self.writes:
-            self.metrics.rewind(step)
+            self.metrics.rewind(step, evaluated)
 
     def step(self, record: StepRecord) -> None:
         """Takes in a step that was just dispatched; writes and shows earlier ones when `log_every` of them wait.

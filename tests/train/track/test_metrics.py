@@ -130,6 +130,17 @@ def test_a_gap_is_said_and_no_row_is_lost_for_it(tmp_path, first, last, cut):
     assert path.read_text() == "".join(lines[:first] + lines[last + 1 :])
 
 
+def test_an_evaluation_that_is_gone_is_missed(tmp_path):
+    """Catches: silence; an evaluation that is still to come, missed; one that is there, missed."""
+    run(tmp_path, 0, 6)
+    writer = MetricsWriter(tmp_path)
+    writer.rewind(6, evaluated=[3, 6])
+    (tmp_path / "eval.csv").unlink()
+    with pytest.warns(UserWarning, match="eval.csv lacks 2 of the steps .* to 6, the first of them 3: it was"):
+        writer.rewind(6, evaluated=[3, 6])
+    writer.close()
+
+
 HARD_NAMES = ["", "all", "новости", "a\rb", "a\r\n,b", 'a"\nb', "\u2028", "\x85", "\x1c", "\0", "\ud800"]
 
 
