@@ -23,7 +23,7 @@ from lfr_jax.config import Config, nearest, read_config
 from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
 from lfr_jax.config.words import refuse_old_names, without_policy_options
 from lfr_jax.distributed.peers import log_prefix
-from lfr_jax.terminal import shield_standard_streams
+from lfr_jax.terminal import printable, shield_standard_streams
 from lfr_jax.terminal.faults import check_written, explained, one_line, second_interrupt_kills
 
 Settings = TypeVar("Settings", bound=Config)
@@ -160,7 +160,7 @@ def generate(args: list[str]) -> None:
         Args:
           run: Run directory.
           prompt: The text to continue.
-          tokens: At most so many new ones.
+          tokens: At most so many new ones, up to end-of-text or model.max_len.
           temperature: 0 always takes the likeliest token.
           top_k: Draw among the k likeliest tokens; 0: all.
           top_p: Draw among the likeliest tokens that hold this share of the probability.
@@ -172,7 +172,8 @@ def generate(args: list[str]) -> None:
         cluster.require_one_process("lfr generate")
         return load_run.generate(load_run.load(run), prompt, tokens, temperature, top_k, top_p, seed)
 
-    print(tyro.cli(arguments, args=args, prog="lfr generate"))
+    text = tyro.cli(arguments, args=args, prog="lfr generate")
+    print(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
 
 
 def report(args: list[str]) -> None:

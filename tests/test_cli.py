@@ -212,6 +212,7 @@ MISTAKES = {
     "store": (["evaluate", "{run}", "--store", "{dir}/no"], "no prepared corpus in '{dir}/no'"),
     "out": (["score", "{run}", "--out", "{dir}/no/s.csv"], "No such file or directory: '{dir}/no/"),
     "prompt": (["generate", "{run}", "--prompt", "a" * 40], "a prompt of 41 tokens .* at most model.max_len=32"),
+    "bytes": (["generate", "{run}", "--prompt", "caf\udce9"], "found a prompt that is not Unicode .* --prompt"),
     "temperature": (["generate", "{run}", "--temperature", "-1"], "temperature is -1.0, expected a number, at least 0"),
     "input": (["prepare", "{dir}/no.txt", "--out", "{dir}/a/b", "--byte-tokenizer"], "lfr prepare: {dir}/no.txt"),
     "no input": (["prepare", "--out", "{dir}/a", "--byte-tokenizer"], "found no text; expected files or folders"),
