@@ -17,14 +17,16 @@ import os
 from collections.abc import Iterator
 from typing import Literal, TypeVar
 
-import tyro
-
-from lfr_jax.config import Config, nearest, read_config
-from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
-from lfr_jax.config.words import refuse_old_names, without_policy_options
-from lfr_jax.distributed.peers import log_prefix
 from lfr_jax.terminal import printable, shield_standard_streams
-from lfr_jax.terminal.faults import check_written, explained, one_line, second_interrupt_kills
+from lfr_jax.terminal.faults import check_written, explained, interrupt_kills, one_line, second_interrupt_kills
+
+with interrupt_kills():  # these take a while, and an interrupt would end in a traceback
+    import tyro
+
+    from lfr_jax.config import Config, nearest, read_config
+    from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
+    from lfr_jax.config.words import refuse_old_names, without_policy_options
+    from lfr_jax.distributed.peers import log_prefix
 
 Settings = TypeVar("Settings", bound=Config)
 Positional = tyro.conf.Positional
