@@ -108,7 +108,7 @@ def evaluate(args: list[str]) -> None:
         return load_run.evaluate(load_run.load(run), store, blocks)
 
     for domain, (loss, tokens) in tyro.cli(arguments, args=args, prog="lfr evaluate").items():
-        print(f"{domain:<16} {loss:8.4f} nats/token  {tokens:>12,} tokens")
+        print(f"{printable(domain):<16} {loss:8.4f} nats/token  {tokens:>12,} tokens")
 
 
 def score(args: list[str]) -> None:

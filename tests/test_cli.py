@@ -332,3 +332,11 @@ def test_json_does_not_run_code_that_the_command_does_not_name(tmp_path):
     assert not (tmp_path / "run").exists()
     for words in (["--schedule.policy", "os:system"], ["--schedule.policy=os:system"]):
         assert cli.configured([str(file), *words], "lfr train").schedule == config
+
+
+def test_names_of_domains_do_not_steer_the_terminal(monkeypatch, capsys):
+    """Catches: control characters of a domain's name in the table of `lfr evaluate`."""
+    monkeypatch.setattr(load_run, "load", lambda run: None)
+    monkeypatch.setattr(load_run, "evaluate", lambda *asked: {"x\x1b[2J\r\n": (1.5, 30)})
+    cli.evaluate(["run"])
+    assert capsys.readouterr().out == r"x\x1b[2J\r\n       1.5000 nats/token            30 tokens" + "\n"
