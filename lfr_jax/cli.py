@@ -17,14 +17,16 @@ import os
 from collections.abc import Iterator
 from typing import Literal, TypeVar
 
-import tyro
+from lfr_jax.terminal import printable, shield_standard_streams
+from lfr_jax.terminal.faults import check_written, explained, interrupt_kills, one_line, second_interrupt_kills
 
-from lfr_jax.config import Config, nearest, read_config
-from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
-from lfr_jax.config.words import refuse_old_names, without_policy_options
-from lfr_jax.distributed.peers import log_prefix
-from lfr_jax.terminal import shield_standard_streams
-from lfr_jax.terminal.faults import check_written, explained, one_line, second_interrupt_kills
+with interrupt_kills():  # these take a while, and an interrupt would end in a traceback
+    import tyro
+
+    from lfr_jax.config import Config, nearest, read_config
+    from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
+    from lfr_jax.config.words import refuse_old_names, without_policy_options
+    from lfr_jax.distributed.peers import log_prefix
 
 Settings = TypeVar("Settings", bound=Config)
 Positional = tyro.conf.Positional
@@ -106,7 +108,7 @@ def evaluate(args: list[str]) -> None:
         return load_run.evaluate(load_run.load(run), store, blocks)
 
     for domain, (loss, tokens) in tyro.cli(arguments, args=args, prog="lfr evaluate").items():
-        print(f"{domain:<16} {loss:8.4f} nats/token  {tokens:>12,} tokens")
+        print(f"{printable(domain):<16} {loss:8.4f} nats/token  {tokens:>12,} tokens")
 
 
 def score(args: list[str]) -> None:
@@ -160,7 +162,7 @@ def generate(args: list[str]) -> None:
         Args:
           run: Run directory.
           prompt: The text to continue.
-          tokens: At most so many new ones.
+          tokens: At most so many new ones, up to end-of-text or model.max_len.
           temperature: 0 always takes the likeliest token.
           top_k: Draw among the k likeliest tokens; 0: all.
           top_p: Draw among the likeliest tokens that hold this share of the probability.
@@ -172,7 +174,8 @@ def generate(args: list[str]) -> None:
         cluster.require_one_process("lfr generate")
         return load_run.generate(load_run.load(run), prompt, tokens, temperature, top_k, top_p, seed)
 
-    print(tyro.cli(arguments, args=args, prog="lfr generate"))
+    text = tyro.cli(arguments, args=args, prog="lfr generate")
+    print(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
 
 
 def report(args: list[str]) -> None:

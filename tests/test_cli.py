@@ -212,6 +212,7 @@ MISTAKES = {
     "store": (["evaluate", "{run}", "--store", "{dir}/no"], "no prepared corpus in '{dir}/no'"),
     "out": (["score", "{run}", "--out", "{dir}/no/s.csv"], "No such file or directory: '{dir}/no/"),
     "prompt": (["generate", "{run}", "--prompt", "a" * 40], "a prompt of 41 tokens .* at most model.max_len=32"),
+    "bytes": (["generate", "{run}", "--prompt", "caf\udce9"], "found a prompt that is not Unicode .* --prompt"),
     "temperature": (["generate", "{run}", "--temperature", "-1"], "temperature is -1.0, expected a number, at least 0"),
     "input": (["prepare", "{dir}/no.txt", "--out", "{dir}/a/b", "--byte-tokenizer"], "lfr prepare: {dir}/no.txt"),
     "no input": (["prepare", "--out", "{dir}/a", "--byte-tokenizer"], "found no text; expected files or folders"),
@@ -331,3 +332,11 @@ def test_json_does_not_run_code_that_the_command_does_not_name(tmp_path):
     assert not (tmp_path / "run").exists()
     for words in (["--schedule.policy", "os:system"], ["--schedule.policy=os:system"]):
         assert cli.configured([str(file), *words], "lfr train").schedule == config
+
+
+def test_names_of_domains_do_not_steer_the_terminal(monkeypatch, capsys):
+    """Catches: control characters of a domain's name in the table of `lfr evaluate`."""
+    monkeypatch.setattr(load_run, "load", lambda run: None)
+    monkeypatch.setattr(load_run, "evaluate", lambda *asked: {"x\x1b[2J\r\n": (1.5, 30)})
+    cli.evaluate(["run"])
+    assert capsys.readouterr().out == r"x\x1b[2J\r\n       1.5000 nats/token            30 tokens" + "\n"

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lfr_jax.config import nearest
+from lfr_jax.config.values import described, shown
 from lfr_jax.schedule import Phase
 from lfr_jax.storage.checkpoint import latest_step, read_meta
 from lfr_jax.storage.damage import try_read
@@ -16,6 +17,13 @@ from lfr_jax.storage.remote_files import exists, read_bytes
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.terminal import printable
 
+# The columns that are read of each table, and their types.
+READ: dict[str, dict[str, type]] = {
+    "metrics.csv": {"step": int, "phase": str, "loss": float, "flops": float},
+    "eval.csv": {"step": int, "domain": str, "loss": float},
+    "probes.csv": {"step": int, "block": int, "domain": str, "loss": float},
+    "rates.csv": {"step": int, "phase": str, "stop": int, "rate": float},
+}
 MIN_MEASUREMENTS = 4  # of each probe; with fewer, noise and trend cannot be told apart
 
 
@@ -161,9 +169,23 @@ def column_array(steps: list[list[dict[str, str]]], column: str) -> np.ndarray:
 
 
 def read_csv(path: Path) -> list[dict[str, Any]]:
-    """The rows of a CSV file. A run that is still going may have written half of the last row: it is left out."""
-    text = read_bytes(path).decode()
-    return list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    """The rows of a CSV file. A run that is still going may have written half of the last row: it is left out.
+
+    Raises:
+      ValueError: a row lacks a column that is read here, or has no number where there should be one.
+    """
+    text = read_bytes(path).decode(errors="replace")
+    rows = list(csv.DictReader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))
+    for number, row in enumerate(rows, start=1):
+        for name, kind in READ.get(path.name, {}).items():
+            try:
+                kind(row[name])
+            except (KeyError, TypeError, ValueError):
+                raise ValueError(
+                    f"{path}, row {number}: {name} is {shown(row.get(name))}, expected {described(kind)}; the file was "
+                    "changed: put a copy of it there"
+                ) from None
+    return rows
 
 
 def read_flops(metrics: list[dict[str, Any]]) -> dict[int, float]:

@@ -1,5 +1,6 @@
 """The commands `lfr data info`, `verify` and `sample`: what a store holds, whether it is intact, and its text."""
 
+import contextlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -81,20 +82,30 @@ def verify(store: Folder) -> None:
     """
     sides, found = [], []
     for path in paths_of_sides(store):
-        try:
+        with noted(found):
             sides.append(open_store(path, cache=""))  # no cache: read what the object store holds
-        except (ValueError, OSError) as error:
-            found.append(str(error))
     with terminal.bar(total=sum(side.card.tokens for side in sides), unit=" tokens", unit_scale=True) as bar:
-        found += [wrong for side in sides for wrong in faults(side, bar.update)]
+        for side in sides:
+            with noted(found):
+                found.extend(faults(side, bar.update))
     for side in sides:
         folder = tokenizer_of(side)
-        if folder.is_dir() and load_tokenizer(folder).digest != side.tokenizer_digest:
-            found.append(f"{folder}: is not the tokenizer that made {side.path}")
+        with noted(found):
+            if folder.is_dir() and load_tokenizer(folder).digest != side.tokenizer_digest:
+                found.append(f"{folder}: is not the tokenizer that made {side.path}")
     if found:
         print("\n".join(map(terminal.printable, found)))
         raise ValueError(f"{store}: {len(found)} thing{'s are' if found[1:] else ' is'} wrong, listed above")
     print("\n".join(f"{side.path}: all {side.card.tokens:,} tokens are as they were written" for side in sides))
+
+
+@contextlib.contextmanager
+def noted(found: list[str]) -> Iterator[None]:
+    """What fails in the block is added to a list, in words, unless it is there already."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        found += [str(error)] * (str(error) not in found)
 
 
 def faults(store: Store, advance=lambda tokens: None) -> Iterator[str]:

@@ -185,7 +185,7 @@ def list_token_files(paths: Iterable[str | os.PathLike]) -> list[tuple[pathlib.P
             for name in seen:
                 domain = name.parts[0] if len(name.parts) > 1 else path.absolute().name
                 files.append((path / name, name.as_posix(), domain))
-        elif path.is_file():
+        elif path.exists():
             files.append((path, path.name, path.absolute().parent.name))
         else:
             raise FileNotFoundError(f"{path}: found no such file or folder")

@@ -24,8 +24,10 @@ def as_path(path: str | os.PathLike) -> Path:
 
     Raises:
       ModuleNotFoundError: this scheme needs a package that is not installed; the message names it.
-      ValueError: the scheme is unknown.
+      ValueError: the scheme is unknown, or it can be no path.
     """
+    if "\0" in os.fspath(path):
+        raise ValueError(f"found {os.fspath(path)!r}, expected a path, which has no NUL byte in it")
     if not is_remote(path):
         return pathlib.Path(path)
     scheme = os.fspath(path).partition("://")[0]

@@ -17,7 +17,7 @@ from typing import Any
 from lfr_jax.config import Config, check_resumable, from_saved
 from lfr_jax.config.values import from_json, parsed
 from lfr_jax.storage.checkpoint import latest_step
-from lfr_jax.storage.files import explain_full_disk, write_atomically
+from lfr_jax.storage.files import explain_full_disk, require_regular, write_atomically
 from lfr_jax.storage.mirror import LOCK, RunInUse, RunMirror, folder_while_alive
 from lfr_jax.storage.paths import as_path, is_remote, require_storable
 from lfr_jax.storage.remote_files import explain_errors, read_bytes
@@ -83,6 +83,8 @@ class RunDir:
             return
         self.path.mkdir(parents=True, exist_ok=True)
         require_writable(self.path / "checkpoints")
+        if (self.path / LOCK).exists():
+            require_regular(self.path / LOCK)
         with explain_full_disk(self.path), open(self.path / LOCK, "a+", encoding="utf-8", errors="replace") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,19 @@ LONGEST_MESSAGE = 1000  # characters
 
 
 @contextlib.contextmanager
+def interrupt_kills() -> Iterator[None]:
+    """Within it, SIGINT (Ctrl-C) ends the process at once, without a word."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
 def second_interrupt_kills() -> Iterator[None]:
     """Within it, a first SIGINT (Ctrl-C) raises KeyboardInterrupt. Thereafter a second one ends the process at once."""
 

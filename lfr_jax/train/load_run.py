@@ -86,8 +86,13 @@ def generate(
     one is put before the prompt; with `model.mask_documents` nothing is.
 
     Raises:
-      ValueError: of `generate_ids`; or nothing to begin with: no prompt, under `model.mask_documents`.
+      ValueError: of `generate_ids`; the prompt is not Unicode; or nothing to begin with: no prompt, under
+        `model.mask_documents`.
     """
+    try:
+        prompt.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"found a prompt that is not Unicode ({error}), expected text in UTF-8: --prompt") from None
     before = [] if run.config.model.mask_documents else [run.tokenizer.eos_id]
     prompt_ids = [*before, *run.tokenizer.encode(prompt)]
     if not prompt_ids:

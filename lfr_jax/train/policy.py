@@ -14,7 +14,7 @@ import msgspec
 
 from lfr_jax import schedule
 from lfr_jax.config import Config, ScheduleConfig, nearest
-from lfr_jax.config.values import check_value, from_word
+from lfr_jax.config.values import check_value, from_word, shown
 
 
 def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
@@ -203,7 +203,7 @@ def find_policy(name: str) -> Callable[..., schedule.Schedule]:
             ) from error
     if name not in schedule.POLICIES:
         raise ValueError(
-            f"no policy is called {name!r}; {nearest(name, schedule.POLICIES)}there are "
+            f"no policy is called {shown(name)}; {nearest(name, schedule.POLICIES)}there are "
             f"{', '.join(schedule.POLICIES)}, and module:function for one of your own"
         )
     return schedule.POLICIES[name]

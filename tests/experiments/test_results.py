@@ -52,6 +52,23 @@ def test_probes_without_losses_are_left_out(tmp_path):
         read_results(folder, "lfr")
 
 
+@pytest.mark.parametrize(
+    "table, old, new, message",
+    [
+        ("scores/probes.csv", "step,", "steps,", "row 1: step is None, expected a whole number"),
+        ("scores/probes.csv", "\n4,", "\nfour,", "row 25: step is 'four', expected a whole number"),
+        ("scores/rates.csv", ",stop", ",end", "row 1: stop is None, expected a whole number"),
+        ("metrics.csv", ",flops", ",cost", "row 1: flops is None, expected a number"),
+    ],
+)
+def test_a_table_that_was_changed_is_named(tmp_path, table, old, new, message):
+    """Catches: a KeyError, or a number that cannot be read, without the file and the row."""
+    path = make_run(tmp_path / "run") / table
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(ValueError, match=f"{table}, {message}"):
+        read_results(tmp_path / "run", "lfr")
+
+
 def test_probes_count_by_their_tokens(tmp_path):
     """Catches: a mean over blocks, whatever their lengths; tokens of the blocks that are not asked for. Older releases
     wrote down no tokens: there blocks count alike."""

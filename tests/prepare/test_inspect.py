@@ -85,15 +85,18 @@ def test_verify_lists_all_that_is_wrong(lfr_data, corpus_dir, tmp_path, capsys):
 
 
 def test_verify_goes_on_after_a_card_that_is_wrong(lfr_data, corpus_dir, tmp_path, capsys):
-    """Catches: a card that ends the list; digests of chunks that are never looked at."""
+    """Catches: a card, or a tokenizer, that ends the list; digests of chunks that are never looked at."""
     shutil.copytree(corpus_dir, tmp_path / "c")
     rewritten(tmp_path / "c/train", documents=0)
     digests = np.load(tmp_path / "c/valid/chunk_digests.npy")
     np.save(tmp_path / "c/valid/chunk_digests.npy", digests ^ 1)
-    with pytest.raises(ValueError, match="c: 2 things are wrong"):
+    for file in (tmp_path / "c/tokenizer").iterdir():
+        file.write_text("[")
+    with pytest.raises(ValueError, match="c: 3 things are wrong"):
         lfr_data("verify", tmp_path / "c")
-    card, chunks = capsys.readouterr().out.splitlines()
+    card, chunks, tokenizer = capsys.readouterr().out.splitlines()
     assert "train/store.json: documents is 0" in card and "valid/chunk_digests.npy: 1 of its digests are not" in chunks
+    assert "tokenizer" in tokenizer
 
 
 def test_a_domain_called_as_the_total_has_a_row_of_its_own(lfr_data, tmp_path):

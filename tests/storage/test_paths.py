@@ -43,3 +43,9 @@ def test_missing_packages_and_other_schemes_are_named(monkeypatch):
         as_path("gs://b/x")
     with pytest.raises(ValueError, match="found http://x/y, expected a path on this machine, or a URL that begins"):
         as_path("http://x/y")
+
+
+def test_a_nul_byte_is_no_path():
+    """Catches: `embedded null byte`, which does not say where it is."""
+    with pytest.raises(ValueError, match=r"found 'runs/a\\x00b', expected a path"):
+        as_path("runs/a\0b")

@@ -1,6 +1,7 @@
 """The run's folder: one trainer at a time, settings that read back, and settings that may not change."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -184,4 +185,11 @@ def test_lock_keeps_a_second_trainer_out_until_the_first_ends_or_is_killed(tmp_p
             with RunDir(path).lock():
                 pass
     with RunDir(path).lock():
+        pass
+
+
+def test_a_lock_that_is_no_file(tmp_path):
+    """Catches: an error of the library, without the name of the file."""
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(OSError, match="lock: found a named pipe, expected a regular file"), RunDir(tmp_path).lock():
         pass

@@ -96,3 +96,20 @@ def test_interruptions(how, code, out):
     done = subprocess.run([sys.executable, "-c", INTERRUPTED, "train", how], capture_output=True, text=True)
     said = "\nlfr train: interrupted; the same command goes on from what was saved\n" if code == 1 else ""
     assert (done.returncode, done.stdout, done.stderr) == (code, out, said)
+
+
+INTERRUPTED_EARLY = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(name, path=None, target=None):
+        if name == "msgspec":  # a package that the command line needs
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt)
+from lfr_jax import cli
+"""
+
+
+def test_an_interruption_while_the_command_is_loaded():
+    """Catches: a traceback of what was being imported."""
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_EARLY], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from lfr_jax.storage.files import atomic_file
+from lfr_jax.storage.files import atomic_file, require_regular
 from lfr_jax.terminal import printable
 
 TRAIN = ("step", "phase", "loss", "grad_norm", "learning_rate", "tokens", "flops", "blocks", "seconds")
@@ -120,10 +120,13 @@ class Table:
 
         Raises:
           ValueError: the file has other columns.
+          OSError: it is no regular file.
         """
         if not self.writes:
             return
-        records = split_records(self.path.read_bytes()) if self.path.exists() and step else []
+        if exists := self.path.exists():
+            require_regular(self.path)
+        records = split_records(self.path.read_bytes()) if exists and step else []
         header = ",".join(self.columns)
         if records and records[0][1] != list(self.columns):
             raise ValueError(

@@ -229,3 +229,10 @@ def test_mfu():
     assert math.isclose(flops.mfu(4 * 197e12, 2.0, "TPU v5 lite", 8), 0.25)
     assert flops.mfu(459e12, 1.0, "TPU v5", 1) == 1.0
     assert flops.mfu(1e12, 1.0, "cpu", 1) is None
+
+
+def test_a_pipe_is_no_table(tmp_path):
+    """Catches: a run that waits for ever for what a named pipe holds."""
+    os.mkfifo(tmp_path / "metrics.csv")
+    with pytest.raises(OSError, match="metrics.csv: found a named pipe, expected a regular file"):
+        metrics.MetricsWriter(tmp_path).rewind(3)
