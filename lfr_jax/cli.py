@@ -20,8 +20,8 @@ from lfr_jax.config import Config, nearest, read_config
 from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
 from lfr_jax.config.words import refuse_old_names, without_policy_options
 from lfr_jax.distributed.peers import log_prefix
-from lfr_jax.terminal import shield_standard_streams
-from lfr_jax.terminal.faults import check_written, explained, one_line, second_interrupt_kills
+from lfr_jax.terminal import printable, shield_standard_streams
+from lfr_jax.terminal.faults import check_written, explained, one_line, second_interrupt_kills, warnings_on_one_line
 
 Settings = TypeVar("Settings", bound=Config)
 Positional = tyro.conf.Positional
@@ -103,7 +103,7 @@ def evaluate(args: list[str]) -> None:
         return load_run.evaluate(load_run.load(run), store, blocks)
 
     for domain, (loss, tokens) in tyro.cli(arguments, args=args, prog="lfr evaluate").items():
-        print(f"{domain:<16} {loss:8.4f} nats/token  {tokens:>12,} tokens")
+        print(f"{printable(domain):<16} {loss:8.4f} nats/token  {tokens:>12,} tokens")
 
 
 def score(args: list[str]) -> None:
@@ -169,7 +169,8 @@ def generate(args: list[str]) -> None:
         cluster.require_one_process("lfr generate")
         return load_run.generate(load_run.load(run), prompt, tokens, temperature, top_k, top_p, seed)
 
-    print(tyro.cli(arguments, args=args, prog="lfr generate"))
+    text = tyro.cli(arguments, args=args, prog="lfr generate")
+    print(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
 
 
 def report(args: list[str]) -> None:
@@ -211,7 +212,7 @@ def main() -> None:
     name, *rest = sys.argv[1:] or ["--help"]
     result_is_text = name not in COMMANDS or name in RESULT_IS_TEXT
     try:
-        with second_interrupt_kills(), safe_path_in_workers():
+        with second_interrupt_kills(), safe_path_in_workers(), warnings_on_one_line():
             if name in ("-h", "--help"):
                 print("usage: lfr COMMAND ...   (lfr COMMAND --help tells more)\n")
                 print("\n".join(f"  {name:<9} {command.__doc__.strip()}" for name, command in COMMANDS.items()))

@@ -18,7 +18,7 @@ from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.model.hf_config import family_of, read_config, to_settings
 from lfr_jax.model.hf_tokenizer import tokenizer_files
 from lfr_jax.model.hf_weights import WEIGHTS, read_params, to_tensors
-from lfr_jax.storage.files import atomic_folder, refuse_existing
+from lfr_jax.storage.files import atomic_folder, explain_full_disk, refuse_existing
 
 OURS = "lfr_tokenizer"  # the tokenizer as `load_tokenizer` reads it, where transformers does not look
 
@@ -59,7 +59,7 @@ def export(
     host = first_rows(jax.tree.map(lambda leaf: np.asarray(jax.device_get(leaf), np.float32), params), rows)
     config = dataclasses.replace(config, vocab_size=rows)
     special = special_tokens(config, tokenizer)
-    with atomic_folder(out_dir) as folder:
+    with explain_full_disk(out_dir), atomic_folder(out_dir) as folder:
         safetensors.numpy.save_file(to_tensors(family, config, host), folder / WEIGHTS, metadata={"format": "pt"})
         write_json(folder / "config.json", to_settings(family, config) | special)
         unspoken = {"suppress_tokens": [*range(tokens, rows)]} if rows > tokens else {}

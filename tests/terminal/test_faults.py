@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import warnings
 
 import jax
 import pytest
@@ -93,3 +94,12 @@ def test_interruptions(how, code, out):
     done = subprocess.run([sys.executable, "-c", INTERRUPTED, "train", how], capture_output=True, text=True)
     said = "\nlfr train: interrupted; the same command goes on from what was saved\n" if code == 1 else ""
     assert (done.returncode, done.stdout, done.stderr) == (code, out, said)
+
+
+def test_a_warning_is_one_line_of_its_own_words():
+    """Catches: the path and the code of the line that gave it; a name in it that steers the terminal."""
+    before, warning = warnings.formatwarning, UserWarning("metrics.csv lacks\na \x1b[2J row")
+    with faults.warnings_on_one_line():
+        shown = warnings.formatwarning(warning, UserWarning, "metrics.py", 39, line="self.rewind(step)")
+    assert shown == "warning: metrics.csv lacks a \\x1b[2J row\n"
+    assert warnings.formatwarning is before
