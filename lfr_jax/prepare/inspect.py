@@ -144,10 +144,11 @@ def decode_documents(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
 
 
 def open_sides(folder: str, cache: str | None = None) -> list[Store]:
-    """The store at `folder`; of a prepared folder, its training store and its held-out store."""
+    """The store at `folder`; of a prepared folder, its training store and its held-out store: both must be there."""
     path = as_path(folder)
-    inner = [path / side for side in ("train", "valid") if (path / side / "store.json").is_file()]
-    return [open_store(side, cache) for side in inner or [path]]
+    inner = [path / side for side in ("train", "valid")]
+    prepared = any((side / "store.json").is_file() for side in inner)
+    return [open_store(side, cache) for side in (inner if prepared else [path])]
 
 
 def tokenizer_of(store: Store) -> Path:

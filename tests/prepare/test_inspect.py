@@ -84,6 +84,16 @@ def test_verify_lists_all_that_is_wrong(lfr_data, corpus_dir, tmp_path):
         assert any(re.search(wanted, fault) for fault in faults), (wanted, faults)
 
 
+@pytest.mark.parametrize("side", ["train", "valid"])
+def test_half_a_corpus_is_not_right(lfr_data, corpus_dir, tmp_path, side):
+    """Catches: a side without its card, left out in silence: all that is looked at is right then."""
+    half = shutil.copytree(corpus_dir, tmp_path / "half")
+    (half / side / "store.json").unlink()
+    for command in ("verify", "info"):
+        with pytest.raises(FileNotFoundError, match=f"half/{side}: found no store.json"):
+            lfr_data(command, half)
+
+
 def test_samples_are_blocks_of_their_domain(lfr_data, corpus_dir):
     """Catches: a block printed under another's number or domain; a seed that is not followed."""
     asked = ("sample", corpus_dir, "--seq-len", 16, "--blocks", 3)
