@@ -60,7 +60,13 @@ def export(
     config = dataclasses.replace(config, vocab_size=rows)
     special = special_tokens(config, tokenizer)
     with explain_full_disk(out_dir), atomic_folder(out_dir) as folder:
-        safetensors.numpy.save_file(to_tensors(family, config, host), folder / WEIGHTS, metadata={"format": "pt"})
+        tensors = to_tensors(family, config, host)
+        try:
+            safetensors.numpy.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:
+            raise OSError(
+                f"{out_dir}: the weights could not be written ({error}); make room, or choose another folder"
+            ) from None
         write_json(folder / "config.json", to_settings(family, config) | special)
         unspoken = {"suppress_tokens": [*range(tokens, rows)]} if rows > tokens else {}
         write_json(folder / "generation_config.json", special | unspoken)
