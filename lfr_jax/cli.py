@@ -18,7 +18,14 @@ from collections.abc import Iterator
 from typing import Literal, TypeVar
 
 from lfr_jax.terminal import printable, shield_standard_streams
-from lfr_jax.terminal.faults import check_written, explained, interrupt_kills, one_line, second_interrupt_kills
+from lfr_jax.terminal.faults import (
+    check_written,
+    explained,
+    interrupt_kills,
+    one_line,
+    second_interrupt_kills,
+    warnings_on_one_line,
+)
 
 with interrupt_kills():  # these take a while, and an interrupt would end in a traceback
     import tyro
@@ -217,7 +224,7 @@ def main() -> None:
     name, *rest = sys.argv[1:] or ["--help"]
     result_is_text = name not in COMMANDS or name in RESULT_IS_TEXT
     try:
-        with second_interrupt_kills(), safe_path_in_workers():
+        with second_interrupt_kills(), safe_path_in_workers(), warnings_on_one_line():
             if name in ("-h", "--help"):
                 print("usage: lfr COMMAND ...   (lfr COMMAND --help tells more)\n")
                 print("\n".join(f"  {name:<9} {command.__doc__.strip()}" for name, command in COMMANDS.items()))

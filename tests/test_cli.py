@@ -84,7 +84,7 @@ def test_another_policy_on_the_command_line(lfr, tmp_path, corpus_dir):
         assert asked == ScheduleConfig(policy, options, floor=0.1)  # Catches: a setting of the schedule that is lost
 
 
-def test_evaluate_prints_the_held_out_losses(finished, lfr):
+def test_evaluate_prints_the_held_out_losses(finished, lfr, monkeypatch):
     """Catches: a domain left out; other blocks than asked for; a loss beside another domain's name."""
     _, run = finished
     code, out, _ = lfr("evaluate", run, "--blocks", 8)
@@ -94,8 +94,12 @@ def test_evaluate_prints_the_held_out_losses(finished, lfr):
     for domain, (loss, tokens) in last_losses(run).items():
         number, count = re.search(r"([\d.]+) nats/token +([\d,]+) tokens", found[domain]).groups()
         assert float(number) == pytest.approx(loss, abs=2e-4) and int(count.replace(",", "")) == tokens
+    measured, odd = load_run.evaluate(load_run.load(str(run))), "a\x1b[2J\n"
+    monkeypatch.setattr(load_run, "evaluate", lambda *_: {odd: measured["easy"]})
+    assert lfr("evaluate", run).out.startswith(r"a\x1b[2J\n ")  # Catches: a name that steers the terminal
+    monkeypatch.undo()
     whole = lfr("evaluate", run).out.splitlines()[-1]
-    assert f"{load_run.evaluate(load_run.load(str(run)))['all'].tokens:,} tokens" in whole
+    assert f"{measured['all'].tokens:,} tokens" in whole
 
 
 def test_score_writes_a_table_of_all_blocks(finished, lfr, corpus_dir, tmp_path):

@@ -18,7 +18,7 @@ from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
 from lfr_jax.model.hf_config import family_of, read_config, to_settings
 from lfr_jax.model.hf_tokenizer import tokenizer_files
 from lfr_jax.model.hf_weights import WEIGHTS, read_params, to_tensors
-from lfr_jax.storage.files import atomic_folder
+from lfr_jax.storage.files import atomic_folder, explain_full_disk
 from lfr_jax.storage.paths import refuse_existing
 
 OURS = "lfr_tokenizer"  # the tokenizer as `load_tokenizer` reads it, where transformers does not look
@@ -60,8 +60,14 @@ def export(
     host = first_rows(jax.tree.map(lambda leaf: np.asarray(jax.device_get(leaf), np.float32), params), rows)
     config = dataclasses.replace(config, vocab_size=rows)
     special = special_tokens(config, tokenizer)
-    with atomic_folder(out_dir) as folder:
-        safetensors.numpy.save_file(to_tensors(family, config, host), folder / WEIGHTS, metadata={"format": "pt"})
+    with explain_full_disk(out_dir), atomic_folder(out_dir) as folder:
+        tensors = to_tensors(family, config, host)
+        try:
+            safetensors.numpy.save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:
+            raise OSError(
+                f"{out_dir}: the weights could not be written ({error}); make room, or choose another folder"
+            ) from None
         write_json(folder / "config.json", to_settings(family, config) | special)
         unspoken = {"suppress_tokens": [*range(tokens, rows)]} if rows > tokens else {}
         write_json(folder / "generation_config.json", special | unspoken)

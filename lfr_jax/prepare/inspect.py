@@ -163,13 +163,14 @@ def decode_documents(tokenizer: Tokenizer, tokens: Iterable[int]) -> str:
 
 
 def open_sides(folder: str, cache: str | None = None) -> list[Store]:
-    """The store at `folder`; of a prepared folder, its training store and its held-out store."""
+    """The store at `folder`; of a prepared folder, its training store and its held-out store: both must be there."""
     return [open_store(path, cache) for path in paths_of_sides(folder)]
 
 
 def paths_of_sides(folder: str) -> list[Path]:
     path = as_path(folder)
-    return [path / side for side in ("train", "valid") if (path / side / "store.json").exists()] or [path]
+    sides = [path / side for side in ("train", "valid")]
+    return sides if any((side / "store.json").exists() for side in sides) else [path]
 
 
 def tokenizer_of(store: Store) -> Path:

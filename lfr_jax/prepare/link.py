@@ -20,7 +20,7 @@ from lfr_jax.data.tokenizer import Gpt2Bpe, Ids, SentencePiece, Tokenizer, load_
 from lfr_jax.prepare.folders import files_below
 from lfr_jax.prepare.options import chosen_options
 from lfr_jax.prepare.token_formats import Layout, layout
-from lfr_jax.storage.files import atomic_folder, save_array
+from lfr_jax.storage.files import atomic_folder, explain_full_disk, save_array
 from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
 from lfr_jax.storage.paths import refuse_existing
 from lfr_jax.storage.token_files import stamp
@@ -167,7 +167,7 @@ def link_files(
     if not held_out:
         pairs = [split_off_tail(one, valid_fraction) for one in train]
         train, held_out = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    with atomic_folder(out, made_from) as folder:
+    with explain_full_disk(out), atomic_folder(out, made_from) as folder:
         write_links(folder / "train", train, tokenizer)
         write_links(folder / "valid", held_out, tokenizer)
         tokenizer.save(folder / "tokenizer")

@@ -23,7 +23,7 @@ from lfr_jax.data.tokenizer import Ids, Tokenizer
 from lfr_jax.prepare import inputs, segments, text_source
 from lfr_jax.prepare.store_writer import StoreWriter, write_store
 from lfr_jax.prepare.text_source import Document
-from lfr_jax.storage.files import atomic_folder, save_json
+from lfr_jax.storage.files import atomic_folder, explain_full_disk, save_json
 from lfr_jax.storage.made_from import finished, is_finished, refuse_unless_finished
 from lfr_jax.storage.paths import require_local
 
@@ -76,7 +76,7 @@ def add_noise(
     if is_finished(out, made_from):
         print(finished(out))
         return
-    with atomic_folder(out, made_from) as folder:
+    with explain_full_disk(out), atomic_folder(out, made_from) as folder:
         sizes = blocks_of_each(clean.train.num_blocks, share, kinds)
         streams = {kind: noise_tokens(kind, clean, foreign, -(-sizes[kind] // copies), seed) for kind in kinds}
         tokenizer, store = clean.tokenizer, clean.train.store

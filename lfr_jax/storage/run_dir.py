@@ -19,7 +19,7 @@ from lfr_jax.config.values import from_json, parsed
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import explain_full_disk, require_regular, write_atomically
 from lfr_jax.storage.mirror import LOCK, RunInUse, RunMirror, folder_while_alive
-from lfr_jax.storage.paths import as_path, is_remote, require_storable
+from lfr_jax.storage.paths import Path, as_path, is_remote, require_storable
 from lfr_jax.storage.remote_files import explain_errors, read_bytes
 from lfr_jax.storage.unfinished import remove_leftovers_in
 
@@ -103,11 +103,12 @@ class RunDir:
     def refuse_foreign_files(self) -> None:
         """Raises ValueError if the folder holds files, and no run: they might be overwritten.
 
-        Hidden files may be there, and logs. So may `lock`, the first file that a run writes.
+        Hidden files may be there, logs, and empty folders, such as one on a larger disk for the checkpoints.
+        So may `lock`, the first file that a run writes.
         """
         with explain_errors(self.path):
             try:
-                names = sorted(file.name for file in self.path.iterdir())
+                names = sorted(file.name for file in self.path.iterdir() if not is_empty_folder(file))
             except FileNotFoundError:
                 return
         foreign = [name for name in names if name != LOCK and not name.startswith(".") and not is_log(name)]
@@ -178,6 +179,13 @@ class RunDir:
                 "summary of another run; put that of this one back"
             )
         return summary
+
+
+def is_empty_folder(path: Path) -> bool:
+    try:
+        return not is_remote(path) and not any(path.iterdir())
+    except OSError:  # it is no folder, or cannot be listed
+        return False
 
 
 def is_log(name: str) -> bool:

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import types
+import warnings
 from collections.abc import Iterator
 
 from lfr_jax.terminal.streams import printable
@@ -52,6 +53,17 @@ def second_interrupt_kills() -> Iterator[None]:
         sys.unraisablehook = hook
         if signal.getsignal(signal.SIGINT) is first:
             signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def warnings_on_one_line() -> Iterator[None]:
+    """Within it, a warning is shown as one line, without the place in the source that gave it."""
+    before = warnings.formatwarning
+    warnings.formatwarning = lambda message, *_, **__: one_line(f"warning: {message}") + "\n"
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def check_written(name: str) -> None:

@@ -34,9 +34,10 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
     }[shape]
     stable = steps - warmup - decay
     if stable < 0:
+        also = " or optimizer.decay_fraction" if shape == "wsd" else ""
         raise ValueError(
             f"optimizer.warmup_steps={warmup} steps and a {shape} decay of {decay} steps do not fit into a run "
-            f"of {steps} steps; lower optimizer.warmup_steps or optimizer.decay_fraction, or raise train.steps"
+            f"of {steps} steps; lower optimizer.warmup_steps{also}, or raise train.steps"
         )
     if decay and peak < end:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Hugging Face folders: there and back, what is refused, and transformers' own models as the judge."""
 
 import json
+from unittest.mock import Mock
 
 import jax
 import ml_dtypes
@@ -356,7 +357,7 @@ def test_a_missing_setting_is_named(tmp_path):
         hf.load(folder)
 
 
-def test_an_export_is_whole_or_not_there(tmp_path):
+def test_an_export_is_whole_or_not_there(tmp_path, monkeypatch):
     """Catches: a folder overwritten; a model written as a family whose parts it does not have; half a folder."""
     folder = exported(tmp_path, "gpt2")
     before = (folder / WEIGHTS).read_bytes()
@@ -374,6 +375,10 @@ def test_an_export_is_whole_or_not_there(tmp_path):
     diverged["layers"]["mlp"]["up"]["kernel"][1, 0, 0] = np.nan
     with pytest.raises(ValueError, match="found numbers in layers.mlp.up.kernel that are NaN .* has diverged"):
         hf.export(diverged, CONFIGS["gpt2"], None, tmp_path / "new")
+    full = Mock(side_effect=safetensors.SafetensorError("I/O error: No space left on device (os error 28)"))
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(OSError, match=r"new: the weights could not be written \(.* No space left .*\); make room"):
+        hf.export(random_params(CONFIGS["gpt2"]), CONFIGS["gpt2"], None, tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "tokenizer"]
 
 

@@ -109,6 +109,18 @@ def test_a_domain_called_as_the_total_has_a_row_of_its_own(lfr_data, tmp_path):
         assert [names.count(name) for name in ("all", "all (domain)", "code")] == [1, 1, 1], table
 
 
+@pytest.mark.parametrize("side", ["train", "valid"])
+def test_half_a_corpus_is_not_right(lfr_data, corpus_dir, tmp_path, capsys, side):
+    """Catches: a side without its card, left out in silence: all that is looked at is right then."""
+    half = shutil.copytree(corpus_dir, tmp_path / "half")
+    (half / side / "store.json").unlink()
+    with pytest.raises(FileNotFoundError, match=f"half/{side}: found no store.json"):
+        lfr_data("info", half)
+    with pytest.raises(ValueError, match="half: 1 thing is wrong"):
+        lfr_data("verify", half)
+    assert f"half/{side}: found no store.json" in capsys.readouterr().out
+
+
 def test_samples_are_blocks_of_their_domain(lfr_data, corpus_dir):
     """Catches: a block printed under another's number or domain; a seed that is not followed."""
     asked = ("sample", corpus_dir, "--seq-len", 16, "--blocks", 3)

@@ -1,8 +1,10 @@
 """Other programs' token files as a corpus: read where they lie, split, trained on."""
 
+import errno
 import os
 import pathlib
 import shutil
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes, Ids
+from lfr_jax.prepare import link
 from lfr_jax.prepare.link import link_files, link_paths
 from lfr_jax.prepare.prepare import prepare_paths
 from lfr_jax.train.loop import train
@@ -269,3 +272,11 @@ def test_nothing_is_appended_to_links(tmp_path):
     ):
         prepare_paths((str(tmp_path / "new.txt"),), out=str(tmp_path / "out"), append=str(tmp_path / "linked"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.bin", "linked", "new.txt"]
+
+
+def test_a_full_disk_is_named(tmp_path, monkeypatch):
+    """Catches: "No space left on device", which does not say on which."""
+    written.nanogpt(tmp_path / "train.bin", flat(tokens(40)))
+    monkeypatch.setattr(link, "write_links", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="out: the disk is full .* run the same command again"):
+        link_files(tmp_path / "out", [tmp_path / "train.bin"], Ids(10, EOS), valid_fraction=0.5)

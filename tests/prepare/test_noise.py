@@ -1,6 +1,8 @@
 """Junk of known kinds among the training blocks; what is clean stays as it was."""
 
+import errno
 import json
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -191,3 +193,10 @@ def test_nothing_can_be_appended_to_noise(noisy, tmp_path):
         match="without which nothing can be appended: .* append to the folder from which this one was made",
     ):
         prepare_paths((), out=str(tmp_path / "out"), append=str(noisy), embedded=True)
+
+
+def test_a_full_disk_is_named(tmp_path, corpus_dir, monkeypatch):
+    """Catches: "No space left on device", which does not say on which."""
+    monkeypatch.setattr(noise, "copy_store", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="out: the disk is full .* run the same command again"):
+        lfr_data("noise", corpus_dir, "--out", tmp_path / "out", "--seq-len", T)

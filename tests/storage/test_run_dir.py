@@ -109,9 +109,11 @@ def test_a_folder_that_is_no_run_stays_as_it_is(tmp_path, files, shown):
 
 @pytest.mark.parametrize("names", [(), ("lock", ".config.json.7.tmp"), ("log", "train.log.1", "slurm-7.out", "a.txt")])
 def test_a_new_folder_may_hold_a_lock_and_logs(tmp_path, names):
-    """Catches: a start that was killed, or whose output goes to a file in the run's folder, refused."""
+    """Catches: a start that was killed, whose output goes there, or that has a disk for checkpoints, refused."""
     for name in names:
         (tmp_path / name).touch()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "checkpoints").symlink_to(tmp_path / "disk")
     with RunDir(tmp_path).lock():
         RunDir(tmp_path).save_config(UNUSUAL)
         (tmp_path / "metrics.csv").touch()

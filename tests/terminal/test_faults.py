@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import warnings
 
 import jax
 import pytest
@@ -113,3 +114,12 @@ def test_an_interruption_while_the_command_is_loaded():
     """Catches: a traceback of what was being imported."""
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_EARLY], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_a_warning_is_one_line_of_its_own_words():
+    """Catches: the path and the code of the line that gave it; a name in it that steers the terminal."""
+    before, warning = warnings.formatwarning, UserWarning("metrics.csv lacks\na \x1b[2J row")
+    with faults.warnings_on_one_line():
+        shown = warnings.formatwarning(warning, UserWarning, "metrics.py", 39, line="self.rewind(step)")
+    assert shown == "warning: metrics.csv lacks a \\x1b[2J row\n"
+    assert warnings.formatwarning is before

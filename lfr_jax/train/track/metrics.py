@@ -113,6 +113,10 @@ class Table:
         self.path, self.columns, self.rows_per_step, self.writes = path, columns, rows_per_step, writes
         self.last = -1
 
+    @property
+    def has_rows(self) -> bool:
+        return self.path.exists() and len(split_records(self.path.read_bytes())) > 1
+
     def rewind(self, step: int, due: Iterable[int] = ()) -> None:
         """Keeps the complete rows up to `step`: a kill or a power cut may cut one off. At step 0 all rows go.
 

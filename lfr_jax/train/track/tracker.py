@@ -61,6 +61,8 @@ class Tracker:
     def rewind(self, step: int, evaluated: Iterable[int] = ()) -> None:
         """Drops what the tables hold of steps after `step`: they are taken again. See `MetricsWriter.rewind`."""
         if self.writes:
+            if not step and self.metrics.train_table.has_rows:
+                self.note(0, "there is no checkpoint: the run begins anew, and what its tables held is dropped")
             self.metrics.rewind(step, evaluated)
 
     def step(self, record: StepRecord) -> None:

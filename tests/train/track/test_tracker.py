@@ -13,6 +13,7 @@ from lfr_jax.terminal import Unfailing
 from lfr_jax.train import optimizer
 from lfr_jax.train.evaluate import Loss
 from lfr_jax.train.track.clock import Clock
+from lfr_jax.train.track.metrics import TRAIN
 from lfr_jax.train.track.recorder import StepRecord
 from lfr_jax.train.track.tracker import Tracker
 
@@ -57,3 +58,12 @@ def test_names_from_the_data_steer_no_terminal(tmp_path):
     lines = shown.getvalue().splitlines()
     assert len(lines) == 3 and all(line.isprintable() and r"a\x1b[2J\rb\n" in line for line in lines)
     assert "all (domain) 0 %" in lines[0]
+
+
+def test_a_run_that_begins_anew_says_so(tmp_path, capsys):
+    """Its checkpoints are gone, or it was killed before the first. Catches: silence; a line at the very first start."""
+    with tracker(tmp_path, quiet=False) as made:
+        made.metrics.train_table.append([dict.fromkeys(TRAIN, 1)])
+    assert capsys.readouterr().err == ""
+    with tracker(tmp_path, quiet=False):
+        assert "there is no checkpoint: the run begins anew" in capsys.readouterr().err
