@@ -20,7 +20,7 @@ from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import explain_full_disk, require_regular, write_atomically
 from lfr_jax.storage.mirror import LOCK, RunInUse, RunMirror, folder_while_alive
 from lfr_jax.storage.paths import Path, as_path, is_remote, require_storable
-from lfr_jax.storage.remote_files import explain_errors, read_bytes
+from lfr_jax.storage.remote_files import exists, explain_errors, read_bytes
 from lfr_jax.storage.unfinished import remove_leftovers_in
 
 
@@ -134,13 +134,18 @@ class RunDir:
             self.mirror.upload()
 
     def check_config(self, config: Config) -> None:
-        """Raises ValueError if the run has a checkpoint, and `config` changes a setting that may not change.
+        """Raises ValueError if the run cannot go on with these settings, or has lost its checkpoints.
 
         See `check_resumable`. Before the first checkpoint every setting may change, since nothing would be lost.
         """
         self.refuse_foreign_files()
         if latest_step(self.path / "checkpoints") is not None:
             check_resumable(self.load_config(), config)
+        elif exists(self.path / "summary.json"):
+            raise ValueError(
+                f"{self.path}: found the summary of a finished run, and no checkpoint: they were removed, or their "
+                "disk is not there; put them back, or choose another run_dir"
+            )
 
     def save_config(self, config: Config) -> None:
         """Writes `config.json`. Raises ValueError as `check_config` does."""

@@ -150,6 +150,16 @@ def test_checkpoints_that_cannot_be_written_are_noticed_before_the_first_step(tm
         pass
 
 
+def test_a_finished_run_without_checkpoints_does_not_begin_anew(tmp_path):
+    """Catches: tables and summary overwritten by a run from step 0, because a disk was not mounted."""
+    run = RunDir(tmp_path)
+    run.save_config(UNUSUAL)
+    with_a_checkpoint(run).write_summary({"policy": UNUSUAL.schedule.policy})
+    (tmp_path / "checkpoints/10").rename(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="found the summary of a finished run, and no checkpoint"):
+        run.save_config(UNUSUAL)
+
+
 def test_the_summary_of_another_run_is_refused(tmp_path):
     """Catches: a finished run that answers with somebody else's losses."""
     run = RunDir(tmp_path)
