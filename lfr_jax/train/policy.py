@@ -42,7 +42,10 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
         built = schedule.floor(built, config.floor)
     if config.cap_noise:
         built = schedule.cap_noise(built, config.cap_noise)
-    return schedule.fit(built, steps) if steps else built
+    try:
+        return schedule.fit(built, steps) if steps else built
+    except ValueError as error:
+        raise ValueError(f"policy {config.policy}: {error}") from None
 
 
 def check_score_fraction(config: ScheduleConfig, options: dict[str, Any], scoring: bool) -> None:
