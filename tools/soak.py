@@ -109,10 +109,10 @@ def configuration(folder: pathlib.Path, phases: int, phase_steps: int) -> Config
 def describe(samples: list[Sample], stops: list[int]) -> str:
     """The first tenth of the time beside the last one, after the phases that end at the first of `stops`."""
     samples = [sample for sample in samples if sample.step > stops[min(4, len(stops) - 1)]]
-    if len(samples) < 20:
-        return f"{len(samples)} samples since all was compiled: too few to compare; give it more --minutes"
     tenth = len(samples) // 10
     parts = samples[: tenth + 1], samples[-tenth - 1 :]
+    if tenth < 2 or any(part[-1].step == part[0].step for part in parts):
+        return f"{len(samples)} samples since all was compiled: too few to compare; give it more --minutes"
 
     def speed(part: list[Sample]) -> float:
         return (part[-1].step - part[0].step) / (part[-1].seconds - part[0].seconds)
