@@ -14,10 +14,16 @@ from lfr_jax.terminal.streams import printable
 LONGEST_MESSAGE = 1000  # characters
 
 
+def may_handle_interrupts() -> bool:
+    """Whether this is the main thread, which alone sets handlers, and no shell asked to ignore SIGINT (`&`)."""
+    main = threading.current_thread() is threading.main_thread()
+    return main and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+
+
 @contextlib.contextmanager
 def interrupt_kills() -> Iterator[None]:
     """Within it, SIGINT (Ctrl-C) ends the process at once, without a word."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
+    if not may_handle_interrupts():
         yield
         return
     before = signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -42,7 +48,7 @@ def second_interrupt_kills() -> Iterator[None]:
         signal.signal(signal.SIGINT, first)
         threading.Timer(0.05, signal.raise_signal, [signal.SIGINT]).start()
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set a handler
+    if not may_handle_interrupts():
         yield
         return
     before, hook = signal.signal(signal.SIGINT, first), sys.unraisablehook

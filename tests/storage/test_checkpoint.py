@@ -313,7 +313,8 @@ def test_what_works_in_the_background_ends_with_the_process(monkeypatch):
 
 
 INTERRUPTED = """
-import sys, threading
+import signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 sys.path.insert(0, {root!r})
 from lfr_jax.storage import background
 try:

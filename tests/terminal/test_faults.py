@@ -69,6 +69,7 @@ def test_any_message_is_one_printable_line(text):
 
 INTERRUPTED = """
 import os, signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 from lfr_jax import cli
 def command(args):
     class Object:
@@ -101,6 +102,7 @@ def test_interruptions(how, code, out):
 
 INTERRUPTED_EARLY = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 class Interrupt:
     def find_spec(name, path=None, target=None):
         if name == "msgspec":  # a package that the command line needs
@@ -114,6 +116,18 @@ def test_an_interruption_while_the_command_is_loaded():
     """Catches: a traceback of what was being imported."""
     done = subprocess.run([sys.executable, "-c", INTERRUPTED_EARLY], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interrupt_that_is_ignored_stays_so():
+    """Catches: a background job (`lfr train ... &` in a script) that ends with the Ctrl-C that another program gets."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        for context in (faults.interrupt_kills, faults.second_interrupt_kills):
+            with context():
+                signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_warning_is_one_line_of_its_own_words():
