@@ -8,6 +8,7 @@ import numpy as np
 from lfr_jax.compile import costs
 from lfr_jax.compile.hlo import Computation, Instruction, Module, executed
 
+IOTA = r"\[[\d,]+\](?:T\([\d,]+\))?"  # the numbers from 0 on, as an array of this shape, transposed
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 
@@ -109,18 +110,31 @@ def group_of(collective: Instruction) -> tuple[int, ...]:
         return tuple(map(int, pair.groups()))
     if listed := re.search(r"replica_groups=\{\{([\d,]+)\}", text):
         return tuple(map(int, listed[1].split(",")))
-    if iota := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        groups, shape, order = ([int(number) for number in (part or "").split(",") if number] for part in iota.groups())
-        ids = np.arange(np.prod(shape)).reshape(shape).transpose(order or range(len(shape))).reshape(groups)
-        return tuple(ids[0].tolist())
-    if mesh := re.search(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}", text):
-        axes = dict(re.findall(r"'(\w+)'=(\d+)", mesh[1]))
-        along = re.findall(r"'(\w+)'(?!:)", mesh[2])
-        if mesh[2].count("'") == 2 * len(along) and set(along) <= set(axes) and "device_ids" not in mesh[1]:
-            ids = np.arange(np.prod([int(size) for size in axes.values()])).reshape([int(n) for n in axes.values()])
-            first = ids[tuple(slice(None) if axis in along else 0 for axis in axes)]
-            return tuple(first.ravel().tolist())
+    if iota := re.search(rf"replica_groups=\[([\d,]+)\]<=({IOTA})", text):
+        return tuple(_ids(iota[2]).reshape(_numbers(iota[1]))[0].tolist())
+    if mesh := re.search(rf"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(({IOTA})\))? \{{([^}}]*)\}}", text):
+        axes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", mesh[1])}
+        along = mesh[3].replace("'", "").split(",")
+        if set(along) <= set(axes):
+            sizes = tuple(axes.values())
+            ids = (_ids(mesh[2]) if mesh[2] else np.arange(np.prod(sizes))).reshape(sizes)
+            return tuple(ids[tuple(slice(None) if axis in along else 0 for axis in axes)].ravel().tolist())
     found = re.search(r"(replica_groups|source_target_pairs)=.{,60}", text)
     raise ValueError(
         f"found {found[0] if found else 'no groups'} in {collective.name}, which this reader does not know"
     )
+
+
+def _ids(iota: str) -> np.ndarray:
+    """The numbers that an `IOTA` lists, in its order.
+
+    >>> _ids("[2,3]T(1,0)").tolist()
+    [0, 3, 1, 4, 2, 5]
+    """
+    shape, _, order = iota.partition("T")
+    array = np.arange(np.prod(_numbers(shape))).reshape(_numbers(shape))
+    return (array.transpose(_numbers(order)) if order else array).ravel()
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)]
