@@ -21,6 +21,7 @@ from lfr_jax.terminal import printable, shield_standard_streams
 from lfr_jax.terminal.faults import (
     check_written,
     explained,
+    fail,
     interrupt_kills,
     one_line,
     second_interrupt_kills,
@@ -34,6 +35,7 @@ with interrupt_kills():  # these take a while, and an interrupt would end in a t
     from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
     from lfr_jax.config.words import refuse_old_names, without_policy_options
     from lfr_jax.distributed.peers import log_prefix
+    from lfr_jax.storage.background import threads_left
 
 Settings = TypeVar("Settings", bound=Config)
 Positional = tyro.conf.Positional
@@ -237,11 +239,11 @@ def main() -> None:
             raise
         result_is_text = True  # the help of a command
     except KeyboardInterrupt:
-        sys.exit(f"\nlfr {name}: interrupted; the same command goes on from what was saved")
+        fail(f"\nlfr {name}: interrupted; the same command goes on from what was saved", threads_left.is_set())
     except BaseException as error:
         if os.environ.get("LFR_TRACEBACK"):
             raise
-        sys.exit(one_line(f"lfr {name}: {log_prefix()}{explained(error)}"))
+        fail(one_line(f"lfr {name}: {log_prefix()}{explained(error)}"), threads_left.is_set())
     finally:
         sys.stdout.flush()
     if result_is_text:

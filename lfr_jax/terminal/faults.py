@@ -1,6 +1,7 @@
 """How a command ends when something fails: with one line that says what, and not with a traceback."""
 
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -8,8 +9,9 @@ import threading
 import types
 import warnings
 from collections.abc import Iterator
+from typing import NoReturn
 
-from lfr_jax.terminal.streams import printable
+from lfr_jax.terminal.streams import flush_standard_streams, printable, show
 
 LONGEST_MESSAGE = 1000  # characters
 
@@ -77,6 +79,19 @@ def check_written(name: str) -> None:
     lost = sys.stdout.error
     if lost is not None and not isinstance(lost, BrokenPipeError):
         sys.exit(one_line(f"lfr {name}: standard output could not be written: {lost}"))
+
+
+def fail(message: str, at_once: bool) -> NoReturn:
+    """Ends this process with exit code 1, and a message on standard error.
+
+    Args:
+      at_once: without Python's own end, in which a thread that comes back from a library would abort the process.
+    """
+    if at_once:
+        show(message)
+        flush_standard_streams()
+        os._exit(1)
+    sys.exit(message)
 
 
 def explained(error: BaseException) -> str:
