@@ -144,7 +144,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             step = int(state.step)
             # The tables may be ahead of the checkpoint, as a kill may come between two: what follows it goes.
             run_dir.download()
-            tracker.rewind(step, evaluated)
+            tracker.rewind(step, evaluated, evaluate.num_losses(corpus.valid))
             probes.rewind(step, evaluated)
             probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
         if step == num_steps:

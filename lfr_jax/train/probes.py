@@ -33,8 +33,8 @@ class Probes:
     ):
         self.folder, self.blocks, self.phases = folder, blocks, phases
         self.ids = evaluate.chosen_blocks(blocks, -(-count // len(blocks.domains)))
-        self.losses = Table(folder / "probes.csv", LOSSES, max(1, len(self.ids)), writes)
-        self.rates = Table(folder / "rates.csv", RATES, max(1, len(self.ids)), writes)
+        self.losses = Table(folder / "probes.csv", LOSSES, writes)
+        self.rates = Table(folder / "rates.csv", RATES, writes)
 
     def rewind(self, step: int, evaluated: Iterable[int] = ()) -> None:
         """Drops the rows of later steps; at step 0 all rows.
@@ -42,9 +42,10 @@ class Probes:
         Warns if a phase that the run has entered is missing, or the losses after one of the steps `evaluated`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        rows = max(1, len(self.ids))
         entered = [phase.start for phase in self.phases if phase.start < step and len(self.ids)]
-        self.losses.rewind(step, due=[*entered, *(evaluated if len(self.ids) else ())])
-        self.rates.rewind(step, due=entered)
+        self.losses.rewind(step, [*entered, *(evaluated if len(self.ids) else ())], rows)
+        self.rates.rewind(step, entered, rows)
 
     @property
     def last(self) -> tuple[int, int]:

@@ -127,7 +127,9 @@ def test_later_steps_are_dropped(nine):
 def test_a_table_that_is_gone_is_missed(nine):
     """Catches: silence; a warning of phases that the run has still to enter."""
     nine.enter(PHASES[0], np.ones(nine.blocks.num_blocks))
-    with pytest.warns(UserWarning, match=r"probes.csv lacks 1 of the steps .* up to 10, the first of them 0: it was"):
+    with pytest.warns(
+        UserWarning, match=r"probes.csv lacks rows of 1 of the steps up to 10, the first of them 0: it was"
+    ):
         nine.rewind(10)
 
 
@@ -135,7 +137,9 @@ def test_an_evaluation_that_is_gone_is_missed(nine):
     """Catches: losses within a phase that nobody misses; rates missed that are written on entry of a phase alone."""
     nine.enter(PHASES[0], np.ones(nine.blocks.num_blocks))
     nine.measure(0, measured(nine.ids, 1.0))
-    with pytest.warns(UserWarning, match=r"probes.csv lacks 1 of the steps .* up to 6, the first of them 4: it was"):
+    with pytest.warns(
+        UserWarning, match=r"probes.csv lacks rows of 1 of the steps up to 6, the first of them 4: it was"
+    ):
         nine.rewind(6, evaluated=[4])
 
 
