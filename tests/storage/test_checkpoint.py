@@ -408,11 +408,17 @@ def test_one_that_a_trainer_deletes_meanwhile_is_not_damaged(saved, copy, monkey
 
 
 def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path):
-    """Catches: a run begun anew, over its tables, because its checkpoints could not be seen for a while."""
-    (tmp_path / "checkpoints").symlink_to(tmp_path / "checkpoints")
-    for look in (checkpoint.latest_step, lambda folder: checkpoint.restore_params(folder, {})):
-        with pytest.raises(OSError, match="links"):
-            look(tmp_path / "checkpoints")
+    """Catches: a run begun anew, over its tables, because its checkpoints could not be seen for a while; an error
+    without advice."""
+    (tmp_path / "links").symlink_to(tmp_path / "links")
+    (tmp_path / "file").touch()
+    for name, said in (
+        ("links", "levels of symbolic links"),
+        ("file", "file: found a file, expected the folder of ch"),
+    ):
+        for look in (checkpoint.latest_step, lambda folder: checkpoint.restore_params(folder, {})):
+            with pytest.raises(OSError, match=said):
+                look(tmp_path / name)
 
 
 FULL = """
