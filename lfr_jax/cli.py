@@ -70,13 +70,14 @@ def train(args: list[str]) -> None:
     config = configured(args, "lfr train")
     from lfr_jax.distributed.cluster import initialize
     from lfr_jax.train.loop import train
+    from lfr_jax.train.track.progress import short
 
     with initialize(config.distributed) as peers:
         done = train(config).summary
         if peers.first:
             print(
-                f"finished {config.run_dir}: {done['steps']} steps, {done['trained_tokens'] / 1e6:.2f} M tokens "
-                f"trained, {done['scored_tokens'] / 1e6:.2f} M scored, held-out loss {done['held_out_loss']['all']:.4f}"
+                f"finished {config.run_dir}: {done['steps']} steps, {short(done['trained_tokens'])} tokens "
+                f"trained, {short(done['scored_tokens'])} scored, held-out loss {done['held_out_loss']['all']:.4f}"
             )
 
 
