@@ -17,7 +17,7 @@ import os
 from collections.abc import Iterator
 from typing import Literal, TypeVar
 
-from lfr_jax.terminal import printable, shield_standard_streams
+from lfr_jax.terminal import escaped, printable, shield_standard_streams
 from lfr_jax.terminal.faults import (
     check_written,
     explained,
@@ -185,7 +185,7 @@ def generate(args: list[str]) -> None:
         return load_run.generate(load_run.load(run), prompt, tokens, temperature, top_k, top_p, seed)
 
     text = tyro.cli(arguments, args=args, prog="lfr generate")
-    print(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+    print(escaped(text, keep="\n\t") if sys.stdout.isatty() else text)
 
 
 def report(args: list[str]) -> None:

@@ -13,8 +13,6 @@ from typing import NoReturn
 
 from lfr_jax.terminal.streams import flush_standard_streams, printable, show
 
-LONGEST_MESSAGE = 1000  # characters
-
 
 def may_handle_interrupts() -> bool:
     """Whether this is the main thread, which alone sets handlers, and no shell asked to ignore SIGINT (`&`)."""
@@ -114,12 +112,9 @@ def explained(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A message on one line, in which nothing steers a terminal, and of at most about `LONGEST_MESSAGE` characters.
+    r"""A message on one line, see `printable`.
 
     >>> one_line("a \x1b[1m name\n in two lines")
     'a \\x1b[1m name in two lines'
     """
-    text = printable(re.sub(r"\s*\n\s*", " ", text.strip()))
-    if len(text) <= LONGEST_MESSAGE:
-        return text
-    return f"{text[: LONGEST_MESSAGE * 2 // 3]} … ({len(text):,} characters) … {text[-LONGEST_MESSAGE // 3 :]}"
+    return printable(re.sub(r"\s*\n\s*", " ", text.strip()))
