@@ -6,9 +6,10 @@ import re
 import runpy
 import traceback
 
+from lfr_jax.config.json_files import parsed
 from lfr_jax.config.saved import RENAMED, from_saved
 from lfr_jax.config.settings import Config
-from lfr_jax.config.values import nearest, parsed
+from lfr_jax.config.values import nearest
 
 
 def read_config(path: str) -> Config:
@@ -16,10 +17,14 @@ def read_config(path: str) -> Config:
 
     Raises:
       FileNotFoundError: there is no such file.
+      OSError: it is a folder or a named pipe.
       ValueError: the file does not hold settings, or they are out of their ranges. Where Python failed in the file,
         the message names the line.
     """
     file = pathlib.Path(path)
+    if file.exists() and not file.is_file():
+        found = "a folder" if file.is_dir() else "a named pipe" if file.is_fifo() else "a device or a socket"
+        raise OSError(f"{path!r} is {found}, expected a file: Python that sets `config`, or a run's config.json")
     if not file.is_file():
         known = sorted(str(file) for file in pathlib.Path("configs").glob("*.py"))
         hint = nearest(path, known) or "name a Python file that sets `config`, or a run's config.json"

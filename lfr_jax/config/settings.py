@@ -22,6 +22,7 @@ from lfr_jax.config.values import (
     ShareBelow1,
     check_value,
     described,
+    plain,
     shown,
 )
 
@@ -51,7 +52,9 @@ class Section:
     def __post_init__(self):
         section = type(self).__name__.removesuffix("Config").lower()
         for name, kind in get_type_hints(type(self), include_extras=True).items():
-            check_value(f"{section}.{name}", getattr(self, name), kind)
+            value = plain(getattr(self, name))
+            check_value(f"{section}.{name}", value, kind)
+            object.__setattr__(self, name, value)
 
 
 @dataclasses.dataclass(frozen=True)

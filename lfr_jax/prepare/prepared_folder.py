@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lfr_jax.config.values import ShareBetween, from_json, shown
+from lfr_jax.config.json_files import from_json
+from lfr_jax.config.values import ShareBetween, shown
 from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.data.store import Store, open_store
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer

@@ -68,13 +68,15 @@ def test_a_python_file_with_a_byte_order_mark(tmp_path):
 
 
 def test_only_regular_files_are_read(tmp_path):
-    """Catches: a FIFO that is waited for; a folder that runpy takes for a program."""
+    """Catches: a FIFO that is waited for, or said not to be there; a folder that runpy takes for a program."""
     os.mkfifo(tmp_path / "fifo.json")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "__main__.py").write_text(START + "config = Config()")
-    for name in ("fifo.json", "folder", "none.json", "a\0b"):
-        with pytest.raises((FileNotFoundError, ValueError), match="no configuration file"):
+    for name, said in [("fifo.json", "is a named pipe"), ("folder", "is a folder"), ("none.json", "no configuration")]:
+        with pytest.raises(OSError, match=said):
             read_config(str(tmp_path / name))
+    with pytest.raises(OSError, match="no configuration file"):
+        read_config(str(tmp_path / "a\0b"))
 
 
 def test_the_settings_of_a_run_are_a_configuration(tmp_path):
