@@ -40,13 +40,22 @@ def read_config(path: str) -> Config:
 def run(path: str) -> object:
     """What a Python file sets `config` to. Raises ValueError, with the line, whatever fails in the file."""
     try:
-        return runpy.run_path(path).get("config")
-    except (Exception, SystemExit) as error:
+        found = runpy.run_path(path).get("config")
+        return checked_again(found) if isinstance(found, Config) else found
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         unknown = re.search("unexpected keyword argument '(.+)'", str(error))
         hint = f"; {renamed(unknown[1]) or nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
         where = f"{path}, line {lines[-1]}" if lines else path
         raise ValueError(f"{where}: {type(error).__name__}: {error}{hint}") from error
+
+
+def checked_again(config: Config) -> Config:
+    """The same settings, made anew: the file may have changed some, such as `config.schedule.options["drop"]`."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
+    return Config(**{name: dataclasses.replace(x) if dataclasses.is_dataclass(x) else x for name, x in values.items()})
 
 
 def renamed(name: str) -> str:

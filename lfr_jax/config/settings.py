@@ -21,6 +21,7 @@ from lfr_jax.config.values import (
     ShareAbove0,
     ShareBelow1,
     check_value,
+    converted,
     described,
     plain,
     shown,
@@ -54,7 +55,7 @@ class Section:
         for name, kind in get_type_hints(type(self), include_extras=True).items():
             value = plain(getattr(self, name))
             check_value(f"{section}.{name}", value, kind)
-            object.__setattr__(self, name, value)
+            object.__setattr__(self, name, converted(value, kind))  # a Decimal, for example, is no number of JSON
 
 
 @dataclasses.dataclass(frozen=True)

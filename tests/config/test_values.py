@@ -1,13 +1,15 @@
 """Ranges of numbers, and whose numbers they may be."""
 
 import dataclasses
+import decimal
+import enum
 import math
 from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
 
-from lfr_jax.config import Config, ScheduleConfig, TrainConfig
+from lfr_jax.config import Config, OptimizerConfig, ScheduleConfig, TrainConfig
 from lfr_jax.config.values import AtLeast1, Share, checked, has_range
 
 SECTIONS = {field.name: field.type for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.type)}
@@ -63,6 +65,16 @@ def test_checked_functions_refuse_before_they_begin():
     assert calls == []
     count("any", docs=5)
     assert calls == [("any", None, 5)]
+
+
+def test_a_setting_has_the_type_that_it_declares():
+    """Catches: a Decimal or an enum kept, which is not what is saved."""
+    found = OptimizerConfig(peak_lr=decimal.Decimal("0.5"), warmup_steps=enum.IntEnum("E", "a").a, eps=1)
+    assert [(type(x), x) for x in (found.peak_lr, found.warmup_steps, found.eps)] == [
+        (float, 0.5),
+        (int, 1),
+        (float, 1),
+    ]
 
 
 def test_numbers_of_numpy_are_numbers():
