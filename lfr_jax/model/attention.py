@@ -48,9 +48,8 @@ def attend(
     [1.0, 2.0]
     """
     T, S = len(q_TxHxP), len(k_SxKxP)
-    platform = jax.default_backend()
     if impl == "auto":
-        impl = "splash" if platform == "tpu" and T == S and T % 128 == 0 else "xla"
+        impl = "splash" if platform() == "tpu" and T == S and T % 128 == 0 else "xla"
     if impl == "xla":
         return _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset)
     if impl not in ("cudnn", "splash"):
@@ -65,11 +64,17 @@ def attend(
     return on_local_batch(kernel)(q_TxHxP, k_SxKxP, v_SxKxP, *segments)
 
 
+def platform() -> str:
+    """What the devices of the mesh in use are: 'cpu', 'gpu' or 'tpu'. They need not be those of this machine."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def check_kernel(impl: str, length: int, dtype) -> None:
     """Raises ValueError unless `impl` runs on this platform, on sequences of this length and element type."""
-    platform, needed = jax.default_backend(), {"cudnn": "gpu", "splash": "tpu"}.get(impl)
-    if needed and platform != needed:
-        raise ValueError(f"model.attention={impl!r} needs a {needed}, and jax runs on {platform}; use 'auto'")
+    needed = {"cudnn": "gpu", "splash": "tpu"}.get(impl)
+    if needed and platform() != needed:
+        raise ValueError(f"model.attention={impl!r} needs a {needed}, and jax runs on {platform()}; use 'auto'")
     if impl == "cudnn" and dtype == jnp.float32:
         raise ValueError("model.attention='cudnn' needs model.dtype='bfloat16', found float32")
     if impl == "splash":

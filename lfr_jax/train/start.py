@@ -23,8 +23,9 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
     decoder.abstract(config.model, mesh)
     optimizer.make_optimizer(config.optimizer, num_steps)
     lengths = [config.data.seq_len] + [config.data.shortest] * (config.data.packing == "by_length")
-    for length in lengths:
-        attention.check_kernel(config.model.attention, length, config.model.dtype)
+    with jax.set_mesh(mesh):
+        for length in lengths:
+            attention.check_kernel(config.model.attention, length, config.model.dtype)
     train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
     ids = corpus.tokenizer.vocab_size
     if config.model.vocab_size < ids:

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lfr_jax.distributed.mesh import BATCH, make_mesh
-from lfr_jax.model.attention import attend, on_local_batch, splash
+from lfr_jax.distributed.mesh import AXES, BATCH, make_mesh
+from lfr_jax.model.attention import attend, on_local_batch, platform, splash
 from lfr_jax.model.decoder import remat_policy
 
 SEGMENTS = np.array([0, 0, 0, 1, 1, -1], np.int32)
@@ -122,6 +122,22 @@ def test_says_what_is_not_available(impl, offset, message):
     q = random(6, 2, 8)
     with pytest.raises(ValueError, match=message):
         attend(q, q, q, offset=offset, impl=impl)
+
+
+def test_the_platform_is_the_mesh_s():
+    """Catches: attention chosen for this machine, when a step is compiled for the devices of another."""
+    tpu = AbstractDevice(device_kind="TPU v6 lite", num_cores=1, platform="tpu")
+    mesh = AbstractMesh((1, 1, 1), AXES, axis_types=(AxisType.Explicit,) * 3, abstract_device=tpu)
+    q = jax.ShapeDtypeStruct((128, 2, 8), jnp.bfloat16)
+    assert platform() == "cpu"
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert platform() == "tpu"
+        chosen = jax.make_jaxpr(lambda q: attend(q, q, q))(q)
+        with pytest.raises(ValueError, match="needs a gpu, and jax runs on tpu"):
+            attend(q, q, q, impl="cudnn")
+    assert "pallas_call" in str(chosen)
+    with jax.set_mesh(make_mesh(1)):
+        assert platform() == "cpu"
 
 
 def test_splash_refuses_other_lengths():
