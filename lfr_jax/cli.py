@@ -66,6 +66,7 @@ def link(args: list[str]) -> None:
 def train(args: list[str]) -> None:
     """train, or continue a run:        lfr train configs/smoke.py --train.steps 500"""
     config = configured(args, "lfr train")
+    prepare_to_compute()
     from lfr_jax.distributed.cluster import initialize
     from lfr_jax.train.loop import train
     from lfr_jax.train.track.progress import short
@@ -91,6 +92,7 @@ def compare(args: list[str]) -> None:
     asked, policy, given = overridden(Comparison, args, "lfr compare")
     if policy != asked.schedule.policy:
         raise ValueError(f"schedule.policy is {policy!r}: name the policies to compare with --policies")
+    prepare_to_compute()
     from lfr_jax.experiments.compare import compare_policies
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
@@ -109,6 +111,7 @@ def evaluate(args: list[str]) -> None:
           store: A prepared corpus, in place of the run's own.
           blocks: Held-out blocks a domain; 0: all.
         """
+        prepare_to_compute()
         from lfr_jax.distributed import cluster
         from lfr_jax.train import load_run
 
@@ -141,6 +144,7 @@ def score(args: list[str]) -> None:
           packing: How documents become blocks; "": as in the run.
           shortest: Of by_length: tokens in the shortest blocks; 0: as in the run.
         """
+        prepare_to_compute()
         from lfr_jax.distributed import cluster
         from lfr_jax.storage.paths import as_path
         from lfr_jax.train import load_run
@@ -176,6 +180,7 @@ def generate(args: list[str]) -> None:
           top_p: Draw among the likeliest tokens that hold this share of the probability.
           seed: Of the draws.
         """
+        prepare_to_compute()
         from lfr_jax.distributed import cluster
         from lfr_jax.train import load_run
 
@@ -247,6 +252,14 @@ def main() -> None:
         sys.stdout.flush()
     if result_is_text:
         check_written(name)
+
+
+def prepare_to_compute() -> None:
+    """Makes this process fast at what a command computes. It changes all of the process, so no library does it."""
+    from lfr_jax.distributed import compilation_cache, malloc
+
+    malloc.keep_freed_memory()
+    compilation_cache.keep_compiled_programs()
 
 
 @contextlib.contextmanager

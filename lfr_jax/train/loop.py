@@ -14,7 +14,7 @@ from lfr_jax.data import fim
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.phase_batches import plan_batches
 from lfr_jax.data.pipeline import batches, shard_batch
-from lfr_jax.distributed import cluster
+from lfr_jax.distributed import cluster, compilation_cache
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.schedule import check_trainer
@@ -151,7 +151,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             return Result(state, run_dir.load_summary())
         tracker.progress.note(f"policy {policy.described(config.schedule)}")
         tracker.progress.note(flops.forecast(config, sched.phases, corpus.train))
-        for note in filter(None, (corpus.train.summary(), *corpus.unchecked)):
+        for note in filter(None, (compilation_cache.described(), corpus.train.summary(), *corpus.unchecked)):
             tracker.progress.note(note)
 
         for index, phase in enumerate(sched.phases):

@@ -8,7 +8,6 @@ import contextlib
 import csv
 import io
 import pathlib
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ import numpy as np
 
 from lfr_jax.storage.files import atomic_file, require_regular
 from lfr_jax.terminal import printable
+from lfr_jax.train.track.events import Events
 
 TRAIN = ("step", "phase", "loss", "grad_norm", "learning_rate", "tokens", "flops", "blocks", "seconds")
 EVAL = ("step", "split", "domain", "loss", "tokens")
@@ -69,38 +69,7 @@ class MetricsWriter:
 
     def close(self) -> None:
         if self.events:
-            self.events.writer.close()
-
-
-class Events:
-    """TensorBoard's event files in `folder`, one for each start of the run.
-
-    tensorboardX's own SummaryWriter hands events to a thread, and its flush does not wait for that thread. This class
-    writes at once, so that events survive a kill after `append`.
-    """
-
-    def __init__(self, folder: pathlib.Path, step: int):
-        from tensorboardX import event_file_writer, proto  # imports torch wherever that is installed
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self.protocol = proto
-        # The step is part of the name: a run may start twice in one second.
-        self.writer = event_file_writer.EventsWriter(str(folder / "events"), f".after-step-{step}")
-        # This tells TensorBoard to drop the later steps that earlier files hold.
-        log = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
-        first = step + 1 if step else 0
-        self.writer.write_event(proto.event_pb2.Event(step=first, wall_time=time.time(), session_log=log))
-
-    def append(self, scalars: list[tuple[int, dict[str, Any]]]) -> None:
-        """Writes, for each step, values by tag."""
-        for step, values in scalars:
-            pairs = [
-                self.protocol.summary_pb2.Summary.Value(tag=tag, simple_value=float(value))
-                for tag, value in values.items()
-            ]
-            summary = self.protocol.summary_pb2.Summary(value=pairs)
-            self.writer.write_event(self.protocol.event_pb2.Event(step=step, wall_time=time.time(), summary=summary))
-        self.writer.flush()
+            self.events.close()
 
 
 class Table:
