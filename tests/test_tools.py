@@ -16,6 +16,7 @@ from helpers import changed, documents, tiny
 from running import PATIENCE
 
 from lfr_jax.data.tokenizer import train_sentencepiece
+from lfr_jax.train.track.clock import BESIDE, WORK
 
 pytestmark = pytest.mark.slow
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
@@ -91,6 +92,16 @@ def test_bench_schedule(printed):
     (row,) = table(printed("bench_schedule.py", "--blocks", 5000, "--policies", "by_loss", "--rounds", 1))
     assert row[:2] == ["5e+03", "by_loss"] and len(row) == 11
     assert all(figures(cell) for cell in row[2:])
+
+
+def test_bench_lfr_cost(printed, config):
+    """Catches, too: a stage that is missing; runs of unequal steps; ratios to another run than `uniform`."""
+    out = printed("bench_lfr_cost.py", config, "--rounds", 1, "--steps", 12)
+    step, *stages, work = table(out)
+    assert [row[0] for row in (step, *stages, work)] == ["train step / uniform", *WORK, *BESIDE, "work / uniform"]
+    assert all(len(figures(" ".join(row[1:]))) == 6 for row in stages)
+    assert work[3] == step[3] == "1.000 (1.000–1.000)" and work[1] != work[3]
+    assert len(figures(next(line for line in out.splitlines() if line.startswith("rate of scoring passes")))) == 3
 
 
 def test_bench_remote(tmp_path):

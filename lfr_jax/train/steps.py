@@ -245,10 +245,10 @@ def compiled_off_the_clock(
 ) -> Callable:
     """Compiles a jitted function at its first call, and again for each new shape of its last argument.
 
-    The clock is paused meanwhile. The shapes of the other arguments must not change.
+    The time that it takes counts apart. The shapes of the other arguments must not change.
 
     Args:
-      paused: makes the context in which no time is counted: `Clock.paused`.
+      paused: makes the context in which it compiles, such as `Clock.stage` with the name of a stage.
       together: returns once all processes of a run have called it.
     """
     executables: dict[Any, Callable] = {}

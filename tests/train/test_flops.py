@@ -138,3 +138,15 @@ def test_a_forecast_says_what_the_run_will_train_on_and_score(blocks):
     sampled = forecast(9, score_fraction=0.1)
     assert f"2 scoring passes read {short(2 * -(-plain.num_blocks // 10) * 32)}, " in sampled
     assert "scoring" not in flops.forecast(config(), schedule.uniform(5).phases, plain)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 1.0])
+def test_a_forecast_says_when_probes_cost_much(blocks, fraction):
+    """60 steps of 8 blocks cost as much as 1,440 forward passes. Catches: probes that take a tenth of a run, unsaid; a
+    word about a usual run; the cost of a pass over a sample taken for that of all blocks."""
+    plain, phases = Blocks(blocks.store, 32), schedule.uniform(60).phases
+    of = config(score_fraction=fraction)
+    assert flops.forecast(of, phases, plain, num_probed=144).endswith(
+        ". Probes add 10 %: set fewer (--train.probe-blocks), or evaluate less often"
+    )
+    assert "Probes" not in flops.forecast(of, phases, plain, num_probed=28)
