@@ -56,7 +56,8 @@ def second_interrupt_kills() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = hook
+        if sys.unraisablehook is unraisable:  # else a command has set another one, for its end too
+            sys.unraisablehook = hook
         if signal.getsignal(signal.SIGINT) is first:
             signal.signal(signal.SIGINT, before)
 
