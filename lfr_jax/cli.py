@@ -87,6 +87,33 @@ class Comparison(Config):
     policies: tuple[str, ...] = ("lfr", "uniform")  # the first one's cost is everybody's budget
 
 
+@dataclasses.dataclass(frozen=True)
+class Compilation(Config):
+    """A whole run, compiled for TPUs that are not here. It says whether the run fits, and what limits it."""
+
+    topology: str = "v6e-8"  # an accelerator type, or a generation and the shape of a slice: v5e:2x4, v5p:2x2x2
+    slices: AtLeast1 = 1  # slices of this shape
+    blocks: AtLeast0 = 0  # blocks in the corpus; 0: as many as the first phase draws
+    programs: tuple[Literal["train", "score", "generate"], ...] = ("train", "score", "generate")
+    fit: bool = True  # try other settings where a program does not fit
+    json: bool = False  # one JSON object in place of the text
+    compiler_options: tuple[str, ...] = ()  # of libtpu, as NAME=VALUE
+
+
+def compile(args: list[str]) -> None:
+    """does it fit a TPU, how fast:     lfr compile configs/smoke.py --topology v6e-8"""
+    asked, policy, given = overridden(Compilation, args, "lfr compile")
+    from lfr_jax.compile.command import print_compiled
+    from lfr_jax.train.policy import switched
+
+    config = switched(
+        Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)}), policy, given
+    )
+    topology, blocks, programs = (asked.topology, asked.slices), asked.blocks, asked.programs
+    if not print_compiled(asked.json, config, *topology, blocks, programs, asked.fit, asked.compiler_options):
+        sys.exit(1)
+
+
 def compare(args: list[str]) -> None:
     """policies at equal FLOPs:         lfr compare configs/smoke.py --policies lfr uniform random_drop"""
     asked, policy, given = overridden(Comparison, args, "lfr compare")
@@ -216,8 +243,8 @@ def report(args: list[str]) -> None:
     print(tyro.cli(arguments, args=args, prog="lfr report"))
 
 
-COMMANDS = {f.__name__: f for f in (prepare, link, data, train, compare, evaluate, score, generate, report)}
-RESULT_IS_TEXT = ("data", "evaluate", "generate")  # on standard output; the others make files
+COMMANDS = {f.__name__: f for f in (prepare, link, data, compile, train, compare, evaluate, score, generate, report)}
+RESULT_IS_TEXT = ("data", "compile", "evaluate", "generate")  # on standard output; the others make files
 
 
 def main() -> None:

@@ -6,14 +6,43 @@ Both are counted as XLA's own analysis does (xla/service/hlo_cost_analysis.cc), 
 import functools
 import itertools
 import re
+from collections import Counter
+from typing import NamedTuple
 
 import numpy as np
 
-from lfr_jax.compile.hlo import HBM, Array, Computation, Instruction, Module
+from lfr_jax.compile.hlo import HBM, HOST, Array, Computation, Instruction, Module, executed
 
 # They move nothing: they name a part of what is there, or end what another one began.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "conditional", "call"}
 SLICES = {"dynamic-slice", "slice", "gather"}  # they read as much as they give
+HOST_OPS = {"infeed", "outfeed", "send", "recv"}
+
+
+class Totals(NamedTuple):
+    """What one call of a program costs each chip."""
+
+    flops: int  # of matrix products, without those within kernels
+    hbm_bytes: int
+    kernels: dict[str, int]  # name of a Pallas kernel -> how often it is run
+    host_transfers: int  # transfers from or to the host's memory
+    known: bool  # False: a loop of unknown length counts as if it were done once
+
+
+def totals(module: Module) -> Totals:
+    """The costs of all instructions, each as often as it is done."""
+    work, moved, kernels, host, known = 0, 0, Counter(), 0, True
+    for computation, times, sure in executed(module):
+        known &= sure
+        for each in computation.values():
+            work += times * flops(module, computation, each)
+            moved += times * traffic(module, computation, each)
+            if each.attribute("custom_call_target") == "tpu_custom_call":
+                kernels[re.sub(r"[.\d]+$", "", each.name)] += times
+            to_host = each.opcode not in FREE and any(array.space == HOST for array in each.arrays)
+            callback = "callback" in each.attribute("custom_call_target")
+            host += times * (each.opcode in HOST_OPS or to_host or callback)
+    return Totals(work, moved, dict(kernels), host, known)
 
 
 def flops(module: Module, computation: Computation, instruction: Instruction) -> int:

@@ -31,8 +31,13 @@ def forward_flops_per_token(config: ModelConfig, seq_len: int) -> int:
     D, head_dim = config.dim, config.dim // config.num_heads
     projections = 2 * D * head_dim * (config.num_heads + config.num_kv_heads)
     mlp = (3 if config.mlp == "swiglu" else 2) * D * config.mlp_dim
-    attention = 2 * seq_len * D
-    return 2 * (config.num_layers * (projections + mlp + attention) + D * config.vocab_size)
+    products = config.num_layers * (projections + mlp) + D * config.vocab_size
+    return 2 * products + attention_flops_per_token(config, seq_len)
+
+
+def attention_flops_per_token(config: ModelConfig, seq_len: int) -> int:
+    """The part of it that is attention itself: scores, and the sum of values."""
+    return 4 * config.num_layers * seq_len * config.dim
 
 
 class Spent(NamedTuple):
