@@ -93,7 +93,7 @@ class ModelConfig(Section):
     rope_theta: Positive = 10_000.0  # base of the rotary frequencies
     norm_eps: Positive = 1e-5
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; params are float32
-    attention: Literal["auto", "xla", "cudnn", "splash"] = may_change("auto")  # auto: by platform
+    attention: Literal["auto", "xla", "blocked", "cudnn", "splash"] = may_change("auto")  # auto: by platform
     remat: bool = may_change(False)  # recompute each layer's activations in the backward pass
     mask_documents: bool = False  # attention and loss do not cross end-of-text tokens
     reset_positions: bool = False  # positions begin at 0 with each document; needs mask_documents
