@@ -41,6 +41,10 @@ class Shape(NamedTuple):
         return self.batch * self.seq_len
 
 
+class PeerEnded(Exception):
+    """The process of a peer is gone. What it said stands on standard error."""
+
+
 class Steps(NamedTuple):
     """A peer, ready to run."""
 
@@ -62,6 +66,16 @@ def resident_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+def config_of(shape: Shape, **overrides):
+    """Our `ModelConfig` of a shape."""
+    from lfr_jax.config import gpt2, llama
+
+    sizes = dict(vocab_size=shape.vocab, max_len=shape.seq_len, dtype=shape.dtype) | overrides
+    if shape.mlp_dim:
+        return llama(shape.layers, shape.dim, shape.heads, shape.kv_heads, shape.mlp_dim, **sizes)
+    return gpt2(shape.layers, shape.dim, shape.heads, **sizes)
+
+
 def ours(shape: Shape, **overrides) -> Steps:
     """The steps of the `lfr_jax` that Python finds. `overrides` are fields of its `ModelConfig`."""
     with contextlib.suppress(ImportError):  # an older checkout has none
@@ -72,16 +86,12 @@ def ours(shape: Shape, **overrides) -> Steps:
     import numpy as np
 
     from lfr_jax import schedule
-    from lfr_jax.config import OptimizerConfig, gpt2, llama
+    from lfr_jax.config import OptimizerConfig
     from lfr_jax.data import pipeline
     from lfr_jax.distributed.mesh import make_mesh
     from lfr_jax.train import optimizer, steps
 
-    sizes = dict(vocab_size=shape.vocab, max_len=shape.seq_len, dtype=shape.dtype) | overrides
-    if shape.mlp_dim:
-        config = llama(shape.layers, shape.dim, shape.heads, shape.kv_heads, shape.mlp_dim, **sizes)
-    else:
-        config = gpt2(shape.layers, shape.dim, shape.heads, **sizes)
+    config = config_of(shape, **overrides)
     num_steps, mesh, uniform = 10**6, make_mesh(1, 1, 1), schedule.uniform(steps=10**6)
     rates = dict(peak_lr=LEARNING_RATE, lr_schedule="constant", warmup_steps=0, beta1=BETAS[0], beta2=BETAS[1])
     tx = optimizer.make_optimizer(
@@ -147,7 +157,8 @@ def nanogpt(shape: Shape, compiled: bool) -> Steps:
             torch.cuda.synchronize()
 
     peak_bytes = torch.cuda.max_memory_allocated if gpu else resident_bytes
-    return Steps(train, score, wait, peak_bytes, dict(version=f"torch {torch.__version__}"))
+    about = dict(version=f"torch {torch.__version__}", device=torch.cuda.get_device_name() if gpu else "cpu")
+    return Steps(train, score, wait, peak_bytes, about)
 
 
 def serve(peer: str, shape: Shape) -> None:
@@ -195,14 +206,21 @@ class Peer:
         "ours:remat=true".
       folder: where Python finds its modules.
       environment: variables that are set beside those of this process.
+      python: the interpreter.
+
+    Raises:
+      PeerEnded: it failed. So does `turn`.
     """
 
-    def __init__(self, name: str, shape: Shape, folder: str, environment: dict[str, str] = {}):
+    def __init__(
+        self, name: str, shape: Shape, folder: str, environment: dict[str, str] = {}, python: str = sys.executable
+    ):
+        self.name = name
         self.caches = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         cold = dict(JAX_COMPILATION_CACHE_DIR="", TORCHINDUCTOR_CACHE_DIR=self.caches.name, PYTHONPATH=folder)
         begun = time.perf_counter()
         self.process = subprocess.Popen(
-            [sys.executable, __file__, name, json.dumps(shape)],
+            [python, __file__, name, json.dumps(shape)],
             env=os.environ | cold | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -226,7 +244,7 @@ class Peer:
     def _reply(self) -> dict[str, Any]:
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"{__file__}: a peer ended with {self.process.wait()}; what it said stands above")
+            raise PeerEnded(f"{self.name} ended with {self.process.wait()}; what it said stands above")
         return json.loads(line)
 
 

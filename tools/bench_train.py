@@ -25,7 +25,7 @@ import subprocess
 import sys
 from typing import Any
 
-from bench_peers import Peer, Shape, clone_nanogpt, kind
+from bench_peers import Peer, PeerEnded, Shape, clone_nanogpt, kind
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PEERS = ("nanogpt-compiled", "nanogpt-eager", "ours")
@@ -104,4 +104,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except PeerEnded as error:
+        sys.exit(f"{__file__}: {error}")
