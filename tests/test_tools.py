@@ -36,6 +36,32 @@ def printed(monkeypatch, capfd):
     return run
 
 
+def test_the_table_of_tpus(printed, tmp_path):
+    """Catches: results that are compiled again; a run that does not fit shown as one that does, or without the options
+    that make it fit."""
+    tool = runpy.run_path(str(TOOLS / "tpu_table.py"))
+    fitting = {
+        "fits": True,
+        "options": "--model.remat",
+        "memory_gib": {"total": 12.34, "limit": 15.75},
+        "bound_seconds": {"step": 0.5, "exposed": 0.1},
+        "mfu_at_most": 0.41,
+        "collectives": [{"kind": "all-gather", "bytes": 2**30}, {"kind": "all-reduce", "bytes": 10}],
+    }
+    results = {
+        "v5litepod-8": {"programs": {"train": {"fits": False, "tried": [{"fits": False}, fitting]}}},
+        "v6e-8": {"programs": {"train": {"fits": False}}},
+        "v4-32": {"error": "lfr compile: no such thing"},
+    }
+    for place, found in results.items():
+        (tmp_path / tool["job"]("llama_1b_slimpajama", place).file).write_text(json.dumps(found))
+    table = printed("tpu_table.py", "--table-only", "--results", tmp_path, "--configs", "llama_1b_slimpajama")
+    _, _, v5e, v6e, v4, v5p, *_ = table.splitlines()
+    cells = ["`--model.remat`", "12.3 of 15.75", "500 ms", "41 %", "all-gather 1 GiB", "20 %"]
+    assert v5e == f"| llama_1b_slimpajama | v5litepod-8 | {' | '.join(cells)} |"
+    assert "does not fit" in v6e and "no such thing" in v4 and "not compiled" in v5p
+
+
 @pytest.fixture
 def config(tmp_path, corpus_dir):
     """A configuration file, of blocks so short that a sample of them holds several of each domain."""

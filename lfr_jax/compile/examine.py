@@ -15,8 +15,7 @@ from lfr_jax.compile.topologies import Topology
 from lfr_jax.config import Config
 from lfr_jax.model import decoder
 from lfr_jax.train.flops import PEAK_FLOPS, attention_flops_per_token, forward_flops_per_token
-
-PASSES = {"train": 3, "score": 1}  # forward passes that a call costs; of generation, see `model_flops`
+from lfr_jax.train.steps import TrainState
 
 
 class Examined(NamedTuple):
@@ -29,13 +28,8 @@ class Examined(NamedTuple):
     collectives: list[Collective]
     model_flops: float  # of all chips, by `train.flops`
     bound: Bound
+    mfu: float  # the model FLOPs utilisation that the bound allows
     compile_seconds: float
-
-    @property
-    def mfu(self) -> float:
-        """The model FLOPs utilisation that the bound allows."""
-        peak = self.costs.flops / self.bound.compute if self.bound.compute else 0
-        return self.model_flops / (self.bound.seconds * self.chips * peak) if peak else 0.0
 
 
 def examine(
@@ -65,39 +59,31 @@ def examine(
     chips = 1 if program == "generate" else mesh.size
     peak = PEAK_FLOPS[topology.generation.device_kind]
     flops = totals.flops + (kernel_flops(program, config) / chips if totals.kernels else 0)
-    state = programs.abstract_state(config, mesh, blocks)
-    rows = {"train": config.train.batch_size, "score": programs.score_rows(config)}.get(program)
-    batch = programs.abstract_batch(config, mesh, rows) if rows else ()
     if program == "generate":
-        state = state._replace(
-            params=decoder.abstract(config.model, programs.first_chip(mesh)), opt_state=(), schedule=()
-        )
+        alone, batch = decoder.abstract(config.model, programs.first_chip(mesh)), ()
+        state = TrainState(step=(), params=alone, opt_state=(), schedule=())
+    else:
+        state = programs.abstract_state(config, mesh, blocks)
+        batch = programs.abstract_batch(config, mesh, programs.rows(program, config))
     memory = measure(compiled, topology.generation.hbm_gib, state, batch, others=program != "train")
-    return Examined(
-        program,
-        chips,
-        memory,
-        totals._replace(flops=round(flops)),
-        found,
-        model_flops(program, config),
-        bound(flops, totals.hbm_bytes, found, mesh, topology, peak),
-        elapsed,
-    )
+    least = bound(flops, totals.hbm_bytes, found, mesh, topology, peak)
+    by_model = model_flops(program, config)
+    mfu = by_model / (least.seconds * chips * peak)
+    totals = totals._replace(flops=round(flops))
+    return Examined(program, chips, memory, totals, found, by_model, least, mfu, elapsed)
 
 
 def model_flops(program: str, config: Config) -> float:
     """FLOPs of one call that the mathematics needs; 0 for generation, whose length is not known before."""
-    if program not in PASSES:
-        return 0.0
-    rows = config.train.batch_size if program == "train" else programs.score_rows(config)
     length = config.data.seq_len
-    return float(PASSES[program] * rows * length * forward_flops_per_token(config.model, length))
+    return float(forward_tokens(program, config) * forward_flops_per_token(config.model, length))
 
 
 def kernel_flops(program: str, config: Config) -> float:
     """The least FLOPs of attention within kernels, which the compiler does not see: they skip what the mask hides."""
-    if program not in PASSES:
-        return 0.0
-    rows = config.train.batch_size if program == "train" else programs.score_rows(config)
-    length = config.data.seq_len
-    return PASSES[program] * rows * length * attention_flops_per_token(config.model, length) / 2
+    return forward_tokens(program, config) * attention_flops_per_token(config.model, config.data.seq_len) / 2
+
+
+def forward_tokens(program: str, config: Config) -> int:
+    """Tokens of a call, each as often as a forward pass of it would cost: training costs three."""
+    return {"train": 3, "score": 1, "generate": 0}[program] * programs.rows(program, config) * config.data.seq_len

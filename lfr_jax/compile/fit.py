@@ -71,8 +71,8 @@ def candidates(
     """The settings to try, in order. Some may be the same again, or not go with the model."""
     mesh = programs.mesh_of(config, devices)
     if program == "score":
-        at_once, rows = programs.score_rows(config), rows_of(mesh)
-        yield from (changed(config, train={"score_batch_size": size}) for size in halved(at_once, rows))
+        sizes = halved(programs.rows(program, config), rows_of(mesh))
+        yield from (changed(config, train={"score_batch_size": size}) for size in sizes)
         return
     state = programs.abstract_state(config, mesh, blocks)
     if per_chip(state) + per_chip(state.params) < limit:  # gradients are like the parameters

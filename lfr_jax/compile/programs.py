@@ -39,31 +39,33 @@ def abstract_state(config: Config, mesh: Mesh, blocks: int) -> steps.TrainState:
     return steps.abstract_state(config.model, tx, schedule, _block_info(config, blocks), mesh)
 
 
-def abstract_batch(config: Config, mesh: Mesh, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(config: Config, mesh: Mesh, size: int) -> dict[str, jax.ShapeDtypeStruct]:
     """A batch as `pipeline.shard_batch` puts it on the devices; of several lengths, the longest."""
     array = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32, sharding=NamedSharding(mesh, BATCH))
-    return {"ids": array((rows,)), "tokens": array((rows, config.data.seq_len + 1))}
+    return {"ids": array((size,)), "tokens": array((size, config.data.seq_len + 1))}
 
 
 def train(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:
     """The train step."""
     tx, schedule = _parts(config)
     step = steps.make_train_step(config.model, tx, schedule, config.train.grad_accum_steps, EOS_ID)
-    batch = abstract_batch(config, mesh, config.train.batch_size)
+    batch = abstract_batch(config, mesh, rows("train", config))
     with jax.set_mesh(mesh):
         return step.lower(abstract_state(config, mesh, blocks), batch)
 
 
 def score(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:
     """The scoring step, with which held-out text is evaluated and probes are measured too."""
-    batch = abstract_batch(config, mesh, score_rows(config))
+    batch = abstract_batch(config, mesh, rows("score", config))
     with jax.set_mesh(mesh):
         return steps.make_score_step(config.model, EOS_ID).lower(decoder.abstract(config.model, mesh), batch["tokens"])
 
 
-def score_rows(config: Config) -> int:
-    """Blocks that are scored at once."""
-    return config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
+def rows(program: str, config: Config) -> int:
+    """Blocks in a call of a program."""
+    train = config.train
+    at_once = train.score_batch_size or train.batch_size // train.grad_accum_steps
+    return {"train": train.batch_size, "score": at_once, "generate": 0}[program]
 
 
 def generation(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:

@@ -27,7 +27,7 @@ class Generation(NamedTuple):
     hbm_rate: float
     link_rate: float  # of one link to a neighbour, in one direction
     network_rate: float  # out of the chip's slice: its share of the host's network cards; 0: not published
-    torus: int  # an axis of a slice is a ring if its length is a multiple of this, else a line
+    torus: int  # an axis whose length is a multiple of this is a ring, else a line; see `Topology.rings`
     slices: dict[int, str]  # number in the accelerator's name -> shape
     options: dict[str, str] = {}  # for the compiler's description
     source: str = ""
@@ -68,9 +68,11 @@ class Topology(NamedTuple):
 
     @property
     def rings(self) -> tuple[bool, ...]:
-        """For each axis of three, whether its ends are joined."""
-        sizes = (*self.shape, *(1,) * (3 - len(self.shape)))
-        return tuple(size % self.generation.torus == 0 for size in sizes)
+        """For each axis of three, whether its ends are joined. Switches join those of whole cubes: all axes or none."""
+        joined = [size % self.generation.torus == 0 for size in self.shape]
+        if len(joined) == 3:
+            return (all(joined),) * 3
+        return (*joined, False)
 
     @property
     def title(self) -> str:

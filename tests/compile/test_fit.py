@@ -18,7 +18,7 @@ def config(tmp_path):
 
 def examined(gib: float) -> Examined:
     memory = Memory(gib, 0, 0, 0, 0, 0, 0, limit=16)
-    return Examined("train", 8, memory, None, [], 1.0, None, 1.0)
+    return Examined("train", 8, memory, None, [], 1.0, None, 1.0, 1.0)
 
 
 def searched(config, run, program="train", limit=16.0):

@@ -42,7 +42,8 @@ def test_other_names_are_refused(name):
         ("v6e:16x16", [(x, y, 0) for x in range(16) for y in range(16)], 4),
         ("v6e:16x16", [(x, 3, 0) for x in range(16)], 2),  # a ring
         ("v6e:16x16", [(x, 3, 0) for x in range(4)], 1),  # a part of a ring is a line
-        ("v5p:2x4x4", [(x, y, z) for x in range(2) for y in range(4) for z in range(4)], 5),
+        ("v5p:2x4x4", [(x, y, z) for x in range(2) for y in range(4) for z in range(4)], 3),  # no whole cube
+        ("v5p:4x4x4", [(x, y, z) for x in range(4) for y in range(4) for z in range(4)], 6),
         ("v5p:2x2x2", [(0, 0, 0), (1, 0, 0)], 1),
     ],
 )
