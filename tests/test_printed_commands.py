@@ -62,6 +62,7 @@ PYTHON_RUNS_IN = {
     "scale.md": "nowhere: the lines need several hosts",
     "add_a_model_family.md": "nowhere: parts of files that the reader changes",
     "add_a_text_source.md": "nowhere: a file that the reader adds",
+    "performance.md": "nowhere: the lines change the whole process",
     "add_an_optimizer.md": "nowhere: parts of files that the reader changes",
 }
 

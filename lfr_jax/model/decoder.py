@@ -12,6 +12,7 @@ to config.dtype and gathers them over 'fsdp' (ZeRO-3, Rajbhandari et al. 2020). 
 vocabulary (Shoeybi et al. 2019, "Megatron-LM").
 """
 
+import functools
 from collections.abc import Set
 from typing import Any
 
@@ -141,9 +142,15 @@ def init(config: ModelConfig, mesh: Mesh, key: jax.Array) -> tuple[nnx.GraphDef,
     """
     _check_divisible(config, mesh)
     with jax.set_mesh(mesh):
-        return definition(config), jax.jit(lambda key: _params(config, key))(key)
+        return definition(config), jax.jit(lambda key: new_params(config, key))(key)
 
 
+def new_params(config: ModelConfig, key: jax.Array) -> dict:
+    """What `init` jits, for a larger program that makes more than the params. Call it under `jax.set_mesh`."""
+    return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key)), nnx.Param))
+
+
+@functools.cache
 def definition(config: ModelConfig) -> nnx.GraphDef:
     """The model without its params; hashable. `nnx.merge` joins the two. Call it under `jax.set_mesh`."""
     return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))
@@ -154,11 +161,12 @@ def merge(config: ModelConfig, params: dict) -> Decoder:
     return nnx.merge(definition(config), params)
 
 
+@functools.cache
 def abstract(config: ModelConfig, mesh: Mesh) -> dict:
     """The params as sharded `jax.ShapeDtypeStruct`s; allocates nothing. Raises what `init` raises."""
     _check_divisible(config, mesh)
     with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(lambda: _params(config, jax.random.key(0)))
+        shapes = jax.eval_shape(lambda: new_params(config, jax.random.key(0)))
 
     def on_mesh(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec))
@@ -191,10 +199,6 @@ def num_params(config: ModelConfig) -> int:
     """
     shapes = abstract(config, make_mesh(1, 1, 1, devices=jax.devices()[:1]))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
-
-
-def _params(config: ModelConfig, key: jax.Array) -> dict:
-    return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key)), nnx.Param))
 
 
 def _check_divisible(config: ModelConfig, mesh: Mesh) -> None:

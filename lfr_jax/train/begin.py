@@ -9,7 +9,9 @@ import numpy as np
 from lfr_jax.schedule import Schedule
 
 
-def begin_compiled(schedule: Schedule) -> Callable[[Any, int], Any]:
+def begin_compiled(
+    schedule: Schedule, compiled: Callable[[Callable], Callable] = lambda jitted: jitted
+) -> Callable[[Any, int], Any]:
     """`schedule.begin`, compiled once for all phases. It consumes (donates) the state that it gets.
 
     A policy whose `begin` needs the number of the phase as a Python integer is compiled for each phase instead; the
@@ -17,11 +19,12 @@ def begin_compiled(schedule: Schedule) -> Callable[[Any, int], Any]:
 
     Args:
       schedule: any.
+      compiled: what becomes of a jitted function, such as `steps.compiled_off_the_clock`.
 
     Returns:
       `begin(state, phase_index) -> state`, with a Python integer.
     """
-    for_all_phases = jax.jit(schedule.begin, donate_argnums=0)
+    for_all_phases = compiled(jax.jit(schedule.begin, donate_argnums=0))
     needs_int = None  # not known before there is a state
 
     def begin(state, phase_index: int):
@@ -29,7 +32,7 @@ def begin_compiled(schedule: Schedule) -> Callable[[Any, int], Any]:
         if needs_int is None:
             needs_int = not can_trace(schedule, state)
         if needs_int:
-            return jax.jit(lambda state: schedule.begin(state, phase_index), donate_argnums=0)(state)
+            return compiled(jax.jit(lambda state: schedule.begin(state, phase_index), donate_argnums=0))(state)
         return for_all_phases(state, np.int32(phase_index))
 
     return begin

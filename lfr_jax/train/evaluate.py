@@ -28,6 +28,11 @@ def chosen_blocks(blocks: Blocks, per_domain: int) -> np.ndarray:
     return np.concatenate(picked)
 
 
+def num_losses(blocks: Blocks) -> int:
+    """How many losses `held_out_loss` gives: one for each domain that has a block, and one over all."""
+    return len(np.unique(blocks.domain_N)) + 1
+
+
 def held_out_loss(
     score_step: Callable,
     params,

@@ -63,7 +63,12 @@ def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str
     `cut` overrides fields of the run's `config.data` that say how blocks are cut. The first line of the file, a
     comment, names the store's fingerprint, how its blocks were cut, and the step, so that
     `score_files.read_scores` can reject scores of other blocks.
+
+    Raises:
+      OSError: `out` is something else than a score file, see `score_files.require_replaceable`.
+      ValueError: of `corpus_for`.
     """
+    score_files.require_replaceable(out)
     blocks = corpus_for(run, store, **cut).train
     with atomic_file_at(out) as file, jax.set_mesh(run.mesh):
         file.write(score_files.origin(blocks, run.step))

@@ -34,14 +34,30 @@ PARAMS = 0  # purposes that the run's key is folded with
 
 
 def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh, seed: int) -> TrainState:
-    """The state before the first step. Each array is created on the mesh, in its own sharding."""
-    with jax.threefry_partitionable(True):  # flags of JAX's generator do not change what a seed means
+    """The state before the first step. Each array is created on the mesh, in its own sharding.
+
+    Raises:
+      ValueError: a dimension of the model is not divisible by the mesh axis that splits it.
+    """
+    decoder.abstract(config, mesh)  # raises
+    # It runs once, for milliseconds. On a CPU, optimising it takes longer than compiling all else but the train step.
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1} if is_cpu else None)
+    def new(seed):
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), PARAMS)
-        _, params = decoder.init(config, mesh, key)
+        params = decoder.new_params(config, key)
+        return params, optimizer.init(params)
+
+    with (
+        jax.set_mesh(mesh),
+        jax.threefry_partitionable(True),
+    ):  # flags of JAX's generator do not change a seed's meaning
+        params, opt_state = new(np.uint32(seed))
     # The schedule's arrays are not constants of a jitted function: they may hold 10**8 blocks.
     rest = (np.int32(0), schedule.init(block_info))
     step, schedule_state = jax.tree.map(functools.partial(on_every_device, mesh), rest)
-    return TrainState(step, params, jax.jit(optimizer.init)(params), schedule_state)
+    return TrainState(step, params, opt_state, schedule_state)
 
 
 def on_every_device(mesh, x) -> jax.Array:
@@ -229,10 +245,10 @@ def compiled_off_the_clock(
 ) -> Callable:
     """Compiles a jitted function at its first call, and again for each new shape of its last argument.
 
-    The clock is paused meanwhile. The shapes of the other arguments must not change.
+    The time that it takes counts apart. The shapes of the other arguments must not change.
 
     Args:
-      paused: makes the context in which no time is counted: `Clock.paused`.
+      paused: makes the context in which it compiles, such as `Clock.stage` with the name of a stage.
       together: returns once all processes of a run have called it.
     """
     executables: dict[Any, Callable] = {}
