@@ -8,7 +8,7 @@ import numpy as np
 from lfr_jax import schedule
 from lfr_jax.data import pipeline
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.train.steps import mean_nll
+from lfr_jax.train.loss import mean_nll
 
 
 def observe_all(sched: schedule.Schedule, schedule_state, step: int, measured: Iterator):
