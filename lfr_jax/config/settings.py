@@ -97,7 +97,7 @@ class ModelConfig(Section):
     remat: bool = may_change(False)  # recompute each layer's activations in the backward pass
     mask_documents: bool = False  # attention and loss do not cross end-of-text tokens
     reset_positions: bool = False  # positions begin at 0 with each document; needs mask_documents
-    loss_chunk: AtLeast1 = may_change(128)  # positions whose logits exist at once in the cross-entropy
+    loss_chunk: AtLeast1 = may_change(1024)  # rows (tokens) of a device whose logits exist at once, in the loss
 
     def __post_init__(self):
         super().__post_init__()

@@ -109,19 +109,18 @@ class Decoder(nnx.Module):
         x_TxD, cache = jax.lax.scan(layer, x_TxD, (self.layers, cache))
         return self.norm(x_TxD), cache
 
-    def logits(self, hidden_TxD: jax.Array, head_DxV: jax.Array | None = None) -> jax.Array:
-        """float32 logits [T, V], split over 'tensor' along V. Before a loop, get `head_DxV` from `output_head()`."""
-        head_DxV = self._head() if head_DxV is None else head_DxV
+    def logits(self, hidden_TxD: jax.Array) -> jax.Array:
+        """float32 logits [T, V], split over 'tensor' along V. For the losses of a batch, see `cross_entropy`."""
         spec = P(None, "tensor")
-        return jnp.einsum("TD,DV->TV", hidden_TxD, head_DxV, preferred_element_type=jnp.float32, out_sharding=spec)
+        return jnp.einsum("TD,DV->TV", hidden_TxD, self._head(), preferred_element_type=jnp.float32, out_sharding=spec)
 
     def output_head(self) -> jax.Array:
-        """The output matrix [D, V], gathered once, for a loop that calls `logits` on chunks of a vmapped sequence.
+        """The output matrix [D, V], gathered once, for `cross_entropy`, which takes the rows of a batch in chunks.
 
-        Example: 1024 tokens in chunks of 128 are 8 calls of `logits`. Each gives a gradient of the head, of which
-        each device has the sum over its own rows of the batch. With a plain head, JAX would add these up over 'data'
-        and 'fsdp' 8 times, D·V numbers each. `reduced` in the type of the head says: add up on each device, and over
-        'data' and 'fsdp' once, after the loop. So the batch must be split over both of these axes.
+        Example: 16384 rows a device in chunks of 1024 are 16 products with the head. Each gives a gradient of the
+        head, of which each device has the sum over its own rows. With a plain head, these would be added up over
+        'data' and 'fsdp' 16 times, D·V numbers each. `reduced` in the type of the head says: add up on each device,
+        and over 'data' and 'fsdp' once, after the loop. So the batch must be split over both of these axes.
         """
         return self._head(reduced={"data", "fsdp"})
 

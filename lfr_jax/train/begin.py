@@ -25,23 +25,15 @@ def begin_compiled(
       `begin(state, phase_index) -> state`, with a Python integer.
     """
     for_all_phases = compiled(jax.jit(schedule.begin, donate_argnums=0))
-    needs_int = None  # not known before there is a state
+    needs_int = False
 
     def begin(state, phase_index: int):
         nonlocal needs_int
-        if needs_int is None:
-            needs_int = not can_trace(schedule, state)
-        if needs_int:
-            return compiled(jax.jit(lambda state: schedule.begin(state, phase_index), donate_argnums=0))(state)
-        return for_all_phases(state, np.int32(phase_index))
+        if not needs_int:
+            try:
+                return for_all_phases(state, np.int32(phase_index))
+            except TypeError:  # all that jax raises where a value is needed, and Python where an index is
+                needs_int = True
+        return compiled(jax.jit(lambda state: schedule.begin(state, phase_index), donate_argnums=0))(state)
 
     return begin
-
-
-def can_trace(schedule: Schedule, state) -> bool:
-    """Whether `begin` takes a number of the phase whose value is not known."""
-    try:
-        jax.eval_shape(schedule.begin, state, np.int32(0))
-    except TypeError:  # all that jax raises where a value is needed, and Python where an index is
-        return False
-    return True

@@ -9,7 +9,7 @@ import numpy as np
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.train import score
-from lfr_jax.train.steps import mean_nll
+from lfr_jax.train.loss import mean_nll
 
 
 class Loss(NamedTuple):

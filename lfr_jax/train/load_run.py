@@ -17,7 +17,7 @@ from lfr_jax.storage.mirror import atomic_file_at
 from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate as held_out
-from lfr_jax.train import score, steps
+from lfr_jax.train import loss, score, steps
 from lfr_jax.train.track.metrics import csv_line
 
 
@@ -76,7 +76,7 @@ def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str
         measured = score.losses(score_step(run), run.params, blocks, score_batch_size(run), run.mesh)
         loss_N = np.empty(blocks.num_blocks, np.float32)
         for ids_B, nll_B, count_B in score.on_host(measured):
-            loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
+            loss_N[ids_B] = loss.mean_nll(nll_B, count_B)
         domains = (blocks.domains[domain] for domain in blocks.domain_N)
         file.writelines(map(csv_line, zip(range(blocks.num_blocks), domains, loss_N)))
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"

@@ -15,7 +15,7 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.domain_names import unreserved
 from lfr_jax.schedule import Phase
 from lfr_jax.train import evaluate, score
-from lfr_jax.train.steps import mean_nll
+from lfr_jax.train.loss import mean_nll
 from lfr_jax.train.track.metrics import Table
 
 LOSSES = ("step", "phase", "block", "domain", "loss", "tokens")

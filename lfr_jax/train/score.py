@@ -9,7 +9,7 @@ import numpy as np
 from lfr_jax import schedule
 from lfr_jax.data import pipeline
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.train.steps import mean_nll
+from lfr_jax.train.loss import mean_nll
 
 
 def make_observe_step(sched: schedule.Schedule) -> Callable:
