@@ -43,8 +43,9 @@ class Instruction(NamedTuple):
 
     @property
     def calls(self) -> tuple[str, ...]:
-        """Names of the computations that it is made of; a function of two numbers (`to_apply`) is not among them."""
-        lists = re.findall(r"\b(?:calls|body|branch_computations)=(\{[^}]*\}|\S+)", self.attributes)
+        """Names of the computations that it is made of; a reduction's function of two numbers is none."""
+        named = "to_apply" if self.opcode == "call" else "calls|body|branch_computations"
+        lists = re.findall(rf"\b(?:{named})=(\{{[^}}]*\}}|\S+)", self.attributes)
         return tuple(re.findall(r"%([\w.\-]+)", "".join(lists)))
 
     def attribute(self, name: str) -> str:

@@ -75,6 +75,18 @@ def test_a_length_that_xla_wrote_down_is_used():
     assert [done.times for done in executed(parse(NESTED.replace("body=%outer", known)))] == [1, 7, 35]
 
 
+def test_calls_and_branches_are_part_of_the_schedule():
+    """Catches: a called computation left out; a reduction's function taken for one."""
+    called = NESTED.replace(
+        '  %kernel =', "  %c = f32[8]{0} call(%x), to_apply=%inner\n"
+        "  %b = f32[8]{0} conditional(%x, %x, %x), branch_computations={%inner, %outer}\n"
+        "  %r = f32[] reduce(%x, %z), to_apply=%inner\n  %kernel =",
+    )  # fmt: skip
+    names = [len(done.computation) for done in executed(parse(called))]
+    inner, outer = 4, 7
+    assert names[1:] == [outer, inner, inner, inner, outer, inner]
+
+
 def test_a_loop_of_unknown_length_counts_once_and_says_so():
     """Catches: a guess that looks like a count."""
     unknown = NESTED.replace("%three = s32[]{:T(128)} constant(3)", "%three = s32[]{:T(128)} rng-bit-generator(%j)")
