@@ -98,6 +98,7 @@ class Compilation(Config):
     fit: bool = True  # try other settings where a program does not fit
     json: bool = False  # one JSON object in place of the text
     compiler_options: tuple[str, ...] = ()  # of libtpu, as NAME=VALUE
+    keep_hlo: str = ""  # folder for the compiled programs as HLO text; "": they are not kept
 
     def __post_init__(self):
         super().__post_init__()
@@ -114,8 +115,8 @@ def compile(args: list[str]) -> None:
     config = switched(
         Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)}), policy, given
     )
-    topology, blocks, programs = (asked.topology, asked.slices), asked.blocks, asked.programs
-    if not print_compiled(asked.json, config, *topology, blocks, programs, asked.fit, asked.compiler_options):
+    place, settings = (asked.topology, asked.slices), (asked.fit, asked.compiler_options, asked.keep_hlo)
+    if not print_compiled(asked.json, config, *place, asked.blocks, asked.programs, *settings):
         sys.exit(1)
 
 

@@ -1,6 +1,8 @@
 """The command `lfr compile`."""
 
+import functools
 import json
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +20,7 @@ def compile_run(
     names: Sequence[str] = tuple(programs.PROGRAMS),
     try_others: bool = True,
     options: Sequence[str] = (),
+    keep_hlo: str = "",
     say: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """What the programs of a run would take on a topology, as JSON can hold it.
@@ -27,6 +30,7 @@ def compile_run(
       names: keys of `programs.PROGRAMS`.
       try_others: compile other settings too where a program does not fit.
       options: of the compiler, NAME=VALUE.
+      keep_hlo: folder for the programs' scheduled HLO text; "": it is not kept.
       say: gets the same in lines for people, each as soon as it is known.
 
     Raises:
@@ -40,8 +44,15 @@ def compile_run(
     say(report.heading(config, place, mesh, blocks))
 
     def run(name: str, config: Config) -> Examined | TooLarge:
-        mesh = programs.mesh_of(config, devices)
-        return examine(name, config, place, mesh, blocks, dict(option.split("=", 1) for option in options))
+        mesh, settings = programs.mesh_of(config, devices), dict(option.split("=", 1) for option in options)
+        return examine(name, config, place, mesh, blocks, settings, functools.partial(keep, name))
+
+    def keep(name: str, text: str) -> None:
+        """Of several settings that were tried, the last one's text stays."""
+        if keep_hlo:
+            folder = pathlib.Path(keep_hlo)
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{name}.hlo").write_text(text)
 
     found = {}
     for name in names:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lfr_jax.compile.hlo import HBM, HOST, Array, Computation, Instruction, Module, executed
+from lfr_jax.compile.hlo import HBM, HOST, Array, Computation, Instruction, Module, executed, parameter, root
 
 # They move nothing: they name a part of what is there, or end what another one began.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "conditional", "call"}
@@ -78,7 +78,7 @@ def traffic(module: Module, computation: Computation, instruction: Instruction) 
     inputs = [computation[name].arrays for name in instruction.operands if name in computation]
     if opcode == "fusion":
         (inner,) = module.called(instruction)
-        return _read(inner, inputs) + _written(inner)
+        return _fusion(module, inner, inputs, instruction)
     if opcode.removesuffix("-start") in SLICES:
         result = instruction.arrays[1] if opcode.endswith("-start") else instruction.arrays[0]
         return _in_hbm([result]) + (result.bytes if _in_hbm(inputs[0]) else 0)
@@ -92,37 +92,56 @@ def _in_hbm(arrays) -> int:
     return sum(array.bytes for array in arrays if array.space == HBM)
 
 
-def _read(inner: Computation, inputs: list[tuple[Array, ...]]) -> int:
-    """Bytes of its inputs that a fusion reads."""
-    total = 0
-    for parameter in inner.values():
-        if parameter.opcode != "parameter":
-            continue
-        whole = _in_hbm(inputs[int(parameter.operands[0])])
-        uses = [each for each in inner.values() if parameter.name in each.operands]
-        if all(each.operands[0] == parameter.name for each in uses):
-            if all(each.opcode in SLICES for each in uses):
-                whole = min(whole, sum(each.arrays[0].bytes for each in uses))
-            elif all(each.opcode == "dynamic-update-slice" for each in uses):
-                whole = 0
-        total += whole
-    return total
+def _fusion(module: Module, inner: Computation, inputs: list[tuple[Array, ...]], instruction: Instruction) -> int:
+    """Bytes that a fusion reads and writes."""
+    parameters = [each for each in inner.values() if each.opcode == "parameter"]
+    read = sum(_read(module, inner, each.name, _in_hbm(inputs[int(each.operands[0])])) for each in parameters)
+    end = root(inner)
+    outputs = [inner[name] for name in end.operands] if end.opcode == "tuple" else [end]
+    written = sum(
+        min(result.bytes, _written(module, inner, output))
+        for output, result in zip(outputs, instruction.arrays)
+        if result.space == HBM
+    )
+    return read + written
 
 
-def _written(inner: Computation) -> int:
-    """Bytes that a fusion writes."""
-    *_, root = inner.values()
-    outputs = [inner[name] for name in root.operands] if root.opcode == "tuple" else [root]
+def _read(module: Module, inner: Computation, name: str, whole: int) -> int:
+    """Bytes that a computation reads of the value `name`, which has `whole` bytes in HBM."""
+    read = 0
+    for each in inner.values():
+        for position, operand in enumerate(each.operands):
+            if operand != name:
+                continue
+            if each.opcode == "bitcast":
+                read += _read(module, inner, each.name, whole)
+            elif each.opcode == "fusion":
+                (called,) = module.called(each)
+                read += _read(module, called, parameter(called, position).name, whole)
+            elif each.opcode in SLICES and position == 0:
+                read += each.arrays[0].bytes
+            elif each.opcode != "dynamic-update-slice" or position != 0:
+                return whole
+    return min(whole, read)
 
-    def size(output: Instruction, result: Array) -> int:
-        while output.opcode == "bitcast":
-            output = inner[output.operands[0]]
-        if output.opcode == "dynamic-update-slice":
-            return sum(array.bytes for array in inner[output.operands[1]].arrays)
-        return result.bytes
 
-    results = root.arrays if len(root.arrays) == len(outputs) else (root.arrays[0],) * len(outputs)
-    return sum(size(*each) for each in zip(outputs, results) if each[1].space == HBM)
+def _written(module: Module, inner: Computation, output: Instruction) -> int:
+    """Bytes that a computation writes for one of its results."""
+    if output.opcode == "bitcast":
+        return _written(module, inner, inner[output.operands[0]])
+    if output.opcode == "dynamic-update-slice":
+        return inner[output.operands[1]].arrays[0].bytes
+    source, index = output, None
+    if output.opcode == "get-tuple-element":
+        source, index = inner[output.operands[0]], int(output.attribute("index"))
+    if source.opcode == "fusion":
+        (called,) = module.called(source)
+        end = root(called)
+        if index is None and end.opcode != "tuple":
+            return _written(module, called, end)
+        if index is not None and end.opcode == "tuple":
+            return _written(module, called, called[end.operands[index]])
+    return output.arrays[0].bytes
 
 
 def _convolution(left: Array, kernel: Array, instruction: Instruction) -> int:

@@ -1,7 +1,7 @@
 """Compiles one program of a run for a topology, and says what it would take."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -39,8 +39,9 @@ def examine(
     mesh: jax.sharding.Mesh,
     blocks: int,
     options: Mapping[str, str] = {},
+    keep: Callable[[str], None] = lambda text: None,
 ) -> Examined | TooLarge:
-    """Compiles `program` for a mesh of the topology, with the compiler's own `options`.
+    """Compiles `program` for a mesh of the topology, with the compiler's own `options`. `keep` gets its HLO text.
 
     Raises:
       ValueError: the program cannot be traced with these settings.
@@ -54,7 +55,8 @@ def examine(
             raise
         return found
     elapsed = time.monotonic() - started
-    module = hlo.parse(compiled.as_text())
+    keep(text := compiled.as_text())
+    module = hlo.parse(text)
     totals, found = costs.totals(module), find_collectives(module)
     chips = 1 if program == "generate" else mesh.size
     peak = PEAK_FLOPS[topology.generation.device_kind]

@@ -40,6 +40,7 @@ class Instruction(NamedTuple):
     opcode: str
     operands: tuple[str, ...]  # names of instructions in the same computation; of a constant: the value
     attributes: str  # the rest of the line
+    is_root: bool = False  # whether it is the result of its computation
 
     @property
     def calls(self) -> tuple[str, ...]:
@@ -103,6 +104,16 @@ def parse(text: str) -> Module:
         raise ValueError(f"found no ENTRY computation in a text of {len(text)} characters, expected scheduled HLO")
     parsed = {name: [_instruction(line) for line in lines] for name, lines in computations.items()}
     return Module({name: {line.name: line for line in lines} for name, lines in parsed.items()}, entry)
+
+
+def root(computation: Computation) -> Instruction:
+    """The result of a computation."""
+    return next(each for each in computation.values() if each.is_root)
+
+
+def parameter(computation: Computation, number: int) -> Instruction:
+    """A parameter of a computation."""
+    return next(each for each in computation.values() if each.opcode == "parameter" and each.operands[0] == str(number))
 
 
 def executed(module: Module) -> Iterator[Done]:
@@ -173,7 +184,7 @@ def _instruction(line: str) -> Instruction:
     inner = rest_[1:close]
     literal = opcode in ("constant", "parameter")
     operands = (inner,) if literal else tuple(re.findall(r"%([\w.\-]+)", inner))
-    return Instruction(name, _arrays(rest[:end]), opcode, operands, rest_[close + 1 :])
+    return Instruction(name, _arrays(rest[:end]), opcode, operands, rest_[close + 1 :], line.startswith("  ROOT "))
 
 
 def _closing(text: str) -> int:

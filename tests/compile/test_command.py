@@ -52,11 +52,12 @@ def test_the_state_is_the_trainer_s(config):
 
 
 @pytest.mark.slow
-def test_what_is_found_and_said(config, stand_in):
+def test_what_is_found_and_said(config, stand_in, tmp_path):
     """Catches: a program that is not compiled; FLOPs of one chip taken for those of all, or of one micro-batch for
     those of a step; JSON that cannot be written; a line missing for people."""
     lines = []
-    found = compile_run(config, "v6e-8", say=lines.append)
+    found = compile_run(config, "v6e-8", keep_hlo=str(tmp_path / "hlo"), say=lines.append)
+    assert (tmp_path / "hlo" / "train.hlo").read_text().startswith("HloModule jit_train_step")
     json.dumps(found)
     assert found["chips"] == 8 and found["mesh"] == {"data": 2, "fsdp": 4, "tensor": 1}
     assert found["blocks"] == policy.build(config.schedule, config.train.steps).phases[0].stop * 16

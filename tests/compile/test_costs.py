@@ -80,6 +80,41 @@ def test_a_fusion_reads_its_slices_and_writes_its_update():
     assert costs.traffic(*only(*lines, before=read_only)) == 400 + 3200 + 400
 
 
+NESTED = """%reads (q0: f32[8,100], q1: s32[]) -> f32[1,100] {
+  %q0 = f32[8,100]{1,0} parameter(0)
+  %q1 = s32[]{:T(128)} parameter(1)
+  ROOT %row = f32[1,100]{1,0} dynamic-slice(%q0, %q1, %q1), dynamic_slice_sizes={1,100}
+}
+
+%writes (r0: f32[8,100], r1: f32[1,100], r2: s32[]) -> f32[8,100] {
+  %r0 = f32[8,100]{1,0} parameter(0)
+  %r1 = f32[1,100]{1,0} parameter(1)
+  %r2 = s32[]{:T(128)} parameter(2)
+  ROOT %new = f32[8,100]{1,0} dynamic-update-slice(%r0, %r1, %r2, %r2)
+}
+
+%fused (p0: f32[8,1,100], p1: s32[]) -> f32[8,1,100] {
+  %p0 = f32[8,1,100]{2,1,0} parameter(0)
+  %p1 = s32[]{:T(128)} parameter(1)
+  %flat = f32[8,100]{1,0} bitcast(%p0)
+  %row = f32[1,100]{1,0} fusion(%flat, %p1), kind=kLoop, calls=%reads
+  %stack = f32[8,100]{1,0} fusion(%flat, %row, %p1), kind=kLoop, calls=%writes
+  ROOT %out = f32[8,1,100]{2,1,0} bitcast(%stack)
+}
+
+"""
+
+
+def test_slices_behind_other_names_and_in_fusions_within():
+    """Catches: a stack of all layers that is only renamed, or handed on to a fusion within, counted whole."""
+    lines = [
+        "%a = f32[8,1,100]{2,1,0} parameter(0)",
+        "%i = s32[]{:S(6)} parameter(1)",
+        "ROOT %f = f32[8,1,100]{2,1,0} fusion(%a, %i), kind=kLoop, calls=%fused",
+    ]
+    assert costs.traffic(*only(*lines, before=NESTED)) == 400 + 400
+
+
 @pytest.mark.parametrize(
     "last, moved",
     [
