@@ -60,7 +60,7 @@ def values_and_gradients(impl, mesh, qkv, segments_BxT):
 @pytest.mark.parametrize(
     "sizes, T, segmented, scores_at_once",
     [
-        ((1, 1, 1), 10, False, 2**17),
+        ((1, 1, 1), 10, False, 2**22),
         ((1, 1, 1), 10, True, 1),
         ((1, 1, 1), 1, True, 1),
         ((2, 2, 2), 12, True, 48),  # two rows of a device at once
@@ -72,7 +72,7 @@ def test_equals_the_plain_form(monkeypatch, sizes, T, segmented, scores_at_once)
     their keys; no sum of a key's gradients over blocks, or over the query heads that share it; a gradient without
     1/sqrt(P); rows of another device, or in another order."""
     monkeypatch.setattr(blocked_attention, "BLOCK", 4)
-    monkeypatch.setattr(blocked_attention, "CACHED_SCORES", scores_at_once)
+    monkeypatch.setattr(blocked_attention, "SCORES_AT_ONCE", scores_at_once)
     segments = documents_and_padding(T) if segmented else None
     found, wanted = (
         values_and_gradients(impl, make_mesh(*sizes), random_qkv(T), segments) for impl in ("blocked", "xla")
