@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
-# `decoder.remat_policy` keeps for the backward pass: what has this name, and the results of these kernels.
+# `remat` keeps for the backward pass: what has this name, and the results of these kernels.
 KEEP = "attention"
 KERNELS = ("pallas_call", "dot_product_attention_fwd", "dot_product_attention_fwd_wrapper")
 
