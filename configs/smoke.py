@@ -26,7 +26,7 @@ config = Config(
         score_batch_size=64,
         eval_every=40,
         eval_blocks=64,
-        probe_blocks=256,
+        probe_blocks=63,
         checkpoint_every=90,
     ),
 )

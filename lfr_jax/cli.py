@@ -12,15 +12,15 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 import contextlib
 import dataclasses
-import itertools
 import os
 from collections.abc import Iterator
-from typing import Literal, TypeVar
+from typing import Literal
 
-from lfr_jax.terminal import printable, shield_standard_streams
+from lfr_jax.terminal import escaped, printable, shield_standard_streams
 from lfr_jax.terminal.faults import (
     check_written,
     explained,
+    fail,
     interrupt_kills,
     one_line,
     second_interrupt_kills,
@@ -30,12 +30,12 @@ from lfr_jax.terminal.faults import (
 with interrupt_kills():  # these take a while, and an interrupt would end in a traceback
     import tyro
 
-    from lfr_jax.config import Config, nearest, read_config
+    from lfr_jax.config import Config, nearest
     from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
-    from lfr_jax.config.words import refuse_old_names, without_policy_options
+    from lfr_jax.config.words import overridden
     from lfr_jax.distributed.peers import log_prefix
+    from lfr_jax.storage.background import threads_left
 
-Settings = TypeVar("Settings", bound=Config)
 Positional = tyro.conf.Positional
 
 
@@ -66,15 +66,17 @@ def link(args: list[str]) -> None:
 def train(args: list[str]) -> None:
     """train, or continue a run:        lfr train configs/smoke.py --train.steps 500"""
     config = configured(args, "lfr train")
+    prepare_to_compute()
     from lfr_jax.distributed.cluster import initialize
     from lfr_jax.train.loop import train
+    from lfr_jax.train.track.progress import short
 
     with initialize(config.distributed) as peers:
         done = train(config).summary
         if peers.first:
             print(
-                f"finished {config.run_dir}: {done['steps']} steps, {done['trained_tokens'] / 1e6:.2f} M tokens "
-                f"trained, {done['scored_tokens'] / 1e6:.2f} M scored, held-out loss {done['held_out_loss']['all']:.4f}"
+                f"finished {config.run_dir}: {done['steps']} steps, {short(done['trained_tokens'])} tokens "
+                f"trained, {short(done['scored_tokens'])} scored, held-out loss {done['held_out_loss']['all']:.4f}"
             )
 
 
@@ -85,11 +87,39 @@ class Comparison(Config):
     policies: tuple[str, ...] = ("lfr", "uniform")  # the first one's cost is everybody's budget
 
 
+@dataclasses.dataclass(frozen=True)
+class Compilation(Config):
+    """A whole run, compiled for TPUs that are not here. It says whether the run fits, and what limits it."""
+
+    topology: str = "v6e-8"  # an accelerator type, or a generation and the shape of a slice: v5e:2x4, v5p:2x2x2
+    slices: AtLeast1 = 1  # slices of this shape
+    blocks: AtLeast0 = 0  # blocks in the corpus; 0: as many as the first phase draws
+    programs: tuple[Literal["train", "score", "generate"], ...] = ("train", "score", "generate")
+    fit: bool = True  # try other settings where a program does not fit
+    json: bool = False  # one JSON object in place of the text
+    compiler_options: tuple[str, ...] = ()  # of libtpu, as NAME=VALUE
+
+
+def compile(args: list[str]) -> None:
+    """does it fit a TPU, how fast:     lfr compile configs/smoke.py --topology v6e-8"""
+    asked, policy, given = overridden(Compilation, args, "lfr compile")
+    from lfr_jax.compile.command import print_compiled
+    from lfr_jax.train.policy import switched
+
+    config = switched(
+        Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)}), policy, given
+    )
+    topology, blocks, programs = (asked.topology, asked.slices), asked.blocks, asked.programs
+    if not print_compiled(asked.json, config, *topology, blocks, programs, asked.fit, asked.compiler_options):
+        sys.exit(1)
+
+
 def compare(args: list[str]) -> None:
     """policies at equal FLOPs:         lfr compare configs/smoke.py --policies lfr uniform random_drop"""
     asked, policy, given = overridden(Comparison, args, "lfr compare")
     if policy != asked.schedule.policy:
         raise ValueError(f"schedule.policy is {policy!r}: name the policies to compare with --policies")
+    prepare_to_compute()
     from lfr_jax.experiments.compare import compare_policies
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
@@ -108,6 +138,7 @@ def evaluate(args: list[str]) -> None:
           store: A prepared corpus, in place of the run's own.
           blocks: Held-out blocks a domain; 0: all.
         """
+        prepare_to_compute()
         from lfr_jax.distributed import cluster
         from lfr_jax.train import load_run
 
@@ -140,6 +171,7 @@ def score(args: list[str]) -> None:
           packing: How documents become blocks; "": as in the run.
           shortest: Of by_length: tokens in the shortest blocks; 0: as in the run.
         """
+        prepare_to_compute()
         from lfr_jax.distributed import cluster
         from lfr_jax.storage.paths import as_path
         from lfr_jax.train import load_run
@@ -175,6 +207,7 @@ def generate(args: list[str]) -> None:
           top_p: Draw among the likeliest tokens that hold this share of the probability.
           seed: Of the draws.
         """
+        prepare_to_compute()
         from lfr_jax.distributed import cluster
         from lfr_jax.train import load_run
 
@@ -182,7 +215,7 @@ def generate(args: list[str]) -> None:
         return load_run.generate(load_run.load(run), prompt, tokens, temperature, top_k, top_p, seed)
 
     text = tyro.cli(arguments, args=args, prog="lfr generate")
-    print(printable(text, keep="\n\t") if sys.stdout.isatty() else text)
+    print(escaped(text, keep="\n\t") if sys.stdout.isatty() else text)
 
 
 def report(args: list[str]) -> None:
@@ -210,8 +243,8 @@ def report(args: list[str]) -> None:
     print(tyro.cli(arguments, args=args, prog="lfr report"))
 
 
-COMMANDS = {f.__name__: f for f in (prepare, link, data, train, compare, evaluate, score, generate, report)}
-RESULT_IS_TEXT = ("data", "evaluate", "generate")  # on standard output; the others make files
+COMMANDS = {f.__name__: f for f in (prepare, link, data, compile, train, compare, evaluate, score, generate, report)}
+RESULT_IS_TEXT = ("data", "compile", "evaluate", "generate")  # on standard output; the others make files
 
 
 def main() -> None:
@@ -237,15 +270,23 @@ def main() -> None:
             raise
         result_is_text = True  # the help of a command
     except KeyboardInterrupt:
-        sys.exit(f"\nlfr {name}: interrupted; the same command goes on from what was saved")
+        fail(f"\nlfr {name}: interrupted; the same command goes on from what was saved", threads_left.is_set())
     except BaseException as error:
         if os.environ.get("LFR_TRACEBACK"):
             raise
-        sys.exit(one_line(f"lfr {name}: {log_prefix()}{explained(error)}"))
+        fail(one_line(f"lfr {name}: {log_prefix()}{explained(error)}"), threads_left.is_set())
     finally:
         sys.stdout.flush()
     if result_is_text:
         check_written(name)
+
+
+def prepare_to_compute() -> None:
+    """Makes this process fast at what a command computes. It changes all of the process, so no library does it."""
+    from lfr_jax.distributed import compilation_cache, malloc
+
+    malloc.keep_freed_memory()
+    compilation_cache.keep_compiled_programs()
 
 
 @contextlib.contextmanager
@@ -267,44 +308,6 @@ def configured(args: list[str], prog: str) -> Config:
     from lfr_jax.train import policy
 
     return policy.switched(config, name, given)
-
-
-def overridden(kind: type[Settings], args: list[str], prog: str) -> tuple[Settings, str, dict[str, str]]:
-    """The settings of the file named first in `args`, overridden by the options after it, but with the file's policy.
-
-    Returns:
-      The settings; the policy asked for; and the options of policies (name -> word) that were given.
-    """
-    if args and args[0] in ("-h", "--help"):
-        tyro.cli(kind, args=["--help"], prog=f"{prog} configs/NAME.py")
-    if not args or args[0].startswith("-"):
-        raise ValueError(f"name a configuration file first, then options: {prog} configs/smoke.py --train.steps 500")
-    path, *overrides = args
-    refuse_old_names(overrides)
-    found = read_config(path)
-    refuse_unnamed_code(path, found, overrides)
-    overrides, given = without_policy_options(overrides)
-    fields = {field.name: getattr(found, field.name) for field in dataclasses.fields(Config)}
-    fields["schedule"] = dataclasses.replace(found.schedule, options={})  # they are not tyro's, which knows no policy
-    about = (
-        f"{kind.__doc__} Options of a policy: --schedule.options.NAME VALUE. The file gives {found.schedule.policy} "
-        f"{found.schedule.options or 'none'}."
-    )
-    asked = tyro.cli(kind, default=kind(**fields), args=overrides, prog=f"{prog} {path}", description=about)
-    of_file = dict(policy=found.schedule.policy, options=found.schedule.options)
-    schedule = dataclasses.replace(asked.schedule, **of_file)
-    return dataclasses.replace(asked, schedule=schedule), asked.schedule.policy, given
-
-
-def refuse_unnamed_code(path: str, found: Config, options: list[str]) -> None:
-    """Raises ValueError if JSON, which is only read, names code to be run that the command line does not name too."""
-    policy = found.schedule.policy
-    named = f"--schedule.policy={policy}" in options or ("--schedule.policy", policy) in itertools.pairwise(options)
-    if path.endswith(".json") and ":" in policy and not named:
-        raise ValueError(
-            f"{path}: schedule.policy is {policy!r}, which is code to be run; if you trust it, add "
-            f"--schedule.policy {policy}, or else change it in the file"
-        )
 
 
 if __name__ == "__main__":

@@ -42,6 +42,28 @@ def read_or_refused(path):
         assert str(path) in str(error) and "\n" not in str(error)
 
 
+def each_edit(path, edited, read, named=None):
+    """Edits a file in many ways, reads it each time with `read()`, and puts it back.
+
+    Args:
+      edited: gives the strategy of what to write, from the content.
+      named: the path that errors name, in place of `path`.
+    """
+    content = path.read_bytes()
+
+    @SETTINGS
+    @hypothesis.given(edited(content))
+    def run(raw):
+        path.write_bytes(raw)
+        with read_or_refused(named or path):
+            read()
+
+    try:
+        run()
+    finally:
+        path.write_bytes(content)
+
+
 @st.composite
 def edited_json(draw, value, edits=2):
     """A JSON value with up to `edits` values replaced, taken away, doubled, or moved elsewhere."""

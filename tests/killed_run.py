@@ -14,12 +14,10 @@ import signal
 import sys
 import threading
 
-sys.modules["torch"] = None  # tensorboardX would import it where it is installed, seconds in each process
-
-from lfr_jax.config import Config, from_dict  # noqa: E402
-from lfr_jax.storage.checkpoint import Checkpointer  # noqa: E402
-from lfr_jax.train import loop, score  # noqa: E402
-from lfr_jax.train.probes import Probes  # noqa: E402
+from lfr_jax.config import Config, from_dict
+from lfr_jax.storage.checkpoint import Checkpointer
+from lfr_jax.train import loop, score
+from lfr_jax.train.probes import Probes
 
 
 def die():

@@ -17,6 +17,7 @@ import pytest
 from lfr_jax.train import loop
 
 TESTS = pathlib.Path(__file__).parent
+MOMENTS = ("step", "done", "begun", "score", "probe", "save", "time", "never")  # see killed_run.py
 PATIENCE = 600  # seconds that no process needs, however busy the machine is: longer is a hang
 
 

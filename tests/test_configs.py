@@ -1,8 +1,11 @@
 """The files in configs/: their sizes are what their names say, and they fit eight devices."""
 
+import dataclasses
 import functools
 import importlib.util
+import itertools
 import pathlib
+import runpy
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +13,14 @@ import pytest
 from jax.sharding import NamedSharding
 
 import lfr_jax.schedule
+from lfr_jax import cli
+from lfr_jax.compile import programs, topologies
 from lfr_jax.config import Config
 from lfr_jax.distributed.mesh import BATCH, make_mesh
 from lfr_jax.model import decoder
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+TABLE = runpy.run_path(str(FOLDER.parent / "tools" / "tpu_table.py"))
 
 # (parameters, the vocabulary they are counted with)
 SIZES = {
@@ -67,6 +73,38 @@ def test_has_the_published_parameters_and_fits_eight_devices(name):
     assert [phase.name for phase in schedule.phases] == ["learn", "focus", "review", "focus2"]
     assert config.optimizer.warmup_steps < schedule.phases[0].stop == 20_000
     assert (schedule.phases[1].stop, schedule.phases[-1].stop) == (60_000, 100_000)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """As much of a TPU as a mesh asks for."""
+
+    id: int
+    slice_index: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    process_index: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v6 lite"
+    client: None = None
+
+
+@pytest.mark.parametrize("place", TABLE["PLACES"])
+@pytest.mark.parametrize("name", SIZES)
+def test_fits_every_place_with_the_options_of_the_table(name, place):
+    """Catches: a batch that the chips of a place cannot share; sizes of the mesh that do not divide the model; options
+    of docs/tpu.md that the trainer would refuse, after a TPU was asked for."""
+    accelerator, slices = TABLE["parted"](place)
+    topology = topologies.find(accelerator, slices)
+    sizes = (*topology.shape, *(1,) * (3 - len(topology.shape)))
+    chips = [Chip(0, index, at) for index in range(slices) for at in itertools.product(*map(range, sizes))]
+    chips = [dataclasses.replace(chip, id=number) for number, chip in enumerate(chips)]
+    job = TABLE["job"](name, place)
+    config, *_ = cli.overridden(Config, [str(FOLDER / f"{name}.py"), *job.options], "lfr train")
+    mesh = programs.mesh_of(config, chips)
+    assert mesh.size == topology.num_chips == len(chips)
+    rows = config.train.batch_size / config.train.grad_accum_steps / mesh.shape["data"] / mesh.shape["fsdp"]
+    assert 1 <= rows <= 16
 
 
 def test_every_big_config_is_tested():

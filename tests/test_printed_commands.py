@@ -46,6 +46,7 @@ NOT_HERE = {
     r"^lfr link --out data/dolma": "needs OLMo's token files; tests/prepare/test_link.py makes some",
     r"--distributed\.coordinator": "needs two machines; tests/distributed has two processes",
     r"JAX_PLATFORMS=cuda": "needs a GPU",
+    r"^lfr compile|tools/tpu_table": "needs libtpu, and minutes; tests/compile",
     r"tools/bench_|tools/score_study": "measures for minutes; tests/test_tools.py runs the tools with small sizes",
     r"^tools/test|^EXTRAS=": "is the test suite",
     r"python -m pytest": "is the test suite",
@@ -61,6 +62,7 @@ PYTHON_RUNS_IN = {
     "scale.md": "nowhere: the lines need several hosts",
     "add_a_model_family.md": "nowhere: parts of files that the reader changes",
     "add_a_text_source.md": "nowhere: a file that the reader adds",
+    "performance.md": "nowhere: the lines change the whole process",
     "add_an_optimizer.md": "nowhere: parts of files that the reader changes",
 }
 
@@ -110,8 +112,9 @@ def parse(arguments: list[str]) -> None:
             patch.setattr(module, function, does_nothing(getattr(module, function)))
         if name in ("prepare", "link", "data"):
             cli.COMMANDS[name](rest)
-        elif name in ("train", "compare"):
-            cli.overridden(cli.Comparison if name == "compare" else cli.Config, rest, f"lfr {name}")
+        elif name in ("train", "compare", "compile"):
+            kinds = {"train": cli.Config, "compare": cli.Comparison, "compile": cli.Compilation}
+            cli.overridden(kinds[name], rest, f"lfr {name}")
 
 
 def does_nothing(function):

@@ -16,6 +16,7 @@ from helpers import changed, documents, tiny
 from running import PATIENCE
 
 from lfr_jax.data.tokenizer import train_sentencepiece
+from lfr_jax.train.track.clock import BESIDE, WORK
 
 pytestmark = pytest.mark.slow
 TOOLS = pathlib.Path(__file__).parents[1] / "tools"
@@ -33,6 +34,32 @@ def printed(monkeypatch, capfd):
         return capfd.readouterr().out
 
     return run
+
+
+def test_the_table_of_tpus(printed, tmp_path):
+    """Catches: results that are compiled again; a run that does not fit shown as one that does, or without the options
+    that make it fit."""
+    tool = runpy.run_path(str(TOOLS / "tpu_table.py"))
+    fitting = {
+        "fits": True,
+        "options": "--model.remat block",
+        "memory_gib": {"total": 12.34, "limit": 15.75},
+        "bound_seconds": {"step": 0.5, "exposed": 0.1},
+        "mfu_at_most": 0.41,
+        "collectives": [{"kind": "all-gather", "bytes": 2**30}, {"kind": "all-reduce", "bytes": 10}],
+    }
+    results = {
+        "v5litepod-8": {"programs": {"train": {"fits": False, "tried": [{"fits": False}, fitting]}}},
+        "v6e-8": {"programs": {"train": {"fits": False}}},
+        "v4-32": {"error": "lfr compile: no such thing"},
+    }
+    for place, found in results.items():
+        (tmp_path / tool["job"]("llama_1b_slimpajama", place).file).write_text(json.dumps(found))
+    table = printed("tpu_table.py", "--table-only", "--results", tmp_path, "--configs", "llama_1b_slimpajama")
+    _, _, v5e, v6e, v4, v5p, *_ = table.splitlines()
+    cells = ["`--model.remat block`", "12.3 of 15.75", "500 ms", "41 %", "all-gather 1 GiB", "20 %"]
+    assert v5e == f"| llama_1b_slimpajama | v5litepod-8 | {' | '.join(cells)} |"
+    assert "does not fit" in v6e and "no such thing" in v4 and "not compiled" in v5p
 
 
 @pytest.fixture
@@ -93,6 +120,16 @@ def test_bench_schedule(printed):
     assert all(figures(cell) for cell in row[2:])
 
 
+def test_bench_lfr_cost(printed, config):
+    """Catches, too: a stage that is missing; runs of unequal steps; ratios to another run than `uniform`."""
+    out = printed("bench_lfr_cost.py", config, "--rounds", 1, "--steps", 12)
+    step, *stages, work = table(out)
+    assert [row[0] for row in (step, *stages, work)] == ["train step / uniform", *WORK, *BESIDE, "work / uniform"]
+    assert all(len(figures(" ".join(row[1:]))) == 6 for row in stages)
+    assert work[3] == step[3] == "1.000 (1.000–1.000)" and work[1] != work[3]
+    assert len(figures(next(line for line in out.splitlines() if line.startswith("rate of scoring passes")))) == 3
+
+
 def test_bench_remote(tmp_path):
     """In a process of its own: it forks, and points everybody at its server."""
     pytest.importorskip("gcsfs")
@@ -103,6 +140,67 @@ def test_bench_remote(tmp_path):
     (row,) = table(ended.stdout)
     assert row[0] == "1024 KiB" and len(row) == 7 and all(figures(cell) for cell in row)
     assert "without a cache" in ended.stdout and len(figures(ended.stdout.splitlines()[-1])) == 2
+
+
+NANOGPT = """
+import torch
+from typing import NamedTuple
+
+class GPTConfig(NamedTuple):
+    block_size: int
+    vocab_size: int
+    dropout: float
+    bias: bool
+    n_layer: int
+    n_head: int
+    n_embd: int
+
+class GPT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.head = torch.nn.Embedding(config.vocab_size, config.vocab_size)
+
+    def configure_optimizers(self, weight_decay, learning_rate, betas, device_type):
+        return torch.optim.AdamW(self.parameters(), lr=learning_rate, betas=betas, weight_decay=weight_decay)
+
+    def forward(self, ids, targets):
+        print("a line that is no reply")
+        logits = self.head(ids)
+        return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+"""  # what of nanoGPT's model.py is used
+
+
+def tool(name, *arguments):
+    """A tool in a process of its own: it imports the file beside it."""
+    command = [sys.executable, str(TOOLS / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_bench_train(tmp_path):
+    """Catches: a peer that does not take its turns; ratios to another peer than the first; a folder left out."""
+    pytest.importorskip("torch")
+    (tmp_path / "model.py").write_text(NANOGPT)
+    asked = ("--shapes", "tiny", "--rounds", 2, "--seconds", 0.01, "--nanogpt", tmp_path)
+    ended = tool("bench_train.py", *asked, "--peers", "nanogpt-eager", "ours:remat=true", "--out", tmp_path / "out")
+    assert ended.returncode == 0, ended.stderr
+    theirs, ours = table(ended.stdout)
+    assert (theirs[:2], ours[:2]) == (["tiny", "nanogpt-eager"], ["tiny", "ours:remat=true"])
+    assert theirs[3] == theirs[5] == "1.00" and all(figures(cell) for cell in (*theirs[2:], *ours[2:]))
+    written = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert [found["peer"] for found in written] == ["nanogpt-eager", "ours:remat=true"]
+    assert "a line that is no reply" in ended.stderr
+
+
+def test_bench_gpu_goes_on(tmp_path):
+    """On a CPU. Catches: a peer that fails and takes the others with it; a result that is measured twice."""
+    asked = ("--out", tmp_path / "out", "--shapes", "tiny", "--turns", 1, "--seconds", 0.01)
+    first = tool("bench_gpu.py", *asked, "--peers", "ours:attention=cudnn", "ours:attention=xla")
+    assert first.returncode == 0 and "needs a gpu" in first.stderr
+    assert "ours:attention=cudnn ended with 1" in first.stderr
+    ((shape, peer, *numbers),) = table(first.stdout)
+    assert (shape, peer) == ("tiny", "ours:attention=xla") and numbers[1] == "–"  # no peak is known: no MFU
+    again = tool("bench_gpu.py", *asked, "--peers", "ours:attention=xla", "--minutes", 0)
+    assert again.returncode == 0 and again.stdout == first.stdout
 
 
 def test_score_study(printed, config):

@@ -26,6 +26,7 @@ from lfr_jax.data.corpus import open_corpus
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.schedule import estimate, groups_of, num_kept
 from lfr_jax.train import optimizer, policy, score, steps
+from lfr_jax.train.loss import mean_nll
 
 SAMPLES = 10  # draws of each sample
 FRACTIONS = (0.1, 0.25)
@@ -66,7 +67,7 @@ def all_losses(score_step, params, blocks, config, mesh) -> np.ndarray:
     loss_N = np.empty(blocks.num_blocks, np.float32)
     batch_size = config.train.score_batch_size or config.train.batch_size
     for ids_B, nll_B, count_B in score.on_host(score.losses(score_step, params, blocks, batch_size, mesh)):
-        loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
+        loss_N[ids_B] = mean_nll(nll_B, count_B)
     return loss_N
 
 

@@ -6,9 +6,10 @@ import re
 import runpy
 import traceback
 
+from lfr_jax.config.json_files import parsed
 from lfr_jax.config.saved import RENAMED, from_saved
 from lfr_jax.config.settings import Config
-from lfr_jax.config.values import nearest, parsed
+from lfr_jax.config.values import nearest
 
 
 def read_config(path: str) -> Config:
@@ -16,10 +17,14 @@ def read_config(path: str) -> Config:
 
     Raises:
       FileNotFoundError: there is no such file.
+      OSError: it is a folder or a named pipe.
       ValueError: the file does not hold settings, or they are out of their ranges. Where Python failed in the file,
         the message names the line.
     """
     file = pathlib.Path(path)
+    if file.exists() and not file.is_file():
+        found = "a folder" if file.is_dir() else "a named pipe" if file.is_fifo() else "a device or a socket"
+        raise OSError(f"{path!r} is {found}, expected a file: Python that sets `config`, or a run's config.json")
     if not file.is_file():
         known = sorted(str(file) for file in pathlib.Path("configs").glob("*.py"))
         hint = nearest(path, known) or "name a Python file that sets `config`, or a run's config.json"
@@ -35,13 +40,22 @@ def read_config(path: str) -> Config:
 def run(path: str) -> object:
     """What a Python file sets `config` to. Raises ValueError, with the line, whatever fails in the file."""
     try:
-        return runpy.run_path(path).get("config")
-    except (Exception, SystemExit) as error:
+        found = runpy.run_path(path).get("config")
+        return checked_again(found) if isinstance(found, Config) else found
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
         unknown = re.search("unexpected keyword argument '(.+)'", str(error))
         hint = f"; {renamed(unknown[1]) or nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
         where = f"{path}, line {lines[-1]}" if lines else path
         raise ValueError(f"{where}: {type(error).__name__}: {error}{hint}") from error
+
+
+def checked_again(config: Config) -> Config:
+    """The same settings, made anew: the file may have changed some, such as `config.schedule.options["drop"]`."""
+    values = {field.name: getattr(config, field.name) for field in dataclasses.fields(Config)}
+    return Config(**{name: dataclasses.replace(x) if dataclasses.is_dataclass(x) else x for name, x in values.items()})
 
 
 def renamed(name: str) -> str:

@@ -5,8 +5,9 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from lfr_jax.config.json_files import typed
 from lfr_jax.config.settings import Config
-from lfr_jax.config.values import nearest, shown, typed
+from lfr_jax.config.values import nearest, shown
 
 # Old names of settings. A config file or an option that uses one is refused with the new name; the saved settings of a
 # run that began under the old name are read under the new one, so that the run goes on.

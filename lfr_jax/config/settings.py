@@ -21,7 +21,9 @@ from lfr_jax.config.values import (
     ShareAbove0,
     ShareBelow1,
     check_value,
+    converted,
     described,
+    plain,
     shown,
 )
 
@@ -52,7 +54,9 @@ class Section:
     def __post_init__(self):
         section = type(self).__name__.removesuffix("Config").lower()
         for name, kind in get_type_hints(type(self), include_extras=True).items():
-            check_value(f"{section}.{name}", getattr(self, name), kind)
+            value = plain(getattr(self, name))
+            check_value(f"{section}.{name}", value, kind)
+            object.__setattr__(self, name, converted(value, kind))  # a Decimal, for example, is no number of JSON
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +94,11 @@ class ModelConfig(Section):
     rope_theta: Positive = 10_000.0  # base of the rotary frequencies
     norm_eps: Positive = 1e-5
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; params are float32
-    attention: Literal["auto", "xla", "cudnn", "splash"] = may_change("auto")  # auto: by platform
+    attention: Literal["auto", "xla", "blocked", "cudnn", "splash"] = may_change("auto")  # auto: by platform
     remat: Remat = may_change("products")  # what each layer keeps for the backward pass, see model/remat.py
     mask_documents: bool = False  # attention and loss do not cross end-of-text tokens
     reset_positions: bool = False  # positions begin at 0 with each document; needs mask_documents
-    loss_chunk: AtLeast1 = may_change(128)  # positions whose logits exist at once in the cross-entropy
+    loss_chunk: AtLeast1 = may_change(1024)  # rows (tokens) of a device whose logits exist at once, in the loss
 
     def __post_init__(self):
         super().__post_init__()

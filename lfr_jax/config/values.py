@@ -1,4 +1,4 @@
-"""What a value may be: ranges of numbers, and typed values from files that anybody may have edited.
+"""What a value may be: its type, and the range of a number.
 
 A number declares its range beside it, as the type of the field or of the argument:
 
@@ -6,18 +6,14 @@ A number declares its range beside it, as the type of the field or of the argume
     def sample(store: str, docs: AtLeast1 = 3): ...
 
 The fields of a `Section` of settings are checked when it is made, the arguments of a `checked` function when it is
-called, and what a file holds by `from_json`.
+called, and what a file holds by `json_files.from_json`.
 """
 
 import ast
 import contextlib
-import copy
 import difflib
 import functools
 import inspect
-import itertools
-import json
-import re
 import reprlib
 import types
 import typing
@@ -28,7 +24,6 @@ import msgspec
 from msgspec import Meta
 
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3e38  # of int32 and float32, which the device computes with
-DEEPEST = 100  # levels of JSON in JSON: far more than any file of ours has, far fewer than Python's stack bears
 
 AtLeast0 = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
 AtLeast1 = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
@@ -40,7 +35,6 @@ ShareBelow1 = Annotated[float, Meta(ge=0, lt=1)]  # of what may not be left out 
 ShareAbove0 = Annotated[float, Meta(gt=0, le=1)]
 ShareBetween = Annotated[float, Meta(gt=0, lt=1)]  # of what has to leave something on both sides
 
-T = TypeVar("T")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -54,6 +48,20 @@ def converted(value: Any, kind: Any) -> Any:
         return msgspec.convert(value, kind)
     except UnicodeEncodeError as error:
         raise msgspec.ValidationError(f"Found text that is not Unicode ({error})") from None
+
+
+def plain(value: Any) -> Any:
+    """The value with the numbers of NumPy in it as Python's own, also those in its lists, tuples and dicts.
+
+    JSON cannot hold NumPy's, and a file of settings in Python may well compute with them.
+    """
+    if isinstance(value, dict):
+        return {key: plain(inner) for key, inner in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    is_scalar = type(value).__module__ == "numpy" and getattr(value, "shape", None) == ()
+    found = value.item() if is_scalar else value
+    return found if type(found) in (bool, int, float) else value
 
 
 def check_value(name: str, value: Any, kind: Any) -> None:
@@ -109,81 +117,6 @@ def checked(function: Function) -> Function:
         return function(*args, **kwargs)
 
     return call
-
-
-def from_json(text: bytes | str, kind: type[T], where: object) -> T:
-    """What a JSON file holds, as a value of the type `kind`: a dataclass, a dict, a list, ...
-
-    Keys that a dataclass has no field for are left out.
-
-    Args:
-      text: of the file.
-      kind: of the result. msgspec's table of types says what is understood.
-      where: the file, for errors.
-
-    Raises:
-      ValueError: the text is not JSON, or a value in it has another type or is out of its range. The message names the
-        file, the key, what was found and what was expected.
-
-    >>> from_json('{"bytes": "many"}', dict[str, int], "data/mine/store.json")
-    Traceback (most recent call last):
-    ValueError: data/mine/store.json: bytes is 'many': expected `int`, got `str`
-    """
-    return typed(parsed(text, where), kind, where)
-
-
-def parsed(text: bytes | str, where: object) -> Any:
-    """The value of a JSON text. Raises ValueError, with the file, if it is none, or is nested too deeply."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: found no valid JSON ({error}); restore the file") from None
-    level = [value]
-    for _ in range(DEEPEST):
-        outer = (each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list)))
-        level = [*itertools.chain.from_iterable(outer)]
-    if level:
-        raise ValueError(f"{where}: found JSON nested more than {DEEPEST} deep, expected less; restore the file")
-    return value
-
-
-def typed(value: Any, kind: type[T], where: object) -> T:
-    """The parsed content of a file as a value of the type `kind`. Errors are those of `from_json`."""
-    try:
-        return converted(value, kind)
-    except msgspec.ValidationError as error:
-        problem, inner, path = str(error).rpartition(" - at `$")  # the last one, as the problem quotes what was found
-        if not inner:
-            problem, path = path, ""
-        keys, found = located(value, re.findall(r"[^.\[\]]+|\.\.\.", path.strip("`")), kind)
-        at = f"{'.'.join(keys)[:80]} is {shown(found)}: " if keys else ""
-        raise ValueError(f"{where}: {at}{problem[0].lower()}{problem[1:160]}") from None
-
-
-def located(value: Any, path: list[str], kind: Any) -> tuple[list[str], Any]:
-    """The keys that lead to the bad value, and that value. In `path`, "..." stands for a key that msgspec left out."""
-    root = inner = copy.deepcopy(value)
-    keys = []
-    for key in path:
-        if key == "...":  # it is the key that alone is enough to fail
-            entries = dict(inner)
-            for key in entries:
-                inner.clear()
-                inner[key] = entries[key]
-                if not convertible(root, kind):
-                    break
-        keys.append(key)
-        inner = inner[int(key) if isinstance(inner, list) else key]
-    return keys, inner
-
-
-def convertible(value: Any, kind: Any) -> bool:
-    """Whether `converted` takes the value."""
-    try:
-        converted(value, kind)
-    except msgspec.ValidationError:
-        return False
-    return True
 
 
 class Bounded(reprlib.Repr):

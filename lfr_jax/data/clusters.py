@@ -3,7 +3,6 @@
 import warnings
 
 import numpy as np
-from scipy.cluster import vq
 
 from lfr_jax.data.blocks import Blocks
 
@@ -46,6 +45,8 @@ def cluster_blocks(blocks: Blocks, num_clusters: int, seed: int) -> np.ndarray:
     n = blocks.num_blocks
     if not 1 <= num_clusters <= n:
         raise ValueError(f"schedule.clusters is {num_clusters}, expected 1 to {n}, the number of blocks")
+    from scipy.cluster import vq  # slow to import, and few runs have clusters
+
     rng = np.random.default_rng(seed)
     projection = rng.choice(np.float32([-1, 1]), (BUCKETS, WIDTH)) / np.float32(WIDTH**0.5)
     sample = np.sort(rng.choice(n, min(n, SAMPLE * num_clusters), replace=False, shuffle=False))

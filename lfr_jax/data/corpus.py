@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lfr_jax.config import DataConfig
-from lfr_jax.config.values import from_json
+from lfr_jax.config.json_files import from_json
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.chunk_digests import check_some
 from lfr_jax.data.lengths import LengthBlocks

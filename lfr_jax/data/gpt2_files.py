@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from lfr_jax.config.values import AtLeast0, from_json
+from lfr_jax.config.json_files import from_json
+from lfr_jax.config.values import AtLeast0
 
 END = "<|endoftext|>"
 

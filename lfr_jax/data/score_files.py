@@ -9,7 +9,8 @@ import numpy as np
 
 from lfr_jax.config.values import shown
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.storage.paths import as_path
+from lfr_jax.storage.files import require_regular
+from lfr_jax.storage.paths import Path, as_path, is_remote
 from lfr_jax.storage.remote_files import exists, local_copy
 
 LONGEST = 1 << 16  # characters of a line
@@ -25,6 +26,27 @@ def origin(blocks: Blocks, step: int) -> str:
 def settings_text(blocks: Blocks) -> str:
     """How the blocks were made, such as "seq_len 128 packing best_fit"."""
     return " ".join(f"{name} {value}" for name, value in blocks.settings.items())
+
+
+def require_replaceable(path: Path) -> None:
+    """Refuses to write scores to `path`, unless nothing, an empty file or a score file is there.
+
+    Raises:
+      FileExistsError: another file is there.
+      OSError: a folder or a device is there, or there is no folder to write into.
+    """
+    if not is_remote(path) and not path.parent.is_dir():
+        raise NotADirectoryError(f"{path.parent}: found no folder, expected one to write {path.name} into; make it")
+    if not exists(path):
+        return
+    if not is_remote(path):
+        require_regular(path)
+    with local_copy(path) as here, open(here, encoding="utf-8", errors="replace") as file:
+        first = file.readline(LONGEST)
+    if first and not ORIGIN.fullmatch(first):
+        raise FileExistsError(
+            f"{path}: found a file that is no score file, and is never overwritten; choose another --out"
+        )
 
 
 def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:

@@ -12,7 +12,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from lfr_jax.config.values import AtLeast1, parsed, shown, typed
+from lfr_jax.config.json_files import parsed, typed
+from lfr_jax.config.values import AtLeast1, shown
 from lfr_jax.storage.files import save_json
 from lfr_jax.storage.paths import Path
 

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 import sentencepiece
 import tiktoken
 
-from lfr_jax.config.values import AtLeast0, AtLeast1, check_value, from_json, shown
+from lfr_jax.config.json_files import from_json
+from lfr_jax.config.values import AtLeast0, AtLeast1, check_value, shown
 from lfr_jax.data.gpt2_files import END, byte_alphabet, read_gpt2_files
 from lfr_jax.data.tokenizer_base import CARD, EncodeError, Tokenizer, digest
 from lfr_jax.storage.paths import as_path

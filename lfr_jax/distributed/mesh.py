@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -32,7 +33,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
 
     Raises:
       ValueError: two axes are -1, a size is below 1, the sizes do not divide the number of devices,
-        or they need more devices than there are; or as `find_devices` raises.
+        or they need more devices than there are; or as `find_devices` and `arranged` raise.
 
     >>> dict(make_mesh(1, 1, 1).shape)
     {'data': 1, 'fsdp': 1, 'tensor': 1}
@@ -62,8 +63,30 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
             f"{asked}: the mesh has {needed} devices, but {len(devices)} in {jax.process_count()} processes "
             "must all take part; set one size to -1"
         )
-    explicit = (AxisType.Explicit,) * 3
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=explicit, devices=devices[:needed])
+    return Mesh(arranged(tuple(sizes.values()), devices[:needed]), AXES, axis_types=(AxisType.Explicit,) * 3)
+
+
+def arranged(sizes: tuple[int, int, int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as an array of these sizes, in which neighbours along an axis are near in the network.
+
+    Several slices of TPUs are joined by the network of the data center alone. They lie along 'data', or else along
+    'fsdp', which send less often than 'tensor'.
+
+    Raises:
+      ValueError: the number of slices divides the size of neither.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    divisible = [axis for axis in (0, 1) if sizes[axis] % slices == 0]
+    if not divisible:
+        raise ValueError(
+            f"mesh.data={sizes[0]}, mesh.fsdp={sizes[1]}: the devices are {slices} slices, expected one of the two to "
+            f"be a multiple of {slices}, as 'tensor' does not cross slices; raise it, and lower mesh.tensor"
+        )
+    across = tuple(slices if axis == divisible[0] else 1 for axis in range(3))
+    within = tuple(size // outer for size, outer in zip(sizes, across))
+    return mesh_utils.create_hybrid_device_mesh(within, across, devices, allow_split_physical_axes=True)
 
 
 def find_devices() -> list[jax.Device]:

@@ -39,7 +39,7 @@ dd {{ margin-left: 9.5rem }}
 ABOUT_FILES = "<p>Every figure also lies beside this page, as PNG and, for slides and papers, as SVG.</p>"
 
 CLASSES_EXPLAINED = """
-<p>A probe is a training block whose loss is measured at every evaluation and at the beginning of every phase. Every
+<p>A probe is a training block whose loss is measured at every evaluation and on every edge between two phases. Every
 domain has equally many probes, whatever its share of the corpus; so each domain counts the same under “all”. A loss
 falls or rises if it moves by more than <b>{threshold:.3g} nats</b>.</p>
 <dl><dt>learned</dt><dd>falls, and never rises after that</dd>

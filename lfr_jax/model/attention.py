@@ -1,19 +1,20 @@
-"""Causal attention of one sequence: one call, three implementations.
+"""Causal attention of one sequence: one call, four implementations.
 
-- xla: plain array operations; everywhere.
+- xla: plain array operations that hold all scores; everywhere, and the only one with a cache.
+- blocked: array operations on a block of queries at a time, with their own backward pass; for CPUs.
 - cudnn: cuDNN's flash attention, through jax.nn; on GPUs, for 16-bit types.
 - splash: JAX's flash attention kernel for TPUs. It skips blocks of keys that the mask hides.
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
-# `remat` keeps for the backward pass: what has this name, and the results of these kernels.
-KEEP = "attention"
+from lfr_jax.model.blocked_attention import KEEP, blocked
+from lfr_jax.model.local_batch import on_local_batch
+
+# `remat` keeps the results of these kernels for the backward pass, and what has the name KEEP.
 KERNELS = ("pallas_call", "dot_product_attention_fwd", "dot_product_attention_fwd_wrapper")
 
 
@@ -35,7 +36,8 @@ def attend(
       segments_T: int32; needs S = T. A query sees only keys of its own segment, so that documents in one block do
         not see each other.
       offset: key position of the first query.
-      impl: 'xla', 'cudnn', 'splash', or 'auto': splash on TPUs if the shapes allow it, else xla.
+      impl: 'xla', 'blocked', 'cudnn', 'splash', or 'auto': where the shapes allow it, splash on TPUs and blocked on
+        CPUs; else xla.
 
     Raises:
       ValueError: `impl` does not run on this platform, or not on these arrays.
@@ -48,28 +50,37 @@ def attend(
     [1.0, 2.0]
     """
     T, S = len(q_TxHxP), len(k_SxKxP)
-    platform = jax.default_backend()
+    from_start = T == S and isinstance(offset, int) and offset == 0
     if impl == "auto":
-        impl = "splash" if platform == "tpu" and T == S and T % 128 == 0 else "xla"
+        fast = {"tpu": "splash" if T % 128 == 0 else "xla", "cpu": "blocked"}.get(platform(), "xla")
+        impl = fast if from_start else "xla"
     if impl == "xla":
         return _xla(q_TxHxP, k_SxKxP, v_SxKxP, segments_T, offset)
-    if impl not in ("cudnn", "splash"):
-        raise ValueError(f"model.attention={impl!r}; expected 'auto', 'xla', 'cudnn' or 'splash'")
-    if T != S or not isinstance(offset, int) or offset:
+    if impl not in ("blocked", "cudnn", "splash"):
+        raise ValueError(f"model.attention={impl!r}; expected 'auto', 'xla', 'blocked', 'cudnn' or 'splash'")
+    if not from_start:
         raise ValueError(
             f"model.attention={impl!r} needs as many queries as keys, from position 0; found {T} queries and {S} keys"
         )
+    if impl == "blocked":
+        return blocked(q_TxHxP, k_SxKxP, v_SxKxP, segments_T)
     check_kernel(impl, T, q_TxHxP.dtype)
     kernel = _cudnn if impl == "cudnn" else splash
     segments = () if segments_T is None else (segments_T,)
     return on_local_batch(kernel)(q_TxHxP, k_SxKxP, v_SxKxP, *segments)
 
 
+def platform() -> str:
+    """What the devices of the mesh in use are: 'cpu', 'gpu' or 'tpu'. They need not be those of this machine."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def check_kernel(impl: str, length: int, dtype) -> None:
     """Raises ValueError unless `impl` runs on this platform, on sequences of this length and element type."""
-    platform, needed = jax.default_backend(), {"cudnn": "gpu", "splash": "tpu"}.get(impl)
-    if needed and platform != needed:
-        raise ValueError(f"model.attention={impl!r} needs a {needed}, and jax runs on {platform}; use 'auto'")
+    needed = {"cudnn": "gpu", "splash": "tpu"}.get(impl)
+    if needed and platform() != needed:
+        raise ValueError(f"model.attention={impl!r} needs a {needed}, and jax runs on {platform()}; use 'auto'")
     if impl == "cudnn" and dtype == jnp.float32:
         raise ValueError("model.attention='cudnn' needs model.dtype='bfloat16', found float32")
     if impl == "splash":
@@ -125,33 +136,3 @@ def splash(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None, *, interpret: boo
         return kernel(*heads_first, segment_ids=segments).swapaxes(0, 1)
 
     return jax.vmap(one)(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, *(() if segments_BxT is None else (segments_BxT,)))
-
-
-def on_local_batch(kernel: Callable) -> Callable:
-    """Turns a batched one-device `kernel` into a function of one sequence that may be vmapped.
-
-    The compiler cannot split a kernel: each device must run its own, on the rows and heads that it holds. That needs
-    shard_map over the batch axis, which inside vmap is hidden. So the vmap rule here gets the whole batch.
-    """
-
-    @jax.custom_batching.custom_vmap
-    def of_one(*arrays):
-        return manual(*(x[None] for x in arrays))[0]
-
-    @of_one.def_vmap
-    def of_batch(size, is_batched, *arrays):
-        rows = spec(arrays[is_batched.index(True)])[0]
-
-        def repeat(x):
-            return jax.reshard(jnp.broadcast_to(x[None], (size, *x.shape)), P(rows, *spec(x)))
-
-        return manual(*(x if batched else repeat(x) for x, batched in zip(arrays, is_batched))), True
-
-    def manual(*arrays):
-        specs = tuple(map(spec, arrays))
-        return jax.shard_map(kernel, in_specs=specs, out_specs=specs[0], check_vma=False)(*arrays)
-
-    def spec(x):
-        return jax.typeof(x).sharding.spec
-
-    return of_one

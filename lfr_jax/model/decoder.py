@@ -13,6 +13,8 @@ splits heads, MLP width and vocabulary (Shoeybi et al. 2019, "Megatron-LM"). To 
 is split over 'data' and 'fsdp': see `layers.gathered`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -91,14 +93,14 @@ class Decoder(nnx.Module):
         x_TxD, cache = jax.lax.scan(rematerialized(layer, config.remat), x_TxD, (self.layers, cache))
         return self.norm(x_TxD), cache
 
-    def logits(self, hidden_TxD: jax.Array, head_DxV: jax.Array | None = None) -> jax.Array:
-        """float32 logits [T, V], split over 'tensor' along V. Before a loop, get `head_DxV` from `output_head()`."""
-        head_DxV = self.output_head() if head_DxV is None else head_DxV
+    def logits(self, hidden_TxD: jax.Array) -> jax.Array:
+        """float32 logits [T, V], split over 'tensor' along V. For the losses of a batch, see `cross_entropy`."""
         spec = P(None, "tensor")
+        head_DxV = self.output_head()
         return jnp.einsum("TD,DV->TV", hidden_TxD, head_DxV, preferred_element_type=jnp.float32, out_sharding=spec)
 
     def output_head(self) -> jax.Array:
-        """The output matrix [D, V], gathered once, for a loop that calls `logits` on chunks of a vmapped sequence."""
+        """The output matrix [D, V], gathered once, for `cross_entropy`, which takes the rows of a batch in chunks."""
         if self.head is None:  # tied: the embedding [V, D], transposed
             head_VxD = self._table()
             spec = P("tensor", None, reduced=jax.typeof(head_VxD).sharding.spec.reduced)
@@ -120,9 +122,15 @@ def init(config: ModelConfig, mesh: Mesh, key: jax.Array) -> tuple[nnx.GraphDef,
     """
     _check_divisible(config, mesh)
     with jax.set_mesh(mesh):
-        return definition(config), jax.jit(lambda key: _params(config, key))(key)
+        return definition(config), jax.jit(lambda key: new_params(config, key))(key)
 
 
+def new_params(config: ModelConfig, key: jax.Array) -> dict:
+    """What `init` jits, for a larger program that makes more than the params. Call it under `jax.set_mesh`."""
+    return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key)), nnx.Param))
+
+
+@functools.cache
 def definition(config: ModelConfig) -> nnx.GraphDef:
     """The model without its params; hashable. `nnx.merge` joins the two. Call it under `jax.set_mesh`."""
     return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))
@@ -155,11 +163,12 @@ def with_local_gradients(params: dict) -> dict:
     return jax.tree_util.tree_map_with_path(local, params)
 
 
+@functools.cache
 def abstract(config: ModelConfig, mesh: Mesh) -> dict:
     """The params as sharded `jax.ShapeDtypeStruct`s; allocates nothing. Raises what `init` raises."""
     _check_divisible(config, mesh)
     with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(lambda: _params(config, jax.random.key(0)))
+        shapes = jax.eval_shape(lambda: new_params(config, jax.random.key(0)))
 
     def on_mesh(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec))
@@ -192,10 +201,6 @@ def num_params(config: ModelConfig) -> int:
     """
     shapes = abstract(config, make_mesh(1, 1, 1, devices=jax.devices()[:1]))
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
-
-
-def _params(config: ModelConfig, key: jax.Array) -> dict:
-    return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key)), nnx.Param))
 
 
 def _check_divisible(config: ModelConfig, mesh: Mesh) -> None:

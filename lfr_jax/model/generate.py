@@ -83,7 +83,7 @@ def generate_ids(
     padded_length = min(-(-length // PROMPT_STEP) * PROMPT_STEP, config.max_len)
     prompt_T = np.pad(prompt.astype(np.int32), (0, padded_length - length), constant_values=-1)
     key = jax.random.key(0) if key is None else key
-    ids, count = _generate(params, prompt_T, length, key, eos_id, config, max_new_tokens, sampling)
+    ids, count = write_on(params, prompt_T, length, key, eos_id, config, max_new_tokens, sampling)
     return np.asarray(ids)[: int(count)].tolist()
 
 
@@ -112,7 +112,8 @@ def new_cache(config: ModelConfig, length: int) -> decoder.Cache:
 
 
 @functools.partial(jax.jit, static_argnums=(5, 6, 7))
-def _generate(params, prompt_T, length, key, eos_id, config, max_new_tokens, sampling):
+def write_on(params, prompt_T, length, key, eos_id, config, max_new_tokens, sampling):
+    """`generate_ids` on the devices -> (ids_N, how many of them count). The last three arguments are static."""
     model = decoder.merge(config, params)
 
     def next_id(hidden_D, step):

@@ -10,7 +10,8 @@ import pathlib
 from typing import Any
 
 from lfr_jax.config import ModelConfig, gpt2, llama
-from lfr_jax.config.values import AtLeast1, Positive, from_json, shown, typed
+from lfr_jax.config.json_files import from_json, typed
+from lfr_jax.config.values import AtLeast1, Positive, shown
 from lfr_jax.storage.remote_files import read_bytes
 from lfr_jax.terminal import printable
 

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 
 from lfr_jax.config import ModelConfig
-from lfr_jax.config.values import from_json
+from lfr_jax.config.json_files import from_json
 from lfr_jax.model.hf_layout import BUFFERS, PREFIX, HfTensor, hf_tensors
 from lfr_jax.storage.files import require_regular
 from lfr_jax.storage.remote_files import read_bytes

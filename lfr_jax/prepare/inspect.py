@@ -152,7 +152,7 @@ def sample(store: Folder, blocks: AtLeast1 = 2, seq_len: AtLeast1 = 128, domain:
         if domain in ("", name):
             for block, tokens in zip(chosen, found.tokens(chosen)):
                 source = side.sources[found.source_of(np.array([block]))[0]].name
-                text = terminal.printable(decode_documents(tokenizer, tokens[:-1]), keep="\n\t")
+                text = terminal.escaped(decode_documents(tokenizer, tokens[:-1]), keep="\n\t")
                 print(f"--- block {block}: {terminal.printable(f'{name}, {source}')} ---\n{text}\n")
 
 

@@ -4,19 +4,21 @@
 |---|---|
 | `train/`, `valid/` | token stores |
 | `tokenizer/` | the tokenizer that made them |
-| `prepared.json` | the counts by domain, the split, the origins, and what could not be read |
+| `prepared.json` | the counts by domain, the split, the origins, what could not be read, and a digest of `seen.npy` |
 | `seen.npy` | digests of all texts that are in, uint64[K, 2] |
 | `made_from.json` | the settings and the input, so that the same command knows that its work is done |
 """
 
 import dataclasses
+import hashlib
 import os
 import pathlib
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lfr_jax.config.values import ShareBetween, from_json
+from lfr_jax.config.json_files import from_json
+from lfr_jax.config.values import ShareBetween, shown
 from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.data.store import Store, open_store
 from lfr_jax.data.tokenizer import Tokenizer, load_tokenizer
@@ -63,6 +65,7 @@ class Card:
     """What appending needs of `prepared.json`."""
 
     valid_fraction: ShareBetween
+    seen_sha256: str = ""  # older releases did not write it
 
 
 class Prepared(NamedTuple):
@@ -120,6 +123,7 @@ def write_prepared(
         }
         origins = [text_input.origin for text_input in found if text_input.origin]
         told = {"valid_fraction": valid_fraction, "origins": origins, "described": spool.described[:DESCRIBED]}
+        told["seen_sha256"] = sha256(done.text_Kx2)
         card = summary._asdict() | sides | told
         save_json(folder / "prepared.json", card)
     return summary
@@ -146,9 +150,21 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
             "this one was made, or prepare the text again"
         )
     card = from_json(read_bytes(folder / "prepared.json"), Card, folder / "prepared.json")
-    return Prepared(*stores, load_tokenizer(folder / "tokenizer"), card.valid_fraction, read_seen(folder / "seen.npy"))
+    seen_Kx2 = read_seen(folder / "seen.npy", card.seen_sha256)
+    return Prepared(*stores, load_tokenizer(folder / "tokenizer"), card.valid_fraction, seen_Kx2)
 
 
-def read_seen(path: pathlib.Path) -> np.ndarray:
-    """uint64[K, 2]: the digests in `seen.npy`. Raises ValueError if it holds something else."""
-    return parse_npy(read_bytes(path), path, "<u8", (None, 2))
+def read_seen(path: pathlib.Path, expected: str) -> np.ndarray:
+    """uint64[K, 2]: the digests in `seen.npy`. Raises ValueError if it holds others than those `expected`, if given."""
+    seen_Kx2 = parse_npy(read_bytes(path), path, "<u8", (None, 2))
+    if expected and sha256(seen_Kx2) != expected:
+        raise ValueError(
+            f"{path}: found an array with the sha256 {sha256(seen_Kx2)}, expected {shown(expected)} as prepared.json "
+            "says: one of the two is damaged, or of another folder; restore it"
+        )
+    return seen_Kx2
+
+
+def sha256(array: np.ndarray) -> str:
+    """Of the numbers in an array, in hex."""
+    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()

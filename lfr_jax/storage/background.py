@@ -2,10 +2,11 @@
 
 Orbax has threads that wait for each other, and for those of other processes, for up to 20 minutes, also after one of
 them has failed. Python waits at its end for each thread that is not a daemon. So a process whose save had failed would
-go on, and do nothing. And Orbax logs the traceback of an error once in each thread that sees it.
+go on, and do nothing. As daemons they may still be at work in TensorStore when Python ends, and one that comes back
+from there then aborts the process: a command exits without Python's own end if `threads_left` is set. And Orbax logs
+the traceback of an error once in each thread that sees it.
 """
 
-import atexit
 import concurrent.futures
 import functools
 import logging
@@ -17,13 +18,12 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from lfr_jax.terminal import flush_standard_streams
-
 T = TypeVar("T")
 
 LOOK_EVERY = 0.2  # seconds
 
 failures: list[BaseException] = []  # of saves in the background, of the whole process, as Orbax's log is
+threads_left = threading.Event()  # set once a save has failed, or nobody waits for it: its threads may be at work
 
 
 def raise_failure() -> None:
@@ -45,22 +45,15 @@ def in_daemon_thread(work: Callable[[], T]) -> T:
         except BaseException as error:
             done.set_exception(error)
 
-    raise_failure()
     try:
+        raise_failure()
         threading.Thread(target=run, name="checkpoint", daemon=True).start()
         while not concurrent.futures.wait([done], timeout=LOOK_EVERY).done:
             raise_failure()
+        return done.result()
     except BaseException:  # KeyboardInterrupt too
-        atexit.register(exit_at_once_unless, done)
+        threads_left.set()
         raise
-    return done.result()
-
-
-def exit_at_once_unless(done: concurrent.futures.Future) -> None:
-    """Exits before Python ends its threads, which aborts the process if one comes back from TensorStore then."""
-    if not done.done():
-        flush_standard_streams()
-        os._exit(1)
 
 
 def note_failure(record: logging.LogRecord) -> bool:

@@ -201,6 +201,10 @@ def steps_in(folder: Path) -> list[int]:
             saves = [path for path in folder.iterdir() if STEP.fullmatch(path.name)]
         except FileNotFoundError:
             return []
+        except NotADirectoryError:
+            raise NotADirectoryError(
+                f"{folder}: found a file, expected the folder of checkpoints; put it back"
+            ) from None
     finished = [path for path in saves if (exists(path / "commit_success.txt") if is_remote(path) else path.is_dir())]
     return [int(path.name) for path in finished]
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lfr_jax.config import Config, check_resumable, from_saved
-from lfr_jax.config.values import from_json, parsed
+from lfr_jax.config.json_files import from_json, parsed
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import explain_full_disk, require_regular, write_atomically
 from lfr_jax.storage.mirror import LOCK, RunInUse, RunMirror, folder_while_alive

@@ -1,6 +1,7 @@
 """How a command ends when something fails: with one line that says what, and not with a traceback."""
 
 import contextlib
+import os
 import re
 import signal
 import sys
@@ -8,10 +9,9 @@ import threading
 import types
 import warnings
 from collections.abc import Iterator
+from typing import NoReturn
 
-from lfr_jax.terminal.streams import printable
-
-LONGEST_MESSAGE = 1000  # characters
+from lfr_jax.terminal.streams import flush_standard_streams, printable, show
 
 
 def may_handle_interrupts() -> bool:
@@ -56,7 +56,8 @@ def second_interrupt_kills() -> Iterator[None]:
     try:
         yield
     finally:
-        sys.unraisablehook = hook
+        if sys.unraisablehook is unraisable:  # else a command has set another one, for its end too
+            sys.unraisablehook = hook
         if signal.getsignal(signal.SIGINT) is first:
             signal.signal(signal.SIGINT, before)
 
@@ -79,6 +80,19 @@ def check_written(name: str) -> None:
         sys.exit(one_line(f"lfr {name}: standard output could not be written: {lost}"))
 
 
+def fail(message: str, at_once: bool) -> NoReturn:
+    """Ends this process with exit code 1, and a message on standard error.
+
+    Args:
+      at_once: without Python's own end, in which a thread that comes back from a library would abort the process.
+    """
+    if at_once:
+        show(message)
+        flush_standard_streams()
+        os._exit(1)
+    sys.exit(message)
+
+
 def explained(error: BaseException) -> str:
     """What failed, in words, with the notes of the error, which say where."""
     text = str(error) or type(error).__name__
@@ -99,12 +113,9 @@ def explained(error: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    r"""A message on one line, in which nothing steers a terminal, and of at most about `LONGEST_MESSAGE` characters.
+    r"""A message on one line, see `printable`.
 
     >>> one_line("a \x1b[1m name\n in two lines")
     'a \\x1b[1m name in two lines'
     """
-    text = printable(re.sub(r"\s*\n\s*", " ", text.strip()))
-    if len(text) <= LONGEST_MESSAGE:
-        return text
-    return f"{text[: LONGEST_MESSAGE * 2 // 3]} … ({len(text):,} characters) … {text[-LONGEST_MESSAGE // 3 :]}"
+    return printable(re.sub(r"\s*\n\s*", " ", text.strip()))

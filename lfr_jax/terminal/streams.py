@@ -8,6 +8,8 @@ import os
 import sys
 from typing import Any, TextIO
 
+LONGEST = 1000  # characters of a name or a message
+
 
 class Unfailing:
     """A text stream whose writes never fail: what cannot be written is lost, and the next write is tried again.
@@ -90,12 +92,22 @@ def bar(hidden: bool = False, **options: Any):
     return tqdm(file=Unfailing(sys.stderr), disable=hidden or None, **options)
 
 
-def printable(text: str, keep: str = "") -> str:
-    r"""Text in which nothing steers a terminal or ends a line: what is not printable is escaped, except for `keep`.
+def printable(text: str) -> str:
+    r"""A name or a message in which nothing steers a terminal or ends a line, and not much longer than `LONGEST`.
 
     >>> print(printable("a\x1b[31m\nb"))
     a\x1b[31m\nb
+    >>> printable("a" * 200_000).strip("a")
+    ' … (200,000 characters) … '
     """
+    text = escaped(text)
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST * 2 // 3]} … ({len(text):,} characters) … {text[-LONGEST // 3 :]}"
+
+
+def escaped(text: str, keep: str = "") -> str:
+    """Text of any length in which what is not printable is escaped, except for the letters in `keep`."""
     return "".join(
         letter if letter.isprintable() or letter in keep else letter.encode("unicode_escape").decode()
         for letter in text

@@ -9,7 +9,9 @@ import numpy as np
 from lfr_jax.schedule import Schedule
 
 
-def begin_compiled(schedule: Schedule) -> Callable[[Any, int], Any]:
+def begin_compiled(
+    schedule: Schedule, compiled: Callable[[Callable], Callable] = lambda jitted: jitted
+) -> Callable[[Any, int], Any]:
     """`schedule.begin`, compiled once for all phases. It consumes (donates) the state that it gets.
 
     A policy whose `begin` needs the number of the phase as a Python integer is compiled for each phase instead; the
@@ -17,28 +19,21 @@ def begin_compiled(schedule: Schedule) -> Callable[[Any, int], Any]:
 
     Args:
       schedule: any.
+      compiled: what becomes of a jitted function, such as `steps.compiled_off_the_clock`.
 
     Returns:
       `begin(state, phase_index) -> state`, with a Python integer.
     """
-    for_all_phases = jax.jit(schedule.begin, donate_argnums=0)
-    needs_int = None  # not known before there is a state
+    for_all_phases = compiled(jax.jit(schedule.begin, donate_argnums=0))
+    needs_int = False
 
     def begin(state, phase_index: int):
         nonlocal needs_int
-        if needs_int is None:
-            needs_int = not can_trace(schedule, state)
-        if needs_int:
-            return jax.jit(lambda state: schedule.begin(state, phase_index), donate_argnums=0)(state)
-        return for_all_phases(state, np.int32(phase_index))
+        if not needs_int:
+            try:
+                return for_all_phases(state, np.int32(phase_index))
+            except TypeError:  # all that jax raises where a value is needed, and Python where an index is
+                needs_int = True
+        return compiled(jax.jit(lambda state: schedule.begin(state, phase_index), donate_argnums=0))(state)
 
     return begin
-
-
-def can_trace(schedule: Schedule, state) -> bool:
-    """Whether `begin` takes a number of the phase whose value is not known."""
-    try:
-        jax.eval_shape(schedule.begin, state, np.int32(0))
-    except TypeError:  # all that jax raises where a value is needed, and Python where an index is
-        return False
-    return True

@@ -9,7 +9,7 @@ import numpy as np
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.domain_names import ALL, unreserved
 from lfr_jax.train import score
-from lfr_jax.train.steps import mean_nll
+from lfr_jax.train.loss import mean_nll
 
 
 class Loss(NamedTuple):
@@ -26,6 +26,11 @@ def chosen_blocks(blocks: Blocks, per_domain: int) -> np.ndarray:
         ids = np.flatnonzero(blocks.domain_N == domain)
         picked.append(ids[np.linspace(0, len(ids) - 1, min(per_domain, len(ids))).round().astype(int)])
     return np.concatenate(picked)
+
+
+def num_losses(blocks: Blocks) -> int:
+    """How many losses `held_out_loss` gives: one for each domain that has a block, and one over all."""
+    return len(np.unique(blocks.domain_N)) + 1
 
 
 def held_out_loss(

@@ -15,8 +15,11 @@ import numpy as np
 from lfr_jax.config import Config, ModelConfig
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.schedule import Phase, num_chosen
+from lfr_jax.train.track.progress import short
 
-DEAR_SCORING = 0.25  # a larger share of all FLOPs is worth a word; phases of an epoch each have 0.2 or less
+# Larger shares of all FLOPs are worth a word.
+DEAR_SCORING = 0.25  # phases of an epoch each have 0.2 or less
+DEAR_PROBES = 0.02
 
 
 def forward_flops_per_token(config: ModelConfig, seq_len: int) -> int:
@@ -28,8 +31,13 @@ def forward_flops_per_token(config: ModelConfig, seq_len: int) -> int:
     D, head_dim = config.dim, config.dim // config.num_heads
     projections = 2 * D * head_dim * (config.num_heads + config.num_kv_heads)
     mlp = (3 if config.mlp == "swiglu" else 2) * D * config.mlp_dim
-    attention = 2 * seq_len * D
-    return 2 * (config.num_layers * (projections + mlp + attention) + D * config.vocab_size)
+    products = config.num_layers * (projections + mlp) + D * config.vocab_size
+    return 2 * products + attention_flops_per_token(config, seq_len)
+
+
+def attention_flops_per_token(config: ModelConfig, seq_len: int) -> int:
+    """The part of it that is attention itself: scores, and the sum of values."""
+    return 4 * config.num_layers * seq_len * config.dim
 
 
 class Spent(NamedTuple):
@@ -84,21 +92,29 @@ def num_scored(config: Config, num_blocks: int) -> int:
     return num_chosen(num_blocks, config.schedule.score_fraction)
 
 
-def forecast(config: Config, phases: tuple[Phase, ...], blocks: Blocks) -> str:
-    """What a run is expected to train on and to score, in a line; and what to change if it scores much."""
+def forecast(config: Config, phases: tuple[Phase, ...], blocks: Blocks, num_probed: int = 0) -> str:
+    """What a run is expected to train on and to score, in a line; and what to change if it scores or probes much.
+
+    Args:
+      num_probed: blocks that are computed for the probes alone.
+    """
     cost, steps, passes = expected(config, blocks), phases[-1].stop, sum(phase.score for phase in phases)
     trained = steps * config.train.batch_size * config.data.seq_len
-    line = f"{steps} steps train {trained / 1e6:.2f} M tokens ({trained / blocks.num_tokens:.2f} epochs)"
-    if not passes:
-        return line
-    scored = passes * blocks.num_tokens * num_scored(config, blocks.num_blocks) / blocks.num_blocks
-    share = float(passes * cost.scoring_pass / (passes * cost.scoring_pass + steps * cost.step))
-    line += f"; {passes} scoring passes read {scored / 1e6:.2f} M, {100 * share:.0f} % of all FLOPs"
-    hint = (
-        f". Scoring is {'most' if share > 0.5 else 'much'} of the run: train for more steps, or score a sample "
-        "(--schedule.score-fraction 0.1; lfr then needs --schedule.options.scores mixed)"
-    )
-    return line + (hint if share > DEAR_SCORING else "")
+    spent = steps * cost.step + passes * cost.scoring_pass
+    line = f"{steps} steps train {short(trained)} tokens ({trained / blocks.num_tokens:.2f} epochs)"
+    if passes:
+        scored = passes * blocks.num_tokens * num_scored(config, blocks.num_blocks) / blocks.num_blocks
+        share = float(passes * cost.scoring_pass / spent)
+        line += f"; {passes} scoring passes read {short(scored)}, {100 * share:.0f} % of all FLOPs"
+        if share > DEAR_SCORING:
+            line += (
+                f". Scoring is {'most' if share > 0.5 else 'much'} of the run: train for more steps, or score a sample "
+                "(--schedule.score-fraction 0.1; lfr then needs --schedule.options.scores mixed)"
+            )
+    probes = float(cost.scoring_pass * num_probed / num_scored(config, blocks.num_blocks) / spent)
+    if probes > DEAR_PROBES:
+        line += f". Probes add {100 * probes:.0f} %: set fewer (--train.probe-blocks), or evaluate less often"
+    return line
 
 
 # Peak dense (not sparse) bfloat16 FLOP/s of one device, by jax.Device.device_kind: the vendors' nominal

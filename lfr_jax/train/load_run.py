@@ -17,7 +17,7 @@ from lfr_jax.storage.mirror import atomic_file_at
 from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate as held_out
-from lfr_jax.train import score, steps
+from lfr_jax.train import loss, score, steps
 from lfr_jax.train.track.metrics import csv_line
 
 
@@ -63,7 +63,12 @@ def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str
     `cut` overrides fields of the run's `config.data` that say how blocks are cut. The first line of the file, a
     comment, names the store's fingerprint, how its blocks were cut, and the step, so that
     `score_files.read_scores` can reject scores of other blocks.
+
+    Raises:
+      OSError: `out` is something else than a score file, see `score_files.require_replaceable`.
+      ValueError: of `corpus_for`.
     """
+    score_files.require_replaceable(out)
     blocks = corpus_for(run, store, **cut).train
     with atomic_file_at(out) as file, jax.set_mesh(run.mesh):
         file.write(score_files.origin(blocks, run.step))
@@ -71,7 +76,7 @@ def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str
         measured = score.losses(score_step(run), run.params, blocks, score_batch_size(run), run.mesh)
         loss_N = np.empty(blocks.num_blocks, np.float32)
         for ids_B, nll_B, count_B in score.on_host(measured):
-            loss_N[ids_B] = steps.mean_nll(nll_B, count_B)
+            loss_N[ids_B] = loss.mean_nll(nll_B, count_B)
         domains = (blocks.domains[domain] for domain in blocks.domain_N)
         file.writelines(map(csv_line, zip(range(blocks.num_blocks), domains, loss_N)))
     return f"{blocks.num_blocks} blocks scored at step {run.step}: {out}"

@@ -14,7 +14,7 @@ from lfr_jax.data import fim
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.phase_batches import plan_batches
 from lfr_jax.data.pipeline import batches, shard_batch
-from lfr_jax.distributed import cluster
+from lfr_jax.distributed import cluster, compilation_cache
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.schedule import check_trainer
@@ -23,7 +23,7 @@ from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate, flops, optimizer, policy, score, start, steps
 from lfr_jax.train.begin import begin_compiled
 from lfr_jax.train.probes import Probes
-from lfr_jax.train.track.clock import Clock
+from lfr_jax.train.track.clock import Clock, table
 from lfr_jax.train.track.recorder import NonFiniteLoss, StepRecord
 from lfr_jax.train.track.tracker import Tracker
 
@@ -44,6 +44,7 @@ def train(config: Config, quiet: bool = False) -> Result:
       SystemExit(75): SIGTERM came; everything is saved.
       OSError: not all processes connected within `distributed.start_timeout`; or the folder is in use.
     """
+    clock = Clock()
     with contextlib.ExitStack() as stack:
         # What the run is made of. All that can be refused is refused here, before anything is compiled or written.
         peers = stack.enter_context(cluster.initialize(config.distributed))
@@ -59,13 +60,16 @@ def train(config: Config, quiet: bool = False) -> Result:
         stack.enter_context(jax.set_mesh(mesh))
 
         # The jitted functions. Compiling does not count as time worked, so that runs can be compared.
-        clock, eos_id = Clock(), corpus.tokenizer.eos_id
-        compiled = functools.partial(steps.compiled_off_the_clock, paused=clock.paused, together=peers.gather)
+        compiled = functools.partial(
+            steps.compiled_off_the_clock, paused=lambda: clock.stage("compilation"), together=peers.gather
+        )
+        eos_id = corpus.tokenizer.eos_id
         tx = optimizer.make_optimizer(config.optimizer, num_steps)
         train_step = compiled(steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, eos_id))
         score_step = compiled(steps.make_score_step(config.model, eos_id))
         score_batch_size = config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
-        begin_phase = begin_compiled(sched)
+        observe = compiled(score.make_observe_step(sched))
+        begin_phase, rates_of = begin_compiled(sched, compiled), compiled(jax.jit(sched.rates))
 
         # What the run writes: checkpoints, metrics, the losses of a few probe blocks.
         checkpoints = stack.enter_context(
@@ -96,16 +100,17 @@ def train(config: Config, quiet: bool = False) -> Result:
                 )
 
         def probe() -> None:
-            """Writes down the losses of the probe blocks. They are for the report: the clock stops."""
-            tracker.flush()
-            with clock.paused(), losses_of(probes.ids, "probing") as losses:
+            """Writes down the losses of the probes. What a scoring pass has just measured is not computed again."""
+            with clock.stage("probes"), losses_of(probes.missing(step), "probing") as losses:
                 probes.measure(step, losses)
 
         def measure() -> dict[str, evaluate.Loss]:
-            """The held-out loss of each domain. The clock stops here too."""
-            probe()
+            """The held-out loss of each domain."""
+            tracker.flush()
+            if step not in probes.in_passes:
+                probe()
             num_blocks = len(evaluate.chosen_blocks(corpus.valid, config.train.eval_blocks))
-            with clock.paused(), tracker.stage("evaluating", num_blocks) as advance:
+            with clock.stage("evaluation"), tracker.stage("evaluating", num_blocks) as advance:
                 losses = evaluate.held_out_loss(
                     score_step,
                     state.params,
@@ -115,83 +120,91 @@ def train(config: Config, quiet: bool = False) -> Result:
                     mesh,
                     advance=advance,
                 )
-            tracker.evaluation(step, losses)
+                tracker.evaluation(step, losses)
             evaluated.append(step)
-            run_dir.upload()
+            with clock.stage("saving"):
+                run_dir.upload()
             return losses
 
         def save() -> None:
             """Starts to write a checkpoint; the next steps run meanwhile."""
             # All metrics are read first: a loss that is not finite ends the run here, and its params are not saved.
             tracker.flush()
-            run_dir.upload()
-            checkpoints.save(
-                state, start.origin(corpus) | {"seconds": clock.seconds, "spent": spent, "evaluated": evaluated}
-            )
+            with clock.stage("saving"):
+                run_dir.upload()
+                spent_so_far = {"seconds": clock.seconds, "stages": clock.stages, "spent": spent}
+                checkpoints.save(state, start.origin(corpus) | spent_so_far | {"evaluated": evaluated})
 
         # Restore, or begin.
-        with clock.paused():
-            parts = (config.model, tx, sched, block_info, mesh)
-            restored = checkpoints.restore(steps.abstract_state(*parts))
-            if restored is None:
-                state, spent, evaluated = steps.init_state(*parts, config.train.seed), flops.Spent(), []
-            else:
-                state, meta = restored
-                start.check_meta(meta, start.origin(corpus), config)
-                spent = flops.Spent(*meta["spent"])
-                evaluated = meta.get("evaluated", [])  # checkpoints of older releases do not say it
-                clock.credit(meta["seconds"])
-            step = int(state.step)
-            # The tables may be ahead of the checkpoint, as a kill may come between two: what follows it goes.
-            run_dir.download()
-            tracker.rewind(step, evaluated)
-            probes.rewind(step, evaluated)
-            probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
+        parts = (config.model, tx, sched, block_info, mesh)
+        restored = checkpoints.restore(steps.abstract_state(*parts))
+        if restored is None:
+            state, spent, evaluated = steps.init_state(*parts, config.train.seed), flops.Spent(), []
+        else:
+            state, meta = restored
+            start.check_meta(meta, start.origin(corpus), config)
+            spent = flops.Spent(*meta["spent"])
+            evaluated = meta.get("evaluated", [])  # checkpoints of older releases do not say it
+            clock.credit(meta.get("stages", {"training": meta["seconds"]}))  # older releases add up all work
+        step = int(state.step)
+        # The tables may be ahead of the checkpoint, as a kill may come between two: what follows it goes.
+        run_dir.download()
+        tracker.rewind(step, evaluated, evaluate.num_losses(corpus.valid))
+        probes.rewind(step, evaluated)
+        probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
         if step == num_steps:
             return Result(state, run_dir.load_summary())
         tracker.progress.note(f"policy {policy.described(config.schedule)}")
-        tracker.progress.note(flops.forecast(config, sched.phases, corpus.train))
-        for note in filter(None, (corpus.train.summary(), *corpus.unchecked)):
+        num_probed = probes.num_computed(config.train.eval_every)
+        tracker.progress.note(flops.forecast(config, sched.phases, corpus.train, num_probed))
+        for note in filter(None, (compilation_cache.described(), corpus.train.summary(), *corpus.unchecked)):
             tracker.progress.note(note)
 
+        stack.enter_context(clock.stage("training"))
         for index, phase in enumerate(sched.phases):
             if step >= phase.stop:  # it was done before the run was interrupted
                 continue
 
             if step == phase.start:
-                probe()
+                tracker.flush()
                 # Score: what the model finds hard now. It comes before `begin`, which turns the losses into rates.
                 schedule_state = state.schedule
                 if phase.score:
                     groups_N = block_info.domain if block_info.cluster is None else block_info.cluster
                     count = flops.num_scored(config, block_info.num_blocks)
                     ids = score.sample_blocks(groups_N, count, config.train.seed, index)
-                    with losses_of(ids, "scoring", config.data.workers) as losses:
-                        schedule_state = score.observe_all(sched, schedule_state, step, losses)
+                    with clock.stage("scoring"), losses_of(ids, "scoring", config.data.workers) as losses:
+                        schedule_state = score.observe_all(observe, schedule_state, step, probes.watch(losses))
                     spent = spent.score(config.model, corpus.train, ids)
+                if step > 0 or phase.score:  # an untrained model says nothing of a block
+                    probe()
                 # Begin: from here to the phase's end the rates stand still.
-                state = state._replace(schedule=begin_phase(schedule_state, index))
+                with clock.stage("selection"):
+                    state = state._replace(schedule=begin_phase(schedule_state, index))
 
             # Plan: the order of the phase's data follows from the rates, the seed and the phase alone. So a run that
             # was interrupted plans the same again, and goes on at the step where it stopped.
-            rates_N = np.asarray(sched.rates(state.schedule))
-            digest = f"{zlib.crc32(rates_N):08x}"
-            cluster.assert_equal_across_processes(peers, {f"the digest of the rates of {phase.name}": digest})
-            tracker.phase(phase, rates_N > 0, corpus.train)
-            probes.enter(phase, rates_N)
-            plan = plan_batches(
-                corpus.train,
-                rates_N,
-                phase.stop - phase.start,
-                config.train.batch_size,
-                config.data,
-                config.train.seed,
-                index,
-            )
+            with clock.stage("selection"):
+                rates_N = np.asarray(rates_of(state.schedule))
+                digest = f"{zlib.crc32(rates_N):08x}"
+                cluster.assert_equal_across_processes(peers, {f"the digest of the rates of {phase.name}": digest})
+                tracker.phase(phase, rates_N > 0, corpus.train)
+                probes.enter(phase, rates_N)
+            with clock.stage("plan"):
+                plan = plan_batches(
+                    corpus.train,
+                    rates_N,
+                    phase.stop - phase.start,
+                    config.train.batch_size,
+                    config.data,
+                    config.train.seed,
+                    index,
+                )
             fill_in_the_middle = fim.transform(config.data, corpus.tokenizer, config.train.seed, index)
             done = step - phase.start
 
-            for batch in batches(plan, corpus.train, mesh, done, config.data.workers, fill_in_the_middle):
+            loader = batches(plan, corpus.train, mesh, done, config.data.workers, fill_in_the_middle)
+            for batch in clock.each("pipeline", loader):
                 # Step. `metrics` stay on the device: reading them now would make it wait for the host.
                 state, metrics = train_step(state, shard_batch(batch, mesh))
                 step += 1
@@ -219,13 +232,17 @@ def train(config: Config, quiet: bool = False) -> Result:
             "steps": num_steps,
             **spent._asdict(),
             "seconds": clock.seconds,
+            "stages": clock.stages,
             "mfu": flops.mfu(spent.flops, clock.seconds, mesh.devices.flat[0].device_kind, mesh.size),
             "held_out_loss": {domain: loss.loss for domain, loss in losses.items()},
         }
         if peers.first:
             run_dir.write_summary(summary)
         save()
-        checkpoints.wait()
+        with clock.stage("saving"):
+            checkpoints.wait()
+        for line in ("where the time went:", *table(clock.stages)):
+            tracker.progress.note(line)
         return Result(state, summary)
 
 

@@ -4,6 +4,7 @@
 has their rates on entry of each phase: 1 is the mean rate over all blocks, 0 is not drawn.
 """
 
+import itertools
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.domain_names import unreserved
 from lfr_jax.schedule import Phase
 from lfr_jax.train import evaluate, score
-from lfr_jax.train.steps import mean_nll
+from lfr_jax.train.loss import mean_nll
 from lfr_jax.train.track.metrics import Table
 
 LOSSES = ("step", "phase", "block", "domain", "loss", "tokens")
@@ -32,9 +33,11 @@ class Probes:
         self, folder: pathlib.Path, blocks: Blocks, count: int, phases: tuple[Phase, ...], writes: bool = True
     ):
         self.folder, self.blocks, self.phases = folder, blocks, phases
+        self.in_passes = {phase.start for phase in phases if phase.score}  # steps at which a pass measures probes
+        self.seen: list[tuple[dict, tuple]] = []  # of the pass at this step, the batches with probes
         self.ids = evaluate.chosen_blocks(blocks, -(-count // len(blocks.domains)))
-        self.losses = Table(folder / "probes.csv", LOSSES, max(1, len(self.ids)), writes)
-        self.rates = Table(folder / "rates.csv", RATES, max(1, len(self.ids)), writes)
+        self.losses = Table(folder / "probes.csv", LOSSES, writes)
+        self.rates = Table(folder / "rates.csv", RATES, writes)
 
     def rewind(self, step: int, evaluated: Iterable[int] = ()) -> None:
         """Drops the rows of later steps; at step 0 all rows.
@@ -42,9 +45,11 @@ class Probes:
         Warns if a phase that the run has entered is missing, or the losses after one of the steps `evaluated`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        entered = [phase.start for phase in self.phases if phase.start < step and len(self.ids)]
-        self.losses.rewind(step, due=[*entered, *(evaluated if len(self.ids) else ())])
-        self.rates.rewind(step, due=entered)
+        rows = max(1, len(self.ids))
+        entered = {phase.start for phase in self.phases if phase.start < step}
+        measured = {at for at in entered if at > 0} | {at for at in evaluated if at < step or at not in self.in_passes}
+        self.losses.rewind(step, measured if len(self.ids) else (), rows)
+        self.rates.rewind(step, entered if len(self.ids) else (), rows)
 
     @property
     def last(self) -> tuple[int, int]:
@@ -55,14 +60,37 @@ class Probes:
     def last(self, steps: tuple[int, int]) -> None:
         self.losses.last, self.rates.last = steps
 
+    def num_computed(self, eval_every: int) -> int:
+        """How many blocks a run computes for its probes, if they are in all of its scoring passes."""
+        num_steps = self.phases[-1].stop
+        evaluated = range(eval_every, num_steps, eval_every) if eval_every else ()
+        entered = (phase.start for phase in self.phases if phase.start > 0)
+        return len({*evaluated, *entered, num_steps} - self.in_passes) * len(self.ids)
+
+    def watch(self, measured: Iterator) -> Iterator:
+        """Passes a scoring pass through. `measure` takes from it what it has of the probes."""
+        for batch, sums in measured:
+            if np.isin(batch["ids"], self.ids).any():
+                self.seen.append(({"ids": batch["ids"]}, sums))
+            yield batch, sums
+
+    def missing(self, step: int) -> np.ndarray:
+        """Ids of the probes that have still to be computed at this step."""
+        if self.losses.last == step:
+            return self.ids[:0]
+        seen = [batch["ids"] for batch, _ in self.seen]
+        return self.ids[~np.isin(self.ids, np.concatenate(seen))] if seen else self.ids
+
     def measure(self, step: int, measured: Iterator) -> None:
-        """Writes the losses after `step` steps. `measured` is what `score.losses` yields for `ids`.
+        """Writes the losses after `step` steps. `measured` is what `score.losses` yields for those that are `missing`.
 
         The column `phase` names the phase of the last of these steps. If the table has the losses of this step already,
         `measured` is not read, and so nothing is computed.
         """
+        seen, self.seen = self.seen, []
         if self.losses.last == step:
             return
+        measured = itertools.chain(seen, measured)
         phase = next(phase.name for phase in self.phases if step <= phase.stop)
         found = {block: sums for batch in score.on_host(measured) for block, *sums in zip(*batch)}
 

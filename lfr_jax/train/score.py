@@ -1,5 +1,6 @@
 """A scoring pass: the model reads blocks once, and the schedule's state takes in their mean NLL."""
 
+import functools
 from collections.abc import Callable, Iterator
 
 import jax
@@ -8,17 +9,33 @@ import numpy as np
 from lfr_jax import schedule
 from lfr_jax.data import pipeline
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.train.steps import mean_nll
+from lfr_jax.train.loss import mean_nll
 
 
-def observe_all(sched: schedule.Schedule, schedule_state, step: int, measured: Iterator):
-    """Folds a scoring pass into the schedule's state, batch by batch. `measured` is what `losses` yields."""
-    observe = jax.jit(sched.observe, donate_argnums=0)
-    for batch, (nll_B, count_B) in measured:
-        replicated = jax.sharding.PartitionSpec()
-        ids_B, losses_B = (jax.reshard(x, replicated) for x in (batch["ids"], mean_nll(nll_B, count_B)))
-        schedule_state = observe(schedule_state, ids_B, losses_B, np.int32(step))
-    return schedule_state
+def make_observe_step(sched: schedule.Schedule) -> Callable:
+    """Builds `observe(schedule_state, step, (ids_B, nll_B, count_B)) -> schedule_state`, jitted.
+
+    It consumes (donates) the state. One program for each batch: what it computes is little, so that each
+    operation dispatched by itself would cost more than all of them together.
+    """
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def observe(schedule_state, step, scored):
+        ids_B, nll_B, count_B = scored
+        losses_B = jax.reshard(mean_nll(nll_B, count_B), jax.sharding.PartitionSpec())
+        return sched.observe(schedule_state, ids_B, losses_B, step)
+
+    return observe
+
+
+def observe_all(observe: Callable, schedule_state, step: int, measured: Iterator):
+    """Folds a scoring pass into the schedule's state, batch by batch, and waits for the last one.
+
+    `observe` is of `make_observe_step`, and `measured` is what `losses` yields.
+    """
+    for batch, sums in measured:
+        schedule_state = observe(schedule_state, np.int32(step), (batch["ids"], *sums))
+    return jax.block_until_ready(schedule_state)
 
 
 def sample_blocks(group_N: np.ndarray, count: int, seed: int, phase: int) -> np.ndarray:
@@ -51,7 +68,9 @@ def losses(
     workers: int = 0,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Iterator[tuple[dict, tuple[jax.Array, jax.Array]]]:
-    """Yields (batch, (nll_B, count_B)) for the blocks `ids` (default: all, in order), still on the devices.
+    """Yields (batch, (nll_B, count_B)) for the blocks `ids` (default: all, in order).
+
+    Tokens and sums are on the devices, where the sums may still be computed. The ids of a batch are on the host.
 
     A batch has `batch_size` blocks of `blocks.seq_len` tokens, or as many tokens in shorter blocks. Blocks of
     several lengths come length by length. At most two batches are on the devices at once. `advance` is called with
@@ -64,7 +83,7 @@ def losses(
     wanted = pipeline.Interleaved(kinds, np.repeat(np.arange(len(kinds)), [len(kind) for kind in kinds]))
     previous = ()
     for host_batch in pipeline.batches(wanted, blocks, mesh, workers=workers):
-        batch = pipeline.shard_batch(host_batch, mesh)
+        batch = pipeline.shard_batch(host_batch, mesh) | {"ids": host_batch["ids"]}
         sums = score_step(params, batch["tokens"])
         jax.block_until_ready(previous)
         previous = sums
@@ -75,9 +94,9 @@ def losses(
 def on_host(measured: Iterator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields (ids, nll, count) of each batch that `losses` yields, as numpy arrays without the rows of padding."""
     for batch, sums in measured:
-        ids_B, nll_B, count_B = jax.device_get([whole(x) for x in (batch["ids"], *sums)])
-        real_B = ids_B >= 0
-        yield ids_B[real_B], nll_B[real_B], count_B[real_B]
+        nll_B, count_B = jax.device_get([whole(x) for x in sums])
+        real_B = batch["ids"] >= 0
+        yield batch["ids"][real_B], nll_B[real_B], count_B[real_B]
 
 
 def whole(x: jax.Array) -> jax.Array:

@@ -20,12 +20,8 @@ from lfr_jax.train import block_info, optimizer
 
 def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: int) -> None:
     """Raises ValueError if settings contradict each other, the data or the devices. Nothing is written yet."""
-    decoder.abstract(config.model, mesh)
+    check_devices(config, mesh)
     optimizer.make_optimizer(config.optimizer, num_steps)
-    lengths = [config.data.seq_len] + [config.data.shortest] * (config.data.packing == "by_length")
-    for length in lengths:
-        attention.check_kernel(config.model.attention, length, config.model.dtype)
-    train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
     ids = corpus.tokenizer.vocab_size
     if config.model.vocab_size < ids:
         raise ValueError(
@@ -47,6 +43,16 @@ def check(config: Config, corpus: Corpus, mesh: jax.sharding.Mesh, num_steps: in
             f"data.curriculum={config.data.curriculum} orders blocks by their length, and those of data.packing="
             f"{config.data.packing} have one: set data.packing=by_length, or leave data.curriculum out"
         )
+
+
+def check_devices(config: Config, mesh: jax.sharding.Mesh) -> None:
+    """Raises ValueError if the model, its attention or the batches do not fit the devices."""
+    decoder.abstract(config.model, mesh)
+    lengths = [config.data.seq_len] + [config.data.shortest] * (config.data.packing == "by_length")
+    with jax.set_mesh(mesh):
+        for length in lengths:
+            attention.check_kernel(config.model.attention, length, config.model.dtype)
+    train, rows = config.train, mesh.shape["data"] * mesh.shape["fsdp"]
     for name, batch, pieces in [
         ("train.batch_size", train.batch_size, train.grad_accum_steps * rows),
         ("train.score_batch_size", train.score_batch_size, rows),

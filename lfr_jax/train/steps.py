@@ -1,6 +1,6 @@
 """The two jitted steps: train on a batch of blocks, and score one.
 
-Both run the same model, which is written for one sequence and vmapped over the batch.
+Both run the same model, and the same loss.
 """
 
 import functools
@@ -19,6 +19,7 @@ from lfr_jax.config import ModelConfig
 from lfr_jax.distributed.mesh import BATCH
 from lfr_jax.model import decoder
 from lfr_jax.schedule import Schedule
+from lfr_jax.train import loss
 
 
 class TrainState(NamedTuple):
@@ -34,14 +35,30 @@ PARAMS = 0  # purposes that the run's key is folded with
 
 
 def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh, seed: int) -> TrainState:
-    """The state before the first step. Each array is created on the mesh, in its own sharding."""
-    with jax.threefry_partitionable(True):  # flags of JAX's generator do not change what a seed means
+    """The state before the first step. Each array is created on the mesh, in its own sharding.
+
+    Raises:
+      ValueError: a dimension of the model is not divisible by the mesh axis that splits it.
+    """
+    decoder.abstract(config, mesh)  # raises
+    # It runs once, for milliseconds. On a CPU, optimising it takes longer than compiling all else but the train step.
+    is_cpu = mesh.devices.flat[0].platform == "cpu"
+
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1} if is_cpu else None)
+    def new(seed):
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), PARAMS)
-        _, params = decoder.init(config, mesh, key)
+        params = decoder.new_params(config, key)
+        return params, optimizer.init(params)
+
+    with (
+        jax.set_mesh(mesh),
+        jax.threefry_partitionable(True),
+    ):  # flags of JAX's generator do not change a seed's meaning
+        params, opt_state = new(np.uint32(seed))
     # The schedule's arrays are not constants of a jitted function: they may hold 10**8 blocks.
     rest = (np.int32(0), schedule.init(block_info))
     step, schedule_state = jax.tree.map(functools.partial(on_every_device, mesh), rest)
-    return TrainState(step, params, jax.jit(optimizer.init)(params), schedule_state)
+    return TrainState(step, params, opt_state, schedule_state)
 
 
 def on_every_device(mesh, x) -> jax.Array:
@@ -79,29 +96,25 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
     the same forward pass).
     """
 
-    def batch_loss(params, batch, schedule_state, num_targets):
-        nll_B, count_B = block_nll(config, params, batch["tokens"], eos_id)
-        weighted_B = nll_B
-        if schedule.loss_weights is not None:
-            losses_B = jax.lax.stop_gradient(
-                nll_B / count_B
-            )  # NaN without a target, so that no policy compares it with others
+    def batch_loss(params, batch, schedule_state, total_targets):
+        def weigh(losses_B):
             weights_B = schedule.loss_weights(schedule_state, *map(replicated, (batch["ids"], losses_B)))
-            # The weight may then be NaN too.
-            weighted_B = jnp.where(count_B > 0, nll_B * jax.reshard(weights_B, BATCH), 0.0)
-        return jnp.sum(weighted_B) / num_targets, (nll_B, count_B)
+            return jax.reshard(weights_B, BATCH)
+
+        weighs = schedule.loss_weights is not None
+        return loss.mean_loss(config, params, batch["tokens"], eos_id, total_targets, weigh if weighs else None)
 
     def gradients(params, batch, schedule_state):
-        num_targets = jnp.maximum(jnp.sum(is_target(config, batch["tokens"], eos_id)), 1)
+        total_targets = jnp.maximum(jnp.sum(loss.num_targets(loss.targets(config, batch["tokens"], eos_id))), 1)
         grad = jax.grad(batch_loss, has_aux=True)
         if grad_accum_steps == 1:
-            return grad(params, batch, schedule_state, num_targets)
+            return grad(params, batch, schedule_state, total_targets)
 
         micro_batches = jax.tree.map(functools.partial(split_microbatches, pieces=grad_accum_steps), batch)
         local_params = decoder.with_local_gradients(params)
 
         def add(total, micro_batch):
-            grads, losses = grad(local_params, micro_batch, schedule_state, num_targets)
+            grads, losses = grad(local_params, micro_batch, schedule_state, total_targets)
             return jax.tree.map(jnp.add, total, grads), losses
 
         grads, losses = jax.lax.scan(add, jax.tree.map(no_gradient, local_params), micro_batches)
@@ -112,14 +125,14 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
     def train_step(state: TrainState, batch):
         grads, (nll_B, count_B) = gradients(state.params, batch, state.schedule)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        losses_B = mean_nll(nll_B, count_B)
+        losses_B = loss.mean_nll(nll_B, count_B)
         schedule_state = state.schedule
         if schedule.observe_train:  # a scatter of B numbers: no host sees them
             schedule_state = schedule.observe(
                 schedule_state, replicated(batch["ids"]), replicated(losses_B), state.step
             )
         metrics = {
-            "loss": mean_nll(jnp.sum(nll_B), jnp.sum(count_B)),
+            "loss": loss.mean_nll(jnp.sum(nll_B), jnp.sum(count_B)),
             "grad_norm": optax.tree.norm(grads),
             "update_norm": optax.tree.norm(updates),
             "losses": losses_B,
@@ -131,83 +144,11 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
 
 
 def make_score_step(config: ModelConfig, eos_id: int) -> Callable:
-    """Builds `score(params, tokens_BxT1) -> (nll_B, count_B)`, jitted: a forward pass, vmapped over blocks.
+    """Builds `score(params, tokens_BxT1) -> (nll_B, count_B)`, jitted: a forward pass, `block_nll`.
 
     A block's mean NLL in nats per token is `mean_nll` of the two; a row of padding has count 0.
     """
-    return jax.jit(lambda params, tokens_BxT1: block_nll(config, params, tokens_BxT1, eos_id))
-
-
-def mean_nll(nll, count):
-    """Nats per token, f32[...]; 0 where there is no target, as there is nothing to learn.
-
-    With document masks, a block of nothing but end-of-text has no target. Its loss must not be NaN: that means "never
-    measured", and `lfr` takes blocks that were never measured first.
-    """
-    return nll / (count + (count == 0))
-
-
-def block_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
-    """Summed negative log-likelihood f32[B] of each block, and the number of its targets f32[B]."""
-    network = decoder.merge(config, params)
-    return jax.vmap(lambda tokens_T1: sequence_nll(network, config, tokens_T1, eos_id))(tokens_BxT1)
-
-
-def sequence_nll(network, config: ModelConfig, tokens_T1, eos_id: int):
-    """`block_nll` of one block: tokens i32[T+1] -> (f32[], f32[]).
-
-    Logits exist for `config.loss_chunk` positions at a time, in the backward pass too: at V = 50304 the logits of
-    all positions would take more memory than everything else.
-    """
-    inputs_T, targets_T = tokens_T1[:-1], tokens_T1[1:]
-    valid_T = is_target(config, tokens_T1, eos_id)
-    segments_T = document_of(inputs_T, eos_id) if config.mask_documents else None
-    positions_T = positions_within(segments_T) if config.reset_positions else None
-    hidden_TxD = network.hidden(inputs_T, segments_T, positions_T)
-    head_DxV = network.output_head()
-
-    chunk = min(config.loss_chunk, len(inputs_T))
-    padding = -len(inputs_T) % chunk
-
-    def in_chunks(x):
-        x = jnp.pad(x, [(0, padding)] + [(0, 0)] * (x.ndim - 1))
-        shape = (len(x) // chunk, chunk, *x.shape[1:])
-        # Explicit: with one chunk and a batch of one block, JAX could put the batch's split on the axis of chunks.
-        return jnp.reshape(x, shape, out_sharding=P(None, *jax.typeof(x).sharding.spec))
-
-    @jax.checkpoint
-    def chunk_nll(total, piece):
-        hidden_CxD, targets_C, valid_C = piece
-        logits_CxV = network.logits(hidden_CxD, head_DxV)
-        # A masked sum picks the target's logit also where the vocabulary is sharded.
-        is_it_CxV = targets_C[:, None] == jnp.arange(logits_CxV.shape[-1])[None, :]
-        picked_C = jnp.sum(jnp.where(is_it_CxV, logits_CxV, 0.0), axis=-1)
-        nll_C = jax.nn.logsumexp(logits_CxV, axis=-1) - picked_C
-        return total + jnp.sum(jnp.where(valid_C, nll_C, 0.0)), None
-
-    pieces = jax.tree.map(in_chunks, (hidden_TxD, targets_T, valid_T))
-    nll, _ = jax.lax.scan(chunk_nll, jnp.sum(hidden_TxD[:0], dtype=jnp.float32), pieces)
-    return nll, jnp.sum(valid_T, dtype=jnp.float32)
-
-
-def is_target(config: ModelConfig, tokens_T1, eos_id: int):
-    """bool[..., T]: which targets count. Padding does not, nor the first token of a masked-off document."""
-    inputs_T, targets_T = tokens_T1[..., :-1], tokens_T1[..., 1:]
-    real = (inputs_T >= 0) & (targets_T >= 0)
-    return real & (inputs_T != eos_id) if config.mask_documents else real
-
-
-def document_of(inputs_T, eos_id: int):
-    """i32[T]: the number of each token's document within the block; end-of-text belongs to the one it ends."""
-    ends_T = inputs_T == eos_id
-    return jnp.cumsum(ends_T) - ends_T
-
-
-def positions_within(segments_T):
-    """i32[T]: how many tokens of its own document stand before each token in the block."""
-    first_T = jnp.diff(segments_T, prepend=-1) > 0
-    at_T = jnp.arange(len(segments_T), dtype=jnp.int32)
-    return at_T - jax.lax.cummax(jnp.where(first_T, at_T, 0))
+    return jax.jit(lambda params, tokens_BxT1: loss.block_nll(config, params, tokens_BxT1, eos_id))
 
 
 def replicated(x):
@@ -239,10 +180,10 @@ def compiled_off_the_clock(
 ) -> Callable:
     """Compiles a jitted function at its first call, and again for each new shape of its last argument.
 
-    The clock is paused meanwhile. The shapes of the other arguments must not change.
+    The time that it takes counts apart. The shapes of the other arguments must not change.
 
     Args:
-      paused: makes the context in which no time is counted: `Clock.paused`.
+      paused: makes the context in which it compiles, such as `Clock.stage` with the name of a stage.
       together: returns once all processes of a run have called it.
     """
     executables: dict[Any, Callable] = {}

@@ -16,8 +16,9 @@ from lfr_jax.data.lengths import LengthBlocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.tokenizer import Bytes
 from lfr_jax.distributed.mesh import Shards
-from lfr_jax.train import load_run, steps
+from lfr_jax.train import load_run
 from lfr_jax.train.loop import train
+from lfr_jax.train.loss import block_nll
 from lfr_jax.train.track.recorder import Recorder
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*sources have no")  # as some domains of `short_documents`
@@ -148,7 +149,7 @@ def directly(run, blocks):
         tokens = blocks.tokens(np.pad(some, (0, -len(some) % 8), constant_values=-1))
         with jax.set_mesh(run.mesh):
             tokens = jax.device_put(tokens, jax.sharding.NamedSharding(run.mesh, jax.P("data")))
-            nll, count = steps.block_nll(run.config.model, run.params, tokens, Bytes.eos_id)
+            nll, count = block_nll(run.config.model, run.params, tokens, Bytes.eos_id)
             loss_N[some] = (np.asarray(nll) / np.maximum(count, 1))[: len(some)]
     return loss_N
 

@@ -120,3 +120,25 @@ def test_the_remedy_is_a_command_that_exists(tmp_path, blocks):
         FileNotFoundError, match=f"`lfr score RUN --store {store} --packing concatenate --seq-len 32 --out .*none.csv`"
     ):
         score_files.read_scores(tmp_path / "none.csv", blocks)
+
+
+@pytest.mark.parametrize("make", [lambda path: path.write_text("{}"), lambda path: path.mkdir()])
+def test_scores_replace_no_other_file(tmp_path, make):
+    """Catches: `lfr score RUN --out RUN/config.json`; a folder that is found only when all blocks are scored."""
+    make(tmp_path / "out")
+    with pytest.raises(OSError, match="out: found a (file that is no score file|folder)"):
+        score_files.require_replaceable(tmp_path / "out")
+
+
+def test_scores_need_a_folder(tmp_path):
+    """Catches: an error that names a temporary file in a folder that is not there."""
+    with pytest.raises(NotADirectoryError, match="no-such: found no folder"):
+        score_files.require_replaceable(tmp_path / "no-such" / "scores.csv")
+
+
+def test_scores_replace_scores(tmp_path, lines):
+    """Catches: refusing the file of an earlier pass, or an empty one, as `mktemp` makes it."""
+    (tmp_path / "old.csv").write_text("".join(lines))
+    (tmp_path / "empty.csv").touch()
+    for name in ("old.csv", "empty.csv", "new.csv"):
+        score_files.require_replaceable(tmp_path / name)

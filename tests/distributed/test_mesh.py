@@ -1,9 +1,12 @@
 """Meshes: sizes, the one that takes what remains, and what is refused."""
 
+import dataclasses
+
 import jax
+import numpy as np
 import pytest
 
-from lfr_jax.distributed.mesh import make_mesh
+from lfr_jax.distributed.mesh import arranged, make_mesh
 
 
 @pytest.mark.parametrize(
@@ -44,6 +47,43 @@ def test_refuses(sizes, message):
     """Catches: a size of 0 or -2 taken; a mesh larger than the machine; a remainder dropped."""
     with pytest.raises(ValueError, match=message):
         make_mesh(*sizes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """As much of a TPU as a mesh asks for: a 4 × 4 torus, in slices."""
+
+    slice_index: int
+    coords: tuple[int, int, int]
+    core_on_chip: int = 0
+    platform: str = "tpu"
+    device_kind: str = "TPU v6 lite"
+
+
+def chips(slices: int) -> list[Chip]:
+    return [Chip(index, (x, y, 0)) for index in range(slices) for y in range(4) for x in range(4)]
+
+
+@pytest.mark.parametrize(
+    "sizes, axis", [((2, 16, 1), 0), ((32, 1, 1), 0), ((1, 32, 1), 1), ((4, 4, 2), 0), ((1, 8, 4), 1)]
+)
+def test_slices_lie_along_data_or_else_fsdp(sizes, axis):
+    """Catches: jax.make_mesh, which refuses several slices; a 'tensor' group, or a replica, that two slices share."""
+    array = arranged(sizes, chips(slices=2))
+    assert array.shape == sizes and len(set(array.flat)) == 32
+    halves = np.split(array, 2, axis=axis)
+    assert [{chip.slice_index for chip in half.flat} for half in halves] == [{0}, {1}]
+
+
+def test_an_axis_of_the_network_may_be_split():
+    """Catches: 8 × 2 refused on a 4 × 4 torus, as neither is a product of whole axes."""
+    assert arranged((2, 8, 1), chips(slices=1)).shape == (2, 8, 1)
+
+
+def test_tensor_does_not_cross_slices():
+    """Catches: all collectives of every layer through the network of the data center, without a word."""
+    with pytest.raises(ValueError, match="mesh.data=1, mesh.fsdp=1: the devices are 2 slices, .* a multiple of 2"):
+        arranged((1, 1, 32), chips(slices=2))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("Unable to initialize backend 'cuda': \nmore"), AssertionError()])

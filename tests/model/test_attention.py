@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import NamedSharding
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lfr_jax.distributed.mesh import BATCH, make_mesh
-from lfr_jax.model.attention import attend, on_local_batch, splash
+from lfr_jax.distributed.mesh import AXES, BATCH, make_mesh
+from lfr_jax.model.attention import attend, platform, splash
+from lfr_jax.model.local_batch import on_local_batch
 from lfr_jax.model.remat import POLICIES
 
 SEGMENTS = np.array([0, 0, 0, 1, 1, -1], np.int32)
@@ -33,16 +34,21 @@ def expected(q, k, v, segments=None, offset=0):
     return out
 
 
-CASES = {"causal": (6, 6, None, 0), "segments": (6, 6, SEGMENTS, 0), "offset": (2, 6, None, 3)}
+CASES = {
+    "causal": (6, 6, None, 0, "xla"),
+    "segments": (6, 6, SEGMENTS, 0, "xla"),
+    "offset": (2, 6, None, 3, "xla"),
+    "blocked": (6, 6, SEGMENTS, 0, "blocked"),
+}
 
 
-@pytest.mark.parametrize("T, S, segments, offset", CASES.values(), ids=CASES)
-def test_is_the_definition(T, S, segments, offset):
+@pytest.mark.parametrize("T, S, segments, offset, impl", CASES.values(), ids=CASES)
+def test_is_the_definition(T, S, segments, offset, impl):
     """Catches: `>` for `>=` in the causal mask; no scaling; query heads grouped in another order; segments or
     offset not used."""
     q, k, v = random(T, 4, 8), random(S, 2, 8, seed=1), random(S, 2, 8, seed=2)
     with jax.set_mesh(make_mesh(1)):
-        out = attend(q, k, v, segments_T=segments, offset=offset, impl="xla")
+        out = attend(q, k, v, segments_T=segments, offset=offset, impl=impl)
     np.testing.assert_allclose(out, expected(q, k, v, segments, offset), atol=1e-5)
 
 
@@ -114,7 +120,8 @@ def test_a_kernel_takes_what_is_not_batched():
         ("cudnn", 0, "needs a gpu, and jax runs on cpu"),
         ("splash", 0, "needs a tpu, and jax runs on cpu"),
         ("splash", 2, "as many queries as keys, from position 0"),
-        ("flash", 0, "expected 'auto', 'xla', 'cudnn' or 'splash'"),
+        ("blocked", 2, "as many queries as keys, from position 0"),
+        ("flash", 0, "expected 'auto', 'xla', 'blocked', 'cudnn' or 'splash'"),
     ],
 )
 def test_says_what_is_not_available(impl, offset, message):
@@ -122,6 +129,22 @@ def test_says_what_is_not_available(impl, offset, message):
     q = random(6, 2, 8)
     with pytest.raises(ValueError, match=message):
         attend(q, q, q, offset=offset, impl=impl)
+
+
+def test_the_platform_is_the_mesh_s():
+    """Catches: attention chosen for this machine, when a step is compiled for the devices of another."""
+    tpu = AbstractDevice(device_kind="TPU v6 lite", num_cores=1, platform="tpu")
+    mesh = AbstractMesh((1, 1, 1), AXES, axis_types=(AxisType.Explicit,) * 3, abstract_device=tpu)
+    q = jax.ShapeDtypeStruct((128, 2, 8), jnp.bfloat16)
+    assert platform() == "cpu"
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert platform() == "tpu"
+        chosen = jax.make_jaxpr(lambda q: attend(q, q, q))(q)
+        with pytest.raises(ValueError, match="needs a gpu, and jax runs on tpu"):
+            attend(q, q, q, impl="cudnn")
+    assert "pallas_call" in str(chosen)
+    with jax.set_mesh(make_mesh(1)):
+        assert platform() == "cpu"
 
 
 def test_splash_refuses_other_lengths():

@@ -1,13 +1,12 @@
 """Files of weights that somebody edited: they are read, or refused in one line that names the file."""
 
-import contextlib
 import json
 
-import hypothesis
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import safetensors.numpy
-from hostile import SETTINGS, edited_bytes, edited_text, read_or_refused
+from hostile import each_edit, edited_bytes, edited_text
 
 from lfr_jax.config import gpt2, llama
 from lfr_jax.model import hf, llama2c
@@ -49,17 +48,7 @@ def sharded(folder, tmp_path_factory):
     return new
 
 
-@contextlib.contextmanager
-def content_of(path):
-    """The bytes of a file, which are put back afterwards."""
-    before = path.read_bytes()
-    try:
-        yield before
-    finally:
-        path.write_bytes(before)
-
-
-@hypothesis.strategies.composite
+@st.composite
 def edited_header(draw, raw):
     """The bytes of a safetensors file with some of the values edited that its header, which is JSON, has."""
     end = 8 + int.from_bytes(raw[:8], "little")
@@ -76,35 +65,21 @@ EDITS = {
 
 
 @pytest.mark.parametrize("name, edited", EDITS.values(), ids=EDITS)
-@SETTINGS
-@hypothesis.given(data=hypothesis.strategies.data())
-def test_files_of_a_folder(folder, name, edited, data):
+def test_files_of_a_folder(folder, name, edited):
     """Catches: a key that is used before it is checked; text that is no JSON, or is not UTF-8; errors of the library's
     own types; memory for what a header says."""
-    with content_of(folder / name) as content:
-        (folder / name).write_bytes(data.draw(edited(content)))
-        with read_or_refused(folder):
-            hf.load(folder)
+    each_edit(folder / name, edited, lambda: hf.load(folder), named=folder)
 
 
-@SETTINGS
-@hypothesis.given(data=hypothesis.strategies.data())
-def test_index(sharded, data):
+def test_index(sharded):
     """Catches: names of files that are none."""
-    with content_of(sharded / INDEX) as content:
-        (sharded / INDEX).write_bytes(data.draw(edited_text(content)))
-        with read_or_refused(sharded):
-            hf.load(sharded)
+    each_edit(sharded / INDEX, edited_text, lambda: hf.load(sharded), named=sharded)
 
 
-@SETTINGS
-@hypothesis.given(data=hypothesis.strategies.data())
-def test_llama2c(tmp_path_factory, data):
+def test_llama2c(tmp_path):
     """Catches: sizes of a header that overflow, divide by zero or ask for memory."""
-    path = tmp_path_factory.getbasetemp() / "hostile_llama2c.bin"
+    path = tmp_path / "model.bin"
     config = llama2c.model_config(llama2c.Header(4, 4, 1, 2, 1, 5, 2), True)
     floats = sum(np.prod(shape) for shape in llama2c.weight_shapes(config).values())
-    content = np.array([4, 4, 1, 2, 1, 5, 2], "<i4").tobytes() + bytes(4 * floats)
-    path.write_bytes(data.draw(edited_bytes(content[:28])) + content[28:])
-    with read_or_refused(path):
-        llama2c.load(path)
+    path.write_bytes(np.array([4, 4, 1, 2, 1, 5, 2], "<i4").tobytes() + bytes(4 * floats))
+    each_edit(path, lambda raw: edited_bytes(raw[:28]).map(lambda head: head + raw[28:]), lambda: llama2c.load(path))

@@ -81,6 +81,18 @@ def test_text_in_every_format(tmp_path_factory, name):
     run()
 
 
+def test_a_flipped_digest_of_a_text_is_found(tmp_path):
+    """Catches: a text that is appended twice, or never. The folders of older releases do not say what is right."""
+    prepare_documents(tmp_path / "v1", [Document(str(n), f"text {n}", "d", "s") for n in range(9)], Bytes(), 0.3)
+    seen, card = tmp_path / "v1/seen.npy", tmp_path / "v1/prepared.json"
+    right = seen.read_bytes()
+    seen.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    with pytest.raises(ValueError, match="seen.npy: found an array with the sha256 .*, expected '.* as prepared.json"):
+        open_prepared(tmp_path / "v1")
+    card.write_text(json.dumps({"valid_fraction": 0.3}))
+    assert len(open_prepared(tmp_path / "v1").seen_Kx2) == 9
+
+
 @pytest.mark.parametrize("name", ["prepared.json", "seen.npy"])
 def test_a_prepared_folder(tmp_path_factory, name):
     """Catches: a bare KeyError; memory asked for as a header says; half of a surrogate pair in a name."""

@@ -235,38 +235,45 @@ def test_the_latest_one_is_the_last_that_was_asked_for(tmp_path):
 
 
 FAIL = """
-import itertools, pathlib, shutil, sys
+import itertools, pathlib, shutil, sys, threading
 sys.path[:0] = [{root!r}, {tests!r}]
 import conftest
 from made_states import Checkpointer, make_state, mesh
+from lfr_jax import cli
 folder = pathlib.Path({folder!r})
-checkpoints = Checkpointer(folder, keep=2)
-checkpoints.save(make_state(mesh(1, 1, 1), 1), {{}})
-checkpoints.wait()
-shutil.rmtree(folder)
-if {way!r} == "a file in its place":
-    folder.write_text("")
-else:
-    folder.symlink_to(folder)
-try:
+def keep_removing():
+    while True:
+        shutil.rmtree(folder, ignore_errors=True)
+def command(args):
+    checkpoints = Checkpointer(folder, keep=2)
+    checkpoints.save(make_state(mesh(1, 1, 1), 1), {{}})
+    checkpoints.wait()
+    shutil.rmtree(folder)
+    if {way!r} == "a file in its place":
+        folder.write_text("")
+    elif {way!r} == "not a folder any more":
+        folder.symlink_to(folder)
+    else:
+        threading.Thread(target=keep_removing, daemon=True).start()
     for step in itertools.count(2):
         checkpoints.save(make_state(mesh(1, 1, 1), step), {{}})
-except OSError as error:
-    checkpoints.close()
-    sys.exit(str(error))
+cli.COMMANDS["train"] = command
+cli.main()
 """
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["a file in its place", "not a folder any more"])
+@pytest.mark.parametrize("way", ["a file in its place", "not a folder any more", "removed while it is written"])
 def test_a_save_that_fails_ends_the_process_with_one_line(tmp_path, way):
-    """Catches: threads of Orbax that wait for one that has failed, for 20 minutes; its log, of hundreds of lines."""
+    """Catches: threads of Orbax that wait for one that has failed, for 20 minutes; its log, of hundreds of lines; an
+    abort, as one of its threads comes back from TensorStore while Python ends."""
     tests = pathlib.Path(__file__).parents[1]
     program = FAIL.format(root=str(tests.parent), tests=str(tests), folder=str(tmp_path / "checkpoints"), way=way)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=running.PATIENCE)
+    command = [sys.executable, "-c", program, "train"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=running.PATIENCE)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert line.startswith(f"{tmp_path}/checkpoints: a checkpoint could not be written (")
+    assert line.startswith(f"lfr train: {tmp_path}/checkpoints: a checkpoint could not be written (")
 
 
 def test_a_failure_is_known_while_others_still_wait(tmp_path, monkeypatch):
@@ -307,30 +314,37 @@ def test_what_works_in_the_background_ends_with_the_process(monkeypatch):
         background.in_daemon_thread({}.popitem)
 
 
-INTERRUPTED = """
-import signal, sys, threading
+BROKEN_OFF = """
+import atexit, signal, sys, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
 sys.path.insert(0, {root!r})
+from lfr_jax import cli
 from lfr_jax.storage import background
-try:
-    background.in_daemon_thread(lambda: (print("there", flush=True), threading.Event().wait()))
-except KeyboardInterrupt:
-    print("interrupted")
+def command(args):
+    atexit.register(print, "Python's own end")
+    if args == ["interrupted"]:
+        background.in_daemon_thread(lambda: (print("there", flush=True), threading.Event().wait()))
+    background.in_daemon_thread({{}}.clear if args == ["saved"] else {{}}.popitem)
+    raise KeyError("no save")
+cli.COMMANDS["train"] = command
+cli.main()
 """
 
 
 @pytest.mark.slow
-def test_an_interrupted_save_does_not_hold_the_process(tmp_path):
-    """Catches: Ctrl-C while a checkpoint is written, that waits for it, or ends in an abort of the libraries."""
-    program = INTERRUPTED.format(root=str(pathlib.Path(__file__).parents[2]))
-    trainer = subprocess.Popen(
-        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with trainer:
-        assert trainer.stdout.readline() == "there\n"
-        trainer.send_signal(signal.SIGINT)
+@pytest.mark.parametrize("how", ["interrupted", "failed", "saved"])
+def test_a_save_that_is_broken_off_does_not_hold_the_process(how):
+    """Catches: Ctrl-C while a checkpoint is written, that waits for it; Python's own end, in which a thread that is
+    left aborts the process; another failure that ends without it."""
+    program = [sys.executable, "-c", BROKEN_OFF.format(root=str(pathlib.Path(__file__).parents[2])), "train", how]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as trainer:
+        if how == "interrupted":
+            assert trainer.stdout.readline() == "there\n"
+            trainer.send_signal(signal.SIGINT)
         out, err = trainer.communicate(timeout=running.PATIENCE)
-    assert (trainer.returncode, out, err) == (1, "interrupted\n", "")
+    assert trainer.returncode == 1
+    assert err.strip().startswith("lfr train: interrupted" if how == "interrupted" else "lfr train: KeyError")
+    assert out == ("Python's own end\n" if how == "saved" else "")
 
 
 SAVE_UNTIL_KILLED = """
@@ -394,11 +408,17 @@ def test_one_that_a_trainer_deletes_meanwhile_is_not_damaged(saved, copy, monkey
 
 
 def test_a_folder_that_cannot_be_listed_is_not_empty(tmp_path):
-    """Catches: a run begun anew, over its tables, because its checkpoints could not be seen for a while."""
-    (tmp_path / "checkpoints").symlink_to(tmp_path / "checkpoints")
-    for look in (checkpoint.latest_step, lambda folder: checkpoint.restore_params(folder, {})):
-        with pytest.raises(OSError, match="links"):
-            look(tmp_path / "checkpoints")
+    """Catches: a run begun anew, over its tables, because its checkpoints could not be seen for a while; an error
+    without advice."""
+    (tmp_path / "links").symlink_to(tmp_path / "links")
+    (tmp_path / "file").touch()
+    for name, said in (
+        ("links", "levels of symbolic links"),
+        ("file", "file: found a file, expected the folder of ch"),
+    ):
+        for look in (checkpoint.latest_step, lambda folder: checkpoint.restore_params(folder, {})):
+            with pytest.raises(OSError, match=said):
+                look(tmp_path / name)
 
 
 FULL = """

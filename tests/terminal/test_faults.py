@@ -130,6 +130,17 @@ def test_an_interrupt_that_is_ignored_stays_so():
         signal.signal(signal.SIGINT, before)
 
 
+def test_what_a_command_has_silenced_stays_silent(monkeypatch):
+    """Catches: what libraries print late, such as after a save that failed, below the one line of the command."""
+    before = sys.unraisablehook
+    with faults.second_interrupt_kills():
+        pass
+    assert sys.unraisablehook is before
+    with faults.second_interrupt_kills():
+        monkeypatch.setattr(sys, "unraisablehook", silent := lambda lost: None)
+    assert sys.unraisablehook is silent
+
+
 def test_a_warning_is_one_line_of_its_own_words():
     """Catches: the path and the code of the line that gave it; a name in it that steers the terminal."""
     before, warning = warnings.formatwarning, UserWarning("metrics.csv lacks\na \x1b[2J row")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfr_jax import terminal
-from lfr_jax.terminal import Unfailing, printable
+from lfr_jax.terminal import Unfailing, escaped, printable
 
 
 class Failing(io.StringIO):
@@ -56,13 +56,14 @@ def test_any_text_in_any_encoding(encoding, text):
     assert inner.buffer.getvalue().decode(encoding) == text.encode(encoding, "backslashreplace").decode(encoding)
 
 
-@given(st.text(st.characters()))
-def test_printable_text_is_one_line_and_steers_nothing(text):
-    """Catches: a line separator that is not \\n; letters that are escaped and need not be; `keep` that is not kept."""
-    shown = printable(text)
-    assert shown.isprintable() and len(shown.splitlines()) <= 1
-    assert shown == text or not text.isprintable()
-    assert printable(text, keep="\n").count("\n") == text.count("\n")
+@given(st.text(st.characters()), st.sampled_from([1, 1, 10_000]))
+def test_printable_text_is_one_line_and_steers_nothing(text, times):
+    """Catches: a line separator that is not \\n; letters that are escaped and need not be; `keep` that is not kept; a
+    name of 200,000 characters, shown in full."""
+    shown = printable(text * times)
+    assert shown.isprintable() and len(shown.splitlines()) <= 1 and len(shown) < 1100
+    assert shown == text * times or not text.isprintable() or times > 1
+    assert escaped(text, keep="\n").count("\n") == text.count("\n")
 
 
 COMMAND = """

@@ -53,12 +53,10 @@ def begun(s, put=lambda x: x):
 
 
 def test_one_program_serves_all_phases():
-    """Catches: a compilation at each edge; the state copied, not donated."""
+    """Catches: a compilation at each edge; two to begin with; the state copied, not donated."""
     s, numbers = counted(LFR)
     states = begun(s)
-    assert 1 <= len(numbers) <= 2 and all(
-        isinstance(number, jax.core.Tracer) for number in numbers
-    )  # tried, then compiled
+    assert len(numbers) == 1 and isinstance(numbers[0], jax.core.Tracer)
     state = LFR.init(schedule.BlockInfo(8))
     begin_compiled(LFR)(state, 0)
     assert state.measured.loss.is_deleted()

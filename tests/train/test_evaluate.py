@@ -28,7 +28,7 @@ def expected(scorer, per_domain):
 def test_losses_are_over_tokens(scorer, per_domain, batch_size):
     """Catches: a mean of blocks' or domains' means; padding counted; blocks of one domain charged to another."""
     measured, wanted = held_out_loss(scorer, per_domain, batch_size), expected(scorer, per_domain)
-    assert list(measured) == ["a", "b", "c", "all"]
+    assert list(measured) == ["a", "b", "c", "all"] and evaluate.num_losses(scorer.valid) == 4
     for name, (loss, tokens) in wanted.items():
         assert measured[name].tokens == tokens
         assert measured[name].loss == pytest.approx(loss, rel=1e-6)

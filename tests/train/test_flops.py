@@ -17,6 +17,7 @@ from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import open_store
 from lfr_jax.train import flops
 from lfr_jax.train.flops import Expected, Spent
+from lfr_jax.train.track.progress import short
 
 MODEL = llama(3, 16, 2, 1, 32, vocab_size=264, max_len=64)
 
@@ -130,10 +131,22 @@ def test_a_forecast_says_what_the_run_will_train_on_and_score(blocks):
 
     trained, scored = 150 * 8 * 32, 2 * plain.num_blocks * 32
     share = 100 * scored / (3 * trained + scored)
-    expected = f"150 steps train 0.04 M tokens ({trained / plain.num_tokens:.2f} epochs); 2 scoring passes read "
-    assert forecast(150) == f"{expected}{scored / 1e6:.2f} M, {share:.0f} % of all FLOPs"
+    expected = f"150 steps train 38.4k tokens ({trained / plain.num_tokens:.2f} epochs); 2 scoring passes read "
+    assert forecast(150) == f"{expected}{short(scored)}, {share:.0f} % of all FLOPs"
     assert "Scoring is much of the run: " in forecast(50) and "Scoring is most of the run: " in forecast(9)
     assert forecast(9).endswith("; lfr then needs --schedule.options.scores mixed)")
     sampled = forecast(9, score_fraction=0.1)
-    assert f"2 scoring passes read {2 * -(-plain.num_blocks // 10) * 32 / 1e6:.2f} M" in sampled
+    assert f"2 scoring passes read {short(2 * -(-plain.num_blocks // 10) * 32)}, " in sampled
     assert "scoring" not in flops.forecast(config(), schedule.uniform(5).phases, plain)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 1.0])
+def test_a_forecast_says_when_probes_cost_much(blocks, fraction):
+    """60 steps of 8 blocks cost as much as 1,440 forward passes. Catches: probes that take a tenth of a run, unsaid; a
+    word about a usual run; the cost of a pass over a sample taken for that of all blocks."""
+    plain, phases = Blocks(blocks.store, 32), schedule.uniform(60).phases
+    of = config(score_fraction=fraction)
+    assert flops.forecast(of, phases, plain, num_probed=144).endswith(
+        ". Probes add 10 %: set fewer (--train.probe-blocks), or evaluate less often"
+    )
+    assert "Probes" not in flops.forecast(of, phases, plain, num_probed=28)

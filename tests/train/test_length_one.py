@@ -42,9 +42,9 @@ def test_one_block_is_seen_by_training_scoring_and_evaluation_alike(one_block, t
     losses = [float(row["loss"]) for row in rows(tmp_path / "run")]
     probed = [float(row["loss"]) for row in rows(tmp_path / "run", "scores/probes.csv")]
     held_out = [float(row["loss"]) for row in rows(tmp_path / "run", "eval.csv") if row["domain"] == "all"]
-    assert len(losses) == config.train.steps == len(held_out) == len(probed) - 1
-    np.testing.assert_allclose(probed[:-1], losses, rtol=1e-5)
-    np.testing.assert_allclose(held_out, probed[1:], rtol=1e-5)
+    assert len(losses) == config.train.steps == len(held_out) == len(probed)
+    np.testing.assert_allclose(probed[:-1], losses[1:], rtol=1e-5)
+    np.testing.assert_allclose(held_out, probed, rtol=1e-5)
     assert np.ptp(losses) > 1e-4 or config.train.steps == 1
     assert result.summary["trained_tokens"] == config.train.steps * config.train.batch_size * 16
     assert train(config, quiet=True).summary == result.summary

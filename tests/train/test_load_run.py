@@ -16,7 +16,8 @@ from lfr_jax.data.tokenizer import Bytes, train_sentencepiece
 from lfr_jax.model import decoder
 from lfr_jax.prepare.prepare import prepare_documents
 from lfr_jax.prepare.text_source import Document
-from lfr_jax.train import load_run, score, steps
+from lfr_jax.train import load_run, score
+from lfr_jax.train.loss import block_nll
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def run(finished):  # noqa: F811
 @pytest.fixture(scope="module")
 def directly(run):
     """Blocks -> (nll_N, count_N) of all of them, from the scoring step on the run's own parameters alone."""
-    step = jax.jit(lambda params, rows: steps.block_nll(run.config.model, params, rows, Bytes.eos_id))
+    step = jax.jit(lambda params, rows: block_nll(run.config.model, params, rows, Bytes.eos_id))
 
     def measure(blocks):
         rows = blocks.tokens(np.pad(np.arange(blocks.num_blocks), (0, -blocks.num_blocks % 512), constant_values=-1))

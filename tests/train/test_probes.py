@@ -35,7 +35,7 @@ def measured(ids, loss, size=4):
         ids_B[: len(ids[start : start + size])] = ids[start : start + size]
         count_B = np.where(ids_B >= 0, 32 >> ids_B % 2, 0).astype(np.float32)
         nll_B = count_B * (loss + ids_B).astype(np.float32)
-        yield {"ids": jnp.asarray(ids_B, jnp.int32)}, (jnp.asarray(nll_B), jnp.asarray(count_B))
+        yield {"ids": ids_B}, (jnp.asarray(nll_B), jnp.asarray(count_B))
 
 
 def never():
@@ -126,17 +126,58 @@ def test_later_steps_are_dropped(nine):
 
 def test_a_table_that_is_gone_is_missed(nine):
     """Catches: silence; a warning of phases that the run has still to enter."""
-    nine.enter(PHASES[0], np.ones(nine.blocks.num_blocks))
-    with pytest.warns(UserWarning, match=r"probes.csv lacks 1 of the steps .* up to 10, the first of them 0: it was"):
-        nine.rewind(10)
+    for phase in PHASES[:2]:
+        nine.enter(phase, np.ones(nine.blocks.num_blocks))
+    with pytest.warns(
+        UserWarning, match=r"probes.csv lacks rows of 1 of the steps up to 12, the first of them 10: it was"
+    ):
+        nine.rewind(12)
 
 
 def test_an_evaluation_that_is_gone_is_missed(nine):
     """Catches: losses within a phase that nobody misses; rates missed that are written on entry of a phase alone."""
     nine.enter(PHASES[0], np.ones(nine.blocks.num_blocks))
     nine.measure(0, measured(nine.ids, 1.0))
-    with pytest.warns(UserWarning, match=r"probes.csv lacks 1 of the steps .* up to 6, the first of them 4: it was"):
+    with pytest.warns(
+        UserWarning, match=r"probes.csv lacks rows of 1 of the steps up to 6, the first of them 4: it was"
+    ):
         nine.rewind(6, evaluated=[4])
+
+
+def test_what_a_scoring_pass_has_measured_is_not_computed_again(nine, tmp_path):
+    """Of all blocks, and of a sample. Catches: a second pass; losses of a block of the pass that is no probe; those of
+    an earlier pass kept."""
+    apart = Probes(tmp_path / "apart", nine.blocks, 9, PHASES)
+    apart.rewind(0)
+    passes = {10: np.arange(nine.blocks.num_blocks), 20: nine.ids[[1, 4, 8]], 22: nine.ids[:0]}
+    for step, ids in passes.items():
+        assert nine.missing(step).tolist() == nine.ids.tolist()
+        for _ in nine.watch(measured(ids, step)):
+            pass
+        left = [i for i in nine.ids if i not in ids]
+        assert nine.missing(step).tolist() == left
+        nine.measure(step, measured(np.array(left, int), step))
+        apart.measure(step, measured(apart.ids, step))
+    assert texts(nine)[0] == texts(apart)[0]
+    assert len(nine.missing(22)) == 0  # written already
+
+
+@pytest.mark.parametrize("every, times", [(0, 2), (5, 3), (24, 2), (8, 4)])
+def test_what_is_computed_beside_scoring_passes_is_known_before(nine, every, times):
+    """Of 24 steps; passes at 10 and 20, an edge without one at 15. Catches: an evaluation at an edge counted twice; the
+    end left out, or the beginning counted."""
+    assert nine.num_computed(every) == 9 * times
+
+
+def test_an_evaluation_leaves_the_probes_to_the_scoring_pass_that_follows(nine, recwarn):
+    """A run may stop between the two. Catches: a warning then; silence if they are missing after the pass."""
+    nine.enter(PHASES[0], np.ones(nine.blocks.num_blocks))
+    assert nine.in_passes == {10, 20}
+    nine.rewind(10, evaluated=[10])
+    assert not recwarn.list
+    nine.enter(PHASES[1], np.ones(nine.blocks.num_blocks))
+    with pytest.warns(UserWarning, match=r"probes.csv lacks rows of 1 of the steps .* the first of them 10: it was"):
+        nine.rewind(11, evaluated=[10])
 
 
 @pytest.mark.slow
@@ -144,8 +185,8 @@ def test_a_run_looks_at_its_probes(finished, blocks, tmp_path):
     """Catches: an evaluation, an edge or the beginning left out; other parameters or rates than the run's."""
     _, path, result = finished
     losses, rates = rows(path / "scores", "probes.csv"), rows(path / "scores", "rates.csv")
-    assert sorted({int(row["step"]) for row in losses}) == [0, 6, 10, 12, 15, 18, 20, 24]
-    assert len(losses) == 8 * 9 and len(rates) == 4 * 9
+    assert sorted({int(row["step"]) for row in losses}) == [6, 10, 12, 15, 18, 20, 24]
+    assert len(losses) == 7 * 9 and len(rates) == 4 * 9
     load_run.write_scores(load_run.load(str(path)), "", tmp_path / "all.csv")
     with open(tmp_path / "all.csv", newline="") as file:
         next(file)

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 import pytest
 from helpers import changed, rows, tiny
-from running import killed
+from running import MOMENTS, killed
 
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
@@ -27,7 +27,7 @@ FIXED = [
     ("save", 0),  # as the first checkpoint begins
     ("begun", 1),  # at an edge, after the phase was entered
     ("step", 3),
-    ("begin", 1),  # at an edge, before the phase is entered
+    ("done", 1),  # at an edge, before the phase is entered
     ("save", 15),
     ("score", 3),
     ("probe", 2),  # at an edge, or in an evaluation
@@ -43,6 +43,11 @@ def moments():
         kind = rng.choice(["step", "save", "time", "score", "probe", "done", "begun"])
         longest = {"step": 5, "save": 150, "time": 9000, "score": 3, "probe": 4}.get(kind, 1)
         yield kind, rng.randint(2500 if kind == "time" else 1, longest)
+
+
+def test_moments_are_those_of_killed_run():
+    """Catches: a moment that `killed_run.py` does not know, after the three that run by default."""
+    assert {moment for moment, _ in itertools.islice(moments(), 100)} <= set(MOMENTS)
 
 
 def final_params(config):

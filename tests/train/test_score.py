@@ -57,7 +57,7 @@ def test_observe_all_is_one_observation_of_all(scorer):
     expected = sched.observe(sched.init(schedule.BlockInfo(n)), np.arange(n), losses_N, 7)
     with jax.set_mesh(scorer.mesh):
         measured = score.losses(scorer.step, scorer.params, scorer.train, 16, scorer.mesh)
-        state = score.observe_all(sched, sched.init(schedule.BlockInfo(n)), 7, measured)
+        state = score.observe_all(score.make_observe_step(sched), sched.init(schedule.BlockInfo(n)), 7, measured)
     np.testing.assert_allclose(state.measured.loss, expected.measured.loss, rtol=1e-5)
     np.testing.assert_array_equal(state.measured.step, np.full(n, 7))
     assert int(state.measured.num_invalid) == 0
@@ -71,7 +71,7 @@ def test_a_policy_without_scores_is_left_as_it_was(scorer):
     n, sched = scorer.train.num_blocks, schedule.uniform(10)
     with jax.set_mesh(scorer.mesh):
         measured = score.losses(scorer.step, scorer.params, scorer.train, 16, scorer.mesh)
-        state = score.observe_all(sched, sched.init(schedule.BlockInfo(n)), 7, measured)
+        state = score.observe_all(score.make_observe_step(sched), sched.init(schedule.BlockInfo(n)), 7, measured)
     assert np.asarray(state.drawn).all() and state.drawn.shape == (n,)
 
 
@@ -81,7 +81,7 @@ def test_a_block_of_nan_loss_is_counted(scorer):
     params = jax.tree.map(lambda x: np.nan * x, scorer.params)
     with jax.set_mesh(scorer.mesh):
         measured = score.losses(scorer.step, params, scorer.train, 16, scorer.mesh)
-        state = score.observe_all(sched, sched.init(schedule.BlockInfo(n)), 7, measured)
+        state = score.observe_all(score.make_observe_step(sched), sched.init(schedule.BlockInfo(n)), 7, measured)
     assert int(state.measured.num_invalid) == n and np.isnan(state.measured.loss).all()
 
 

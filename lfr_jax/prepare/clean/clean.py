@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 import tyro
 from msgspec import Meta
 
-from lfr_jax.config.values import AtLeast0, AtLeast1, Share, check_value, checked, from_json
+from lfr_jax.config.json_files import from_json
+from lfr_jax.config.values import AtLeast0, AtLeast1, Share, check_value, checked
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import load_tokenizer
 from lfr_jax.prepare.clean import contamination

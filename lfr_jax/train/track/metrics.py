@@ -8,7 +8,6 @@ import contextlib
 import csv
 import io
 import pathlib
-import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -18,6 +17,7 @@ import numpy as np
 
 from lfr_jax.storage.files import atomic_file, require_regular
 from lfr_jax.terminal import printable
+from lfr_jax.train.track.events import Events
 
 TRAIN = ("step", "phase", "loss", "grad_norm", "learning_rate", "tokens", "flops", "blocks", "seconds")
 EVAL = ("step", "split", "domain", "loss", "tokens")
@@ -32,15 +32,16 @@ class MetricsWriter:
         self.eval_table = Table(self.folder / "eval.csv", EVAL)
         self.events: Events | None = None
 
-    def rewind(self, step: int, evaluated: Iterable[int] = ()) -> None:
+    def rewind(self, step: int, evaluated: Iterable[int] = (), num_losses: int = 1) -> None:
         """Drops the rows of later steps. At step 0 a run begins, and all rows go.
 
-        Warns if rows of earlier steps, or of evaluations after the steps `evaluated`, are missing.
+        Warns if rows of earlier steps are missing, or of the evaluations after the steps `evaluated`, each of which has
+        `num_losses`.
         """
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.train_table.rewind(step, due=range(1, step + 1))
-        self.eval_table.rewind(step, due=evaluated)
+        self.eval_table.rewind(step, due=evaluated, rows_per_step=num_losses)
         self.events = Events(self.folder / "tensorboard", step)
 
     def train(self, rows: list[dict[str, Any]]) -> None:
@@ -68,59 +69,29 @@ class MetricsWriter:
 
     def close(self) -> None:
         if self.events:
-            self.events.writer.close()
-
-
-class Events:
-    """TensorBoard's event files in `folder`, one for each start of the run.
-
-    tensorboardX's own SummaryWriter hands events to a thread, and its flush does not wait for that thread. This class
-    writes at once, so that events survive a kill after `append`.
-    """
-
-    def __init__(self, folder: pathlib.Path, step: int):
-        from tensorboardX import event_file_writer, proto  # imports torch wherever that is installed
-
-        folder.mkdir(parents=True, exist_ok=True)
-        self.protocol = proto
-        # The step is part of the name: a run may start twice in one second.
-        self.writer = event_file_writer.EventsWriter(str(folder / "events"), f".after-step-{step}")
-        # This tells TensorBoard to drop the later steps that earlier files hold.
-        log = proto.event_pb2.SessionLog(status=proto.event_pb2.SessionLog.START)
-        first = step + 1 if step else 0
-        self.writer.write_event(proto.event_pb2.Event(step=first, wall_time=time.time(), session_log=log))
-
-    def append(self, scalars: list[tuple[int, dict[str, Any]]]) -> None:
-        """Writes, for each step, values by tag."""
-        for step, values in scalars:
-            pairs = [
-                self.protocol.summary_pb2.Summary.Value(tag=tag, simple_value=float(value))
-                for tag, value in values.items()
-            ]
-            summary = self.protocol.summary_pb2.Summary(value=pairs)
-            self.writer.write_event(self.protocol.event_pb2.Event(step=step, wall_time=time.time(), summary=summary))
-        self.writer.flush()
+            self.events.close()
 
 
 class Table:
     """A CSV file whose first column is the step, in rising order. UTF-8, whatever the locale; any name may stand in it.
 
-    If each step has several rows (`rows_per_step`), `rewind` keeps all rows of a step or none. `last` is the last step
-    in the file, −1 if there is none. If `writes` is false, another process owns the file; set `last` from it.
+    `last` is the last step in the file, −1 if there is none. If `writes` is false, another process owns the file; set
+    `last` from it.
     """
 
-    def __init__(self, path: pathlib.Path, columns: tuple[str, ...], rows_per_step: int = 1, writes: bool = True):
-        self.path, self.columns, self.rows_per_step, self.writes = path, columns, rows_per_step, writes
+    def __init__(self, path: pathlib.Path, columns: tuple[str, ...], writes: bool = True):
+        self.path, self.columns, self.writes = path, columns, writes
         self.last = -1
 
     @property
     def has_rows(self) -> bool:
         return self.path.exists() and len(split_records(self.path.read_bytes())) > 1
 
-    def rewind(self, step: int, due: Iterable[int] = ()) -> None:
+    def rewind(self, step: int, due: Iterable[int] = (), rows_per_step: int = 1) -> None:
         """Keeps the complete rows up to `step`: a kill or a power cut may cut one off. At step 0 all rows go.
 
-        Warns if rows of a step in `due` are missing. They stay so: a table is no reason to stop a run.
+        Of a step that has several rows (`rows_per_step`), all are kept or none. Warns if a step in `due` is missing. It
+        stays so: a table is no reason to stop a run.
 
         Raises:
           ValueError: the file has other columns.
@@ -139,12 +110,12 @@ class Table:
             )
         whole = [(int(fields[0]), raw) for raw, fields in records[1:] if self.is_whole(raw, fields)]
         rows = Counter(at for at, _ in whole)
-        kept = [(at, raw) for at, raw in whole if at <= step and rows[at] % self.rows_per_step == 0]
+        kept = [(at, raw) for at, raw in whole if at <= step and rows[at] % rows_per_step == 0]
         if missing := sorted(set(due) - {at for at, _ in kept}):
             warnings.warn(
-                f"{self.path} lacks {len(missing)} of the steps that it should have up to {step}, the first of them "
-                f"{missing[0]}: it was removed, or damaged. The run goes on without them; if you have a copy of the "
-                "file, stop the run, put it there, and start again",
+                f"{self.path} lacks rows of {len(missing)} of the steps up to {step}, the first of them {missing[0]}: "
+                "it was removed, or damaged. The run goes on without these steps; if you have a copy of the file, stop "
+                "the run, put it there, and start again",
                 stacklevel=2,
             )
         self.last = kept[-1][0] if kept else -1

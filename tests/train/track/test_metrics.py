@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from lfr_jax.experiments import results
 from lfr_jax.train import flops
@@ -124,7 +123,9 @@ def test_a_gap_is_said_and_no_row_is_lost_for_it(tmp_path, first, last, cut):
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join([*lines[:first], cut, *lines[last + 1 :]]))
     writer = MetricsWriter(tmp_path)
-    with pytest.warns(UserWarning, match=f"lacks {last - first + 1} of the steps .* to 6, the first of them {first}:"):
+    with pytest.warns(
+        UserWarning, match=f"rows of {last - first + 1} of the steps up to 6, the first of them {first}:"
+    ):
         writer.rewind(6)
     writer.close()
     assert path.read_text() == "".join(lines[:first] + lines[last + 1 :])
@@ -136,9 +137,22 @@ def test_an_evaluation_that_is_gone_is_missed(tmp_path):
     writer = MetricsWriter(tmp_path)
     writer.rewind(6, evaluated=[3, 6])
     (tmp_path / "eval.csv").unlink()
-    with pytest.warns(UserWarning, match="eval.csv lacks 2 of the steps .* to 6, the first of them 3: it was"):
+    with pytest.warns(UserWarning, match="eval.csv lacks rows of 2 of the steps up to 6, the first of them 3: it"):
         writer.rewind(6, evaluated=[3, 6])
     writer.close()
+
+
+def test_an_evaluation_of_which_a_row_is_gone_is_missed(tmp_path):
+    """Catches: silence; the rows that are left, among which a reader would look for the others."""
+    run(tmp_path, 0, 6)
+    path = tmp_path / "eval.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:1] + lines[2:]))
+    writer = MetricsWriter(tmp_path)
+    with pytest.warns(UserWarning, match="eval.csv lacks rows of 1 of the steps up to 6, the first of them 3:"):
+        writer.rewind(6, evaluated=[3, 6], num_losses=2)
+    writer.close()
+    assert path.read_text() == "".join(lines[:1] + lines[3:])
 
 
 HARD_NAMES = ["", "all", "новости", "a\rb", "a\r\n,b", 'a"\nb', "\u2028", "\x85", "\x1c", "\0", "\ud800"]
@@ -148,11 +162,11 @@ HARD_NAMES = ["", "all", "новости", "a\rb", "a\r\n,b", 'a"\nb', "\u2028",
 @example(HARD_NAMES)
 def test_tables_survive_any_name(tmp_path_factory, names):
     """Catches: a row cut in two where a run goes on; a name that reads back as another."""
-    table = Table(tmp_path_factory.mktemp("names") / "table.csv", ("step", "domain"), len(names) + 1)
+    table = Table(tmp_path_factory.mktemp("names") / "table.csv", ("step", "domain"))
     table.rewind(0)
     table.append([dict(step=1, domain=name) for name in ["first", *names]])
     before = table.path.read_bytes()
-    table.rewind(1)
+    table.rewind(1, rows_per_step=len(names) + 1)
     assert table.path.read_bytes() == before
     storable = [name.encode("utf-8", "backslashreplace").decode() for name in names]  # there is no lone surrogate
     assert [row["domain"] for row in results.read_csv(table.path)] == ["first", *storable]
@@ -188,14 +202,15 @@ def test_no_quote_that_is_left_open_ends_a_resume(tmp_path):
 
 def events(folder):
     """(step, tag, value) as TensorBoard reads them: in file order, a later start purges from its step on."""
+    protocol = pytest.importorskip("tensorboardX.proto.event_pb2")  # of the extra `checks`
     found = []
     for path in sorted(folder.glob("*tfevents*"), key=lambda path: path.name):
         data, at = path.read_bytes(), 0
         while at < len(data):  # TFRecord: u64 length, u32 crc, the event, u32 crc
             length = int.from_bytes(data[at : at + 8], "little")
-            event = Event.FromString(data[at + 12 : at + 12 + length])
+            event = protocol.Event.FromString(data[at + 12 : at + 12 + length])
             at += 16 + length
-            if event.HasField("session_log") and event.session_log.status == SessionLog.START:
+            if event.session_log.status == protocol.SessionLog.START:
                 found = [seen for seen in found if seen[0] < event.step]
             found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
     return found
