@@ -25,7 +25,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from lfr_jax.model.local_batch import on_local_batch
 
-KEEP = "attention"  # the name of what `decoder.remat_policy` keeps of attention for the backward pass
+KEEP = "attention"  # the name of what `remat` keeps of attention for the backward pass
 
 BLOCK = 64  # queries, at least; smaller products run at less of the machine's speed
 MAX_BLOCKS = 8  # each is compiled

@@ -25,7 +25,7 @@ one cotangent for all rows. Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.0
 memory altogether, in a kernel of its own, and makes them again in the backward pass.
 
 Meshes: each device takes chunks of its own rows. 'tensor' splits V: each device has its part of z, and max, Σ exp, z_y
-and g Wᵀ are added up over 'tensor'. For what is added up over 'data' and 'fsdp', see `Decoder.output_head`.
+and g Wᵀ are added up over 'tensor'. For what is added up over 'data' and 'fsdp', see `layers.gathered`.
 """
 
 import functools

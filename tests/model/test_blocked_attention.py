@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from lfr_jax.distributed.mesh import BATCH, make_mesh
 from lfr_jax.model import blocked_attention
 from lfr_jax.model.attention import attend
-from lfr_jax.model.decoder import remat_policy
+from lfr_jax.model.remat import POLICIES
 
 B, H, K, HEAD_DIM = 8, 4, 2, 8
 
@@ -44,7 +44,7 @@ def values_and_gradients(impl, mesh, qkv, segments_BxT):
         def layer(x_TxHxP, _):
             return x_TxHxP + attend(q_TxHxP + x_TxHxP, *kv, segments_T=segments_T, impl=impl), None
 
-        return jax.lax.scan(jax.checkpoint(layer, policy=remat_policy, prevent_cse=False), q_TxHxP, length=2)[0]
+        return jax.lax.scan(jax.checkpoint(layer, policy=POLICIES["products"], prevent_cse=False), q_TxHxP, length=2)[0]
 
     def loss(qkv, segments_BxT):
         out = jax.vmap(of_one, in_axes=(0, None if segments_BxT is None else 0))(qkv, segments_BxT)
@@ -124,7 +124,7 @@ def test_a_layer_does_not_run_it_forward_twice():
             return jnp.sum(jax.vmap(layer)(q, k, v))
 
         jaxpr = jax.make_jaxpr(jax.grad(loss), static_argnums=1)
-        runs = [str(jaxpr(q, policy)).count("= shard_map") for policy in (remat_policy, None)]
+        runs = [str(jaxpr(q, policy)).count("= shard_map") for policy in (POLICIES["products"], None)]
     assert runs == [2, 3]  # forward and backward
 
 
