@@ -14,7 +14,6 @@ is split over 'data' and 'fsdp': see `layers.gathered`.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,21 +23,8 @@ from jax.sharding import PartitionSpec as P
 
 from lfr_jax.config import ModelConfig
 from lfr_jax.distributed.mesh import make_mesh
-from lfr_jax.model.attention import KEEP, KERNELS
 from lfr_jax.model.layers import STD, Cache, Layer, Norm, Spec, gathered
-
-_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-_named = jax.checkpoint_policies.save_only_these_names(KEEP)
-
-
-def remat_policy(primitive: Any, *shapes: Any, **params: Any) -> bool:
-    """What the forward pass keeps for the backward pass: products with weights, and the output of attention.
-
-    Attention scores, elementwise results and gathered weights are computed again. This needs less memory, and is
-    not slower.
-    """
-    keep = _products(primitive, *shapes, **params) or _named(primitive, *shapes, **params)
-    return keep or primitive.name in KERNELS
+from lfr_jax.model.remat import rematerialized
 
 
 class Decoder(nnx.Module):
@@ -104,15 +90,13 @@ class Decoder(nnx.Module):
             layer, cache = layer_and_cache
             return layer(x_TxD, positions_T, segments_T, cache, offset)
 
-        # prevent_cse would slow it down, and inside a scan it is not needed.
-        layer = jax.checkpoint(layer, prevent_cse=False, policy=None if config.remat else remat_policy)
-        x_TxD, cache = jax.lax.scan(layer, x_TxD, (self.layers, cache))
+        x_TxD, cache = jax.lax.scan(rematerialized(layer, config.remat), x_TxD, (self.layers, cache))
         return self.norm(x_TxD), cache
 
     def logits(self, hidden_TxD: jax.Array) -> jax.Array:
         """float32 logits [T, V], split over 'tensor' along V. For the losses of a batch, see `cross_entropy`."""
-        head_DxV = self.output_head()
         spec = P(None, "tensor")
+        head_DxV = self.output_head()
         return jnp.einsum("TD,DV->TV", hidden_TxD, head_DxV, preferred_element_type=jnp.float32, out_sharding=spec)
 
     def output_head(self) -> jax.Array:
