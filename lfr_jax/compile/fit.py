@@ -1,7 +1,7 @@
 """What makes a program fit that does not: settings, tried in the order of what they cost.
 
 1. More micro-batches: the same training, with fewer rows at once. With 'fsdp', each gathers the weights once more.
-2. Remat: the same training. Each layer runs forward twice, which is up to a third more FLOPs.
+2. Remat "block": the same training. Each layer runs forward twice, which is up to a third more FLOPs.
 3. Both.
 4. 'fsdp' over all chips: the same training. Parameters and optimizer are split, and weights are gathered.
 5. 'tensor' beside it: activations are split too, and each layer waits for its neighbours twice.
@@ -118,13 +118,5 @@ def changed(config: Config, **sections: dict) -> Config:
 
 def options(before: Config, after: Config) -> str:
     """The options that turn one configuration into another."""
-    old, words = flat(before), []
-    for name, value in flat(after).items():
-        if value != old[name]:
-            word = name.replace("_", "-")
-            if isinstance(value, bool):
-                section, _, field = word.rpartition(".")
-                words.append(f"--{word}" if value else f"--{section}.no-{field}")
-            else:
-                words.append(f"--{word} {value}")
-    return " ".join(words)
+    old, new = flat(before), flat(after)
+    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in new.items() if value != old[name])
