@@ -15,6 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from lfr_jax.config import ModelConfig
 from lfr_jax.model.attention import attend
+from lfr_jax.model.dense import dense
 
 STD = 0.02  # of the initial weights
 BATCH_AXES = frozenset({"data", "fsdp"})  # of the mesh, that split the rows of a batch
@@ -87,7 +88,7 @@ class Linear(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = gathered(self.kernel[...], self.dtype, *self.kernel_spec)
-        y = jnp.einsum(self.equation, x, kernel, out_sharding=P(None, *self.out_spec))
+        y = dense(self.equation, x, kernel, self.out_spec)
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None]
 
 

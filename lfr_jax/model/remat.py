@@ -4,10 +4,13 @@ Chen et al. 2016, "Training deep nets with sublinear memory cost". The names are
 than the one before it, and computes more again:
 
     none      everything that the backward pass reads, gathered weights too
-    dots      all products, of attention's scores too where no kernel computes them
-    products  products with weights, and the output of attention (the default)
-    offload   the same, products in the memory of the host
-    block     the input of each layer; the whole layer is computed again, which is one more forward pass
+    dots      all products, of attention's scores too where no kernel makes them
+    products  products with weights, and the output of attention; the default
+    offload   the same, the products in the host's memory
+    block     the input of each layer; the whole layer is computed again
+
+For Llama 300M, 4 rows of 2048 tokens on a chip, splash attention: none keeps 11.6 GiB on the chip, dots and products
+4.5, offload as much, nearly all on the host, and block 0.3. Only block makes products again: 1.22 times as many in all.
 """
 
 from collections.abc import Callable

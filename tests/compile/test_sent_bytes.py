@@ -1,0 +1,64 @@
+"""What v6e's own compiler makes of the train step of two layers: it sends the least bytes that there can be."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import jax
+import pytest
+from helpers import changed, tiny
+
+from lfr_jax.config import gpt2, llama
+from lfr_jax.distributed.mesh import make_mesh
+from lfr_jax.model import decoder
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is missing: pip install '.[aot]'"),
+]
+TOPOLOGY = pathlib.Path(__file__).parents[2] / "tpu" / "topologies" / "v6e-8.toml"
+SIZES = dict(vocab_size=1024, max_len=256, dtype="bfloat16")
+LLAMA = llama(2, 256, 4, 2, 512, **SIZES)
+GPT2 = gpt2(2, 256, 4, **SIZES)
+OTHERS = 7 / 8  # the share of an array that a chip gets from the seven others
+
+
+def collectives(folder, model, **settings):
+    """{kind: {"bytes": into each chip, ...}} of the train step, compiled with the options of the topology."""
+    config = changed(tiny(folder, folder), data__seq_len=256, train__batch_size=16, **settings)
+    file = folder / "two.py"
+    text = f"from lfr_jax.config import *\n\nconfig = {config!r}\n"
+    file.write_text(text.replace(repr(config.model), repr(model)))
+    words = ["compile", file, "--topology", "v6e-8", "--programs", "train", "--json", "--compiler-options"]
+    words += [word.removeprefix("--") for word in tomllib.loads(TOPOLOGY.read_text())["libtpu_init_args"].split()]
+    command = [sys.executable, "-m", "lfr_jax.cli", *words]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"JAX_PLATFORMS": "cpu"})
+    assert done.returncode == 0, done.stderr
+    return {each["kind"]: each for each in json.loads(done.stdout)["programs"]["train"]["collectives"]}
+
+
+def test_fsdp_sends_what_zero_3_needs(tmp_path):
+    """In bfloat16: a layer's weights are gathered forward and backward, embedding and head once; gradients scattered.
+
+    Catches: gradients that are all-reduced and then cut; a weight gathered once more, or in float32; gathers that no
+    product runs beside, which the options of the topology are for."""
+    found = collectives(tmp_path, LLAMA, mesh__data=1, mesh__fsdp=8)
+    shapes = decoder.abstract(LLAMA, make_mesh(1, 1, 1))
+    layers = sum(leaf.size for leaf in jax.tree.leaves(shapes["layers"]))
+    scattered = 2 * OTHERS * decoder.num_params(LLAMA)
+    gathered = scattered + 2 * OTHERS * layers
+    assert found["all-gather"]["bytes"] == pytest.approx(gathered, rel=0.02)
+    assert found["reduce-scatter"]["bytes"] == pytest.approx(scattered, rel=0.02)
+    assert sum(each["bytes"] for each in found.values()) <= 1.05 * (gathered + scattered)
+    assert found["all-gather"]["bytes_beside_products"] >= 2 * OTHERS * layers  # half of the layers' gathers
+
+
+def test_micro_batches_send_their_gradients_together(tmp_path):
+    """Catches: gradients that are sent for each micro-batch; the two of a tied embedding sent one by one."""
+    found = collectives(tmp_path, GPT2, mesh__data=8, train__grad_accum_steps=2)
+    once = 2 * OTHERS * 4 * decoder.num_params(GPT2)  # all-reduced in float32
+    assert sum(each["bytes"] for each in found.values()) <= 1.05 * once
