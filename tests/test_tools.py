@@ -191,6 +191,17 @@ def test_bench_train(tmp_path):
     assert "a line that is no reply" in ended.stderr
 
 
+def test_bench_start(config):
+    """Catches: a run that is waited for after it has failed; a cold start that is timed as a warm one."""
+    ended = tool("bench_start.py", config, "--rounds", 1, "--mesh.data", 1)
+    assert ended.returncode == 0, ended.stderr
+    ((_, *numbers),) = table(ended.stdout)
+    cold, _, warm, _ = [float(figures(cell)[0]) for cell in numbers]
+    assert cold > 0 and warm > 0
+    failed = tool("bench_start.py", config, "--rounds", 1, "--data.seq-len", 0)
+    assert failed.returncode == 1 and "data.seq_len is 0" in failed.stderr
+
+
 def test_bench_gpu_goes_on(tmp_path):
     """On a CPU. Catches: a peer that fails and takes the others with it; a result that is measured twice."""
     asked = ("--out", tmp_path / "out", "--shapes", "tiny", "--turns", 1, "--seconds", 0.01)
