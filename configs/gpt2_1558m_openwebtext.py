@@ -18,7 +18,7 @@ from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, Sche
 config = Config(
     run_dir="runs/gpt2_1558m_openwebtext",
     data=DataConfig(store="data/openwebtext", seq_len=1024, workers=4),
-    model=gpt2(48, 1600, 25, vocab_size=50304, max_len=1024, dtype="bfloat16", remat=True),
+    model=gpt2(48, 1600, 25, vocab_size=50304, max_len=1024, dtype="bfloat16", remat="block"),
     schedule=ScheduleConfig(
         "lfr",
         dict(learn=20_000, focus=40_000, review=20_000, focus2=20_000, drop=0.5, drop2=0.7, reps=1, scores="pass"),

@@ -17,7 +17,7 @@ from lfr_jax.config import Config, DataConfig, MeshConfig, OptimizerConfig, Sche
 config = Config(
     run_dir="runs/llama_1b_slimpajama",
     data=DataConfig(store="data/slimpajama", seq_len=2048, workers=4),
-    model=llama(22, 2048, num_heads=32, num_kv_heads=4, mlp_dim=5632, dtype="bfloat16", remat=True),
+    model=llama(22, 2048, num_heads=32, num_kv_heads=4, mlp_dim=5632, dtype="bfloat16", remat="block"),
     schedule=ScheduleConfig(
         "lfr",
         dict(learn=20_000, focus=40_000, review=20_000, focus2=20_000, drop=0.5, drop2=0.7, reps=1, scores="pass"),

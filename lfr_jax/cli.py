@@ -31,7 +31,7 @@ with interrupt_kills():  # these take a while, and an interrupt would end in a t
     import tyro
 
     from lfr_jax.config import Config, nearest
-    from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, checked
+    from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, check_value, checked
     from lfr_jax.config.words import overridden
     from lfr_jax.distributed.peers import log_prefix
     from lfr_jax.storage.background import threads_left
@@ -98,6 +98,11 @@ class Compilation(Config):
     fit: bool = True  # try other settings where a program does not fit
     json: bool = False  # one JSON object in place of the text
     compiler_options: tuple[str, ...] = ()  # of libtpu, as NAME=VALUE
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_value("slices", self.slices, AtLeast1)
+        check_value("blocks", self.blocks, AtLeast0)
 
 
 def compile(args: list[str]) -> None:

@@ -13,9 +13,9 @@ import pytest
 from jax.sharding import NamedSharding
 
 import lfr_jax.schedule
-from lfr_jax import cli
 from lfr_jax.compile import programs, topologies
 from lfr_jax.config import Config
+from lfr_jax.config.words import overridden
 from lfr_jax.distributed.mesh import BATCH, make_mesh
 from lfr_jax.model import decoder
 
@@ -100,7 +100,7 @@ def test_fits_every_place_with_the_options_of_the_table(name, place):
     chips = [Chip(0, index, at) for index in range(slices) for at in itertools.product(*map(range, sizes))]
     chips = [dataclasses.replace(chip, id=number) for number, chip in enumerate(chips)]
     job = TABLE["job"](name, place)
-    config, *_ = cli.overridden(Config, [str(FOLDER / f"{name}.py"), *job.options], "lfr train")
+    config, *_ = overridden(Config, [str(FOLDER / f"{name}.py"), *job.options], "lfr train")
     mesh = programs.mesh_of(config, chips)
     assert mesh.size == topology.num_chips == len(chips)
     rows = config.train.batch_size / config.train.grad_accum_steps / mesh.shape["data"] / mesh.shape["fsdp"]

@@ -42,7 +42,7 @@ def test_the_table_of_tpus(printed, tmp_path):
     tool = runpy.run_path(str(TOOLS / "tpu_table.py"))
     fitting = {
         "fits": True,
-        "options": "--model.remat",
+        "options": "--model.remat block",
         "memory_gib": {"total": 12.34, "limit": 15.75},
         "bound_seconds": {"step": 0.5, "exposed": 0.1},
         "mfu_at_most": 0.41,
@@ -57,7 +57,7 @@ def test_the_table_of_tpus(printed, tmp_path):
         (tmp_path / tool["job"]("llama_1b_slimpajama", place).file).write_text(json.dumps(found))
     table = printed("tpu_table.py", "--table-only", "--results", tmp_path, "--configs", "llama_1b_slimpajama")
     _, _, v5e, v6e, v4, v5p, *_ = table.splitlines()
-    cells = ["`--model.remat`", "12.3 of 15.75", "500 ms", "41 %", "all-gather 1 GiB", "20 %"]
+    cells = ["`--model.remat block`", "12.3 of 15.75", "500 ms", "41 %", "all-gather 1 GiB", "20 %"]
     assert v5e == f"| llama_1b_slimpajama | v5litepod-8 | {' | '.join(cells)} |"
     assert "does not fit" in v6e and "no such thing" in v4 and "not compiled" in v5p
 

@@ -203,7 +203,7 @@ class Peer:
 
     Args:
       name: "nanogpt-compiled", "nanogpt-eager", "ours" or "ours-before". Settings of our model may follow a colon:
-        "ours:remat=true".
+        "ours:remat=block".
       folder: where Python finds its modules.
       environment: variables that are set beside those of this process.
       python: the interpreter.

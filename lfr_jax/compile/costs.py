@@ -16,6 +16,14 @@ from lfr_jax.compile.hlo import HBM, HOST, Array, Computation, Instruction, Modu
 # They move nothing: they name a part of what is there, or end what another one began.
 FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "while", "conditional", "call"}
 SLICES = {"dynamic-slice", "slice", "gather"}  # they read as much as they give
+# The compiler's own: a place for a result, two arrays side by side as one, a promise, the ends of a collective.
+FREE_CALLS = {
+    "AllocateBuffer",
+    "ConcatBitcast",
+    "AssumeGatherIndicesInBound",
+    "AsyncCollectiveStart",
+    "AsyncCollectiveDone",
+}
 HOST_OPS = {"infeed", "outfeed", "send", "recv"}
 
 
@@ -65,14 +73,15 @@ def traffic(module: Module, computation: Computation, instruction: Instruction) 
     A slice reads what it gives, and an update in place writes what it changes, also within a fusion.
     """
     opcode = instruction.opcode
-    if opcode in FREE or opcode.endswith("-done"):
+    if opcode in FREE or opcode.endswith("-done") or instruction.attribute("custom_call_target") in FREE_CALLS:
         return 0
     inputs = [computation[name].arrays for name in instruction.operands if name in computation]
     if opcode == "fusion":
         (inner,) = module.called(instruction)
         return _read(inner, inputs) + _written(inner)
-    if opcode in SLICES:
-        return 2 * _in_hbm(instruction.arrays)
+    if opcode.removesuffix("-start") in SLICES:
+        result = instruction.arrays[1] if opcode.endswith("-start") else instruction.arrays[0]
+        return _in_hbm([result]) + (result.bytes if _in_hbm(inputs[0]) else 0)
     if opcode == "dynamic-update-slice":
         return 2 * _in_hbm(inputs[1])
     results = instruction.arrays[:1] if opcode == "copy-start" else instruction.arrays

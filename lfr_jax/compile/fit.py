@@ -76,7 +76,7 @@ def candidates(
         return
     state = programs.abstract_state(config, mesh, blocks)
     if per_chip(state) + per_chip(state.params) < limit:  # gradients are like the parameters
-        rematted = changed(config, model={"remat": True})
+        rematted = changed(config, model={"remat": "block"})
         for pieces in (2, 4, None):
             yield in_pieces(config, rows_of(mesh), pieces)
         for pieces in (1, 2, 4, None):
@@ -85,7 +85,7 @@ def candidates(
         if len(devices) % tensor:
             continue
         fsdp = len(devices) // tensor
-        split = changed(config, model={"remat": True}, mesh=dict(data=1, fsdp=fsdp, tensor=tensor))
+        split = changed(config, model={"remat": "block"}, mesh=dict(data=1, fsdp=fsdp, tensor=tensor))
         yield in_pieces(split, fsdp, None)
     for size in halved(config.train.batch_size, fsdp):
         yield in_pieces(changed(split, train={"batch_size": size}), fsdp, None)

@@ -20,6 +20,9 @@ RENAMED = {
     "distributed.heartbeat": "distributed.heartbeat_timeout",
 }
 
+# Old values of settings, by the name of the setting, and what they are now. Saved settings alone may hold them.
+OLD_VALUES = {"model.remat": {False: "products", True: "block"}}
+
 LONGER = (
     ". No run can be made longer: train.steps fixes its phases and its learning rate, which has decayed by its end. "
     "Train a new one, with all the steps that it is to have"
@@ -66,7 +69,7 @@ def flat(config: Config) -> dict[str, Any]:
 
 
 def from_saved(values: dict[str, Any], where: str) -> Config:
-    """The settings of a run, from its config.json; old names of settings are read as the new ones.
+    """The settings of a run, from its config.json; old names and values are read as the new ones.
 
     Raises:
       ValueError: a setting is unknown, or has a value that it may not have. `where` names the file.
@@ -77,6 +80,11 @@ def from_saved(values: dict[str, Any], where: str) -> Config:
         section, old_name = old.split(".")
         if isinstance(values.get(section), dict) and old_name in values[section]:
             values[section][new.split(".")[1]] = values[section].pop(old_name)
+    for name, renamed in OLD_VALUES.items():
+        section, field = name.split(".")
+        value = values[section].get(field) if isinstance(values.get(section), dict) else None
+        if isinstance(value, bool):
+            values[section][field] = renamed[value]
     return from_dict(Config, values, where)
 
 

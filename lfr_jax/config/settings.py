@@ -32,6 +32,7 @@ NumDevices = Annotated[int, Meta(ge=-1, le=LARGEST_INT)]
 ProcessId = Annotated[int, Meta(ge=-1, le=LARGEST_INT)]
 Stratify = Literal["", "domain", "cluster", "length"]
 Packing = Literal["concatenate", "best_fit", "by_length"]
+Remat = Literal["none", "dots", "products", "offload", "block"]
 Curriculum = Literal["uniform", "grow_linear", "grow_p2", "grow_p100"]
 
 
@@ -94,7 +95,7 @@ class ModelConfig(Section):
     norm_eps: Positive = 1e-5
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the computation; params are float32
     attention: Literal["auto", "xla", "blocked", "cudnn", "splash"] = may_change("auto")  # auto: by platform
-    remat: bool = may_change(False)  # recompute each layer's activations in the backward pass
+    remat: Remat = may_change("products")  # what each layer keeps for the backward pass, see model/remat.py
     mask_documents: bool = False  # attention and loss do not cross end-of-text tokens
     reset_positions: bool = False  # positions begin at 0 with each document; needs mask_documents
     loss_chunk: AtLeast1 = may_change(1024)  # rows (tokens) of a device whose logits exist at once, in the loss

@@ -23,13 +23,14 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 import msgspec
 from msgspec import Meta
 
-LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3e38  # of int32 and float32, which the device computes with
+# Of int32 and float32, which the device computes with. It takes smaller numbers for 0.
+LARGEST_INT, LARGEST_FLOAT, SMALLEST_FLOAT = 2**31 - 1, 3e38, 1.2e-38
 
 AtLeast0 = Annotated[int, Meta(ge=0, le=LARGEST_INT)]
 AtLeast1 = Annotated[int, Meta(ge=1, le=LARGEST_INT)]
 Seed = Annotated[int, Meta(ge=0, le=2**32 - 1)]
 NotNegative = Annotated[float, Meta(ge=0, le=LARGEST_FLOAT)]
-Positive = Annotated[float, Meta(gt=0, le=LARGEST_FLOAT)]
+Positive = Annotated[float, Meta(ge=SMALLEST_FLOAT, le=LARGEST_FLOAT)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 ShareBelow1 = Annotated[float, Meta(ge=0, lt=1)]  # of what may not be left out wholly
 ShareAbove0 = Annotated[float, Meta(gt=0, le=1)]
@@ -154,7 +155,7 @@ def described(hint: Any) -> str:
     """A type in words.
 
     >>> described(Positive | None)
-    'a number, over 0, at most 3e+38, or None'
+    'a number, at least 1.2e-38, at most 3e+38, or None'
     """
     if get_origin(hint) is Annotated:
         base, *marks = get_args(hint)

@@ -18,6 +18,7 @@ from lfr_jax.experiments.results import (
     split_by_phase,
 )
 from lfr_jax.experiments.trajectories import CLASSES, ClassCounts, count_classes, noise_threshold
+from lfr_jax.storage.files import explain_full_disk
 from lfr_jax.storage.mirror import local_folder_for
 from lfr_jax.storage.paths import Path
 from lfr_jax.storage.run_dir import RunDir
@@ -87,7 +88,7 @@ def write_html(folder: Path, run_dirs: dict[str, Path], table: str, analysis: Pr
       table: the results of the runs, as text.
       analysis: of the probes; or the reason why there is none.
     """
-    with local_folder_for(folder) as here:
+    with explain_full_disk(folder), local_folder_for(folder) as here:
         losses = save_figure(
             draw_losses(run_dirs),
             here / "losses.png",

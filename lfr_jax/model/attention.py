@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from lfr_jax.model.blocked_attention import KEEP, blocked
 from lfr_jax.model.local_batch import on_local_batch
 
-# `decoder.remat_policy` keeps the results of these kernels for the backward pass, and what has the name KEEP.
+# `remat` keeps the results of these kernels for the backward pass, and what has the name KEEP.
 KERNELS = ("pallas_call", "dot_product_attention_fwd", "dot_product_attention_fwd_wrapper")
 
 

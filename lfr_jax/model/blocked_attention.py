@@ -19,19 +19,17 @@ product is not made. A block has all keys that its queries see, so each sum over
 operations. They are meant for CPUs, where the scores of a block stay in the cache.
 """
 
-import math
-
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from lfr_jax.model.local_batch import on_local_batch
 
-KEEP = "attention"  # the name of what `decoder.remat_policy` keeps of attention for the backward pass
+KEEP = "attention"  # the name of what `remat` keeps of attention for the backward pass
 
 BLOCK = 64  # queries, at least; smaller products run at less of the machine's speed
 MAX_BLOCKS = 8  # each is compiled
-CACHED_SCORES = 2**17  # so many float32 scores at once, 512 KiB, stay in the cache of a core
+SCORES_AT_ONCE = 2**22  # 16 MiB of float32, which the cores' common cache holds; fewer would leave cores idle
 
 
 @jax.custom_vjp
@@ -54,7 +52,7 @@ def blocked(
 
 def _forward(*arrays):
     present = [x for x in arrays if x is not None]
-    return on_local_batch(_row_by_row(_forward_one), like=(0, 0))(*present)
+    return on_local_batch(_of_batch(_forward_one), like=(0, 0))(*present)
 
 
 def _forward_and_kept(q_TxHxP, k_TxKxP, v_TxKxP, segments_T):
@@ -66,22 +64,22 @@ def _forward_and_kept(q_TxHxP, k_TxKxP, v_TxKxP, segments_T):
 def _backward(kept, dout_TxHxP):
     *arrays, segments_T = kept
     present = [*arrays, dout_TxHxP] + ([] if segments_T is None else [segments_T])
-    return *on_local_batch(_row_by_row(_backward_one), like=(0, 1, 2))(*present), None
+    return *on_local_batch(_of_batch(_backward_one), like=(0, 1, 2))(*present), None
 
 
 blocked.defvjp(_forward_and_kept, _backward)
 
 
-def _row_by_row(one):
-    """`one`, of a sequence, for the rows of a batch: as many at a time as keep their scores in the cache."""
+def _of_batch(one):
+    """`one`, of a sequence, for the rows of a batch: as many at a time as SCORES_AT_ONCE allows."""
 
-    def rows(q_BxTxHxP, *arrays):
+    def of_batch(q_BxTxHxP, *arrays):
         B, T, H, _ = q_BxTxHxP.shape
-        wanted = max(1, CACHED_SCORES // (H * T * min(T, _block_size(T))))
-        at_once = math.gcd(B, 2 ** int(math.log2(wanted)))
+        allowed = max(1, SCORES_AT_ONCE // (H * T * min(T, _block_size(T))))
+        at_once = max(rows for rows in range(1, min(B, allowed) + 1) if B % rows == 0)  # lax.map compiles a rest apart
         return jax.lax.map(lambda row: one(*row), (q_BxTxHxP, *arrays), batch_size=at_once)
 
-    return rows
+    return of_batch
 
 
 def _forward_one(q_TxHxP, k_TxKxP, v_TxKxP, segments_T=None):

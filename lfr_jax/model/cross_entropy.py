@@ -11,11 +11,11 @@ Let a row (a token) have the hidden state h [D], the target y and the weight w, 
     ∂L/∂h = g Wᵀ                                [D]
     ∂L/∂W = Σ hᵀ g                              [D, V], over all rows
 
-Whole logits are B·T·V numbers: at V = 50304 more than all activations of GPT-2. So the rows come in chunks, and only
-the logits of one chunk exist. A plain loop over chunks has to make them twice, once forward and once backward: four
-products of C·D·V multiplications (z, z again, g Wᵀ, hᵀ g). But all of g is known as soon as z is, if w is. Then one
-loop makes ℓ, g, ∂L/∂h and ∂L/∂W of a chunk while its logits exist: three products. The backward pass multiplies what
-is there by the cotangent of L, which is one number.
+Whole logits are V numbers a row: at V = 50304 as many bytes as GPT-2 keeps of all its layers. So the rows come in
+chunks of C, and only the logits of one chunk exist. A plain loop over chunks has to make them twice, once forward and
+once backward: four products of C·D·V multiplications (z, z again, g Wᵀ, hᵀ g). But all of g is known as soon as z is,
+if w is. Then one loop makes ℓ, g, ∂L/∂h and ∂L/∂W of a chunk while its logits exist: three products. The backward pass
+multiplies what is there by the cotangent of L, which is one number.
 
 So the weights must be given, and not be applied to the losses afterwards: ∂L/∂W is a sum over rows, and nobody could
 weigh its terms later. Where weights depend on the losses, call `token_nll` first; that is the fourth product again.
@@ -25,7 +25,7 @@ one cotangent for all rows. Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.0
 memory altogether, in a kernel of its own, and makes them again in the backward pass.
 
 Meshes: each device takes chunks of its own rows. 'tensor' splits V: each device has its part of z, and max, Σ exp, z_y
-and g Wᵀ are added up over 'tensor'. For what is added up over 'data' and 'fsdp', see `Decoder.output_head`.
+and g Wᵀ are added up over 'tensor'. For what is added up over 'data' and 'fsdp', see `layers.gathered`.
 """
 
 import functools
@@ -81,7 +81,7 @@ def token_nll(hidden_BxTxD: jax.Array, head_DxV: jax.Array, targets_BxT: jax.Arr
         nll_C, _, _ = _softmax(hidden_CxD, head_DxV, targets_C)
         return None, nll_C
 
-    pieces = _in_chunks(hidden_BxTxD, chunk), _in_chunks(targets_BxT, chunk, fill=-1)
+    pieces = _in_chunks(hidden_BxTxD, chunk), _in_chunks(targets_BxT, chunk)
     _, nll_NxC = jax.lax.scan(nll_of_chunk, None, pieces)
     return _from_chunks(nll_NxC, targets_BxT.shape)
 
@@ -109,7 +109,7 @@ def _forward(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, chunk):
         )
         return dhead_DxV, (nll_C, dhidden_CxD)
 
-    pieces = _in_chunks(hidden_BxTxD, chunk), _in_chunks(targets_BxT, chunk, fill=-1), _in_chunks(weights_BxT, chunk)
+    pieces = _in_chunks(hidden_BxTxD, chunk), _in_chunks(targets_BxT, chunk), _in_chunks(weights_BxT, chunk)
     zeros_DxV = jnp.zeros(head_DxV.shape, jnp.float32, out_sharding=dhead_spec)
     dhead_DxV, (nll_NxC, dhidden_NxCxD) = jax.lax.scan(gradients_of_chunk, zeros_DxV, pieces)
     nll_BxT = _from_chunks(nll_NxC, targets_BxT.shape)
@@ -148,10 +148,10 @@ def _softmax(hidden_CxD, head_DxV, targets_C):
     return jnp.where(targets_C >= 0, nll_C, 0.0), exp_CxV * (1 / sum_C)[:, None], is_target_CxV
 
 
-def _in_chunks(x_BxT: jax.Array, chunk: int, fill: int = 0) -> jax.Array:
+def _in_chunks(x_BxT: jax.Array, chunk: int) -> jax.Array:
     """[B, T, ...] as N chunks of C rows, [N, C, ...]; a chunk has at most `chunk` rows of each device.
 
-    Each device cuts its own rows of the batch, and nothing is sent. The last chunks of all are filled up with `fill`.
+    Each device cuts its own rows of the batch, and nothing is sent. Zeros fill up the last chunk: rows of weight 0.
     """
     batch, length, *rest = x_BxT.shape
     shards, unsplit = _num_shards(), (None,) * len(rest)
@@ -159,7 +159,7 @@ def _in_chunks(x_BxT: jax.Array, chunk: int, fill: int = 0) -> jax.Array:
     num_chunks = -(-rows // chunk)
     size = -(-rows // num_chunks)
     x = jnp.reshape(x_BxT, (shards, rows, *rest), out_sharding=P(ROWS, None, *unsplit))
-    x = jnp.pad(x, [(0, 0), (0, num_chunks * size - rows)] + [(0, 0)] * len(rest), constant_values=fill)
+    x = jnp.pad(x, [(0, 0), (0, num_chunks * size - rows)] + [(0, 0)] * len(rest))
     x = jnp.reshape(x, (shards, num_chunks, size, *rest), out_sharding=P(ROWS, None, None, *unsplit))
     x = jnp.moveaxis(x, 1, 0)
     return jnp.reshape(x, (num_chunks, shards * size, *rest), out_sharding=P(None, ROWS, *unsplit))

@@ -8,13 +8,12 @@ NNX modules only define the model. What is trained is a nested dict of arrays:
         logits_BxTxV = jax.vmap(lambda tokens_T: decoder.logits(decoder.hidden(tokens_T)))(tokens_BxT)
 
 Params are float32 and split over 'fsdp' and 'tensor'. When a layer runs, forward or backward, it casts its weights
-to config.dtype and gathers them over 'fsdp' (ZeRO-3, Rajbhandari et al. 2020). 'tensor' splits heads, MLP width and
-vocabulary (Shoeybi et al. 2019, "Megatron-LM").
+to config.dtype and gathers them over 'fsdp', and scatters their gradients (ZeRO-3, Rajbhandari et al. 2020). 'tensor'
+splits heads, MLP width and vocabulary (Shoeybi et al. 2019, "Megatron-LM"). To take gradients, vmap over a batch that
+is split over 'data' and 'fsdp': see `layers.gathered`.
 """
 
 import functools
-from collections.abc import Set
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,21 +23,8 @@ from jax.sharding import PartitionSpec as P
 
 from lfr_jax.config import ModelConfig
 from lfr_jax.distributed.mesh import make_mesh
-from lfr_jax.model.attention import KEEP, KERNELS
-from lfr_jax.model.layers import STD, Cache, Layer, Norm, Spec, cast_and_gather
-
-_products = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-_named = jax.checkpoint_policies.save_only_these_names(KEEP)
-
-
-def remat_policy(primitive: Any, *shapes: Any, **params: Any) -> bool:
-    """What the forward pass keeps for the backward pass: products with weights, and the output of attention.
-
-    Attention scores, elementwise results and gathered weights are computed again. This needs less memory, and is
-    not slower.
-    """
-    keep = _products(primitive, *shapes, **params) or _named(primitive, *shapes, **params)
-    return keep or primitive.name in KERNELS
+from lfr_jax.model.layers import STD, Cache, Layer, Norm, Spec, gathered
+from lfr_jax.model.remat import rematerialized
 
 
 class Decoder(nnx.Module):
@@ -93,41 +79,36 @@ class Decoder(nnx.Module):
             positions_T = offset + jnp.arange(T)
         if segments_T is not None:
             segments_T = jnp.where(tokens_T < 0, -1, segments_T)
-        table_VxD = cast_and_gather(self.embedding, config.dtype, None, "tensor")
-        x_TxD = table_VxD.at[jnp.maximum(tokens_T, 0)].get(out_sharding=P(None, "tensor"))
+        x_TxD = self._table().at[jnp.maximum(tokens_T, 0)].get(out_sharding=P(None, "tensor"))
         x_TxD = jax.reshard(x_TxD, P(None, None))
         if self.positions is not None:
-            table_SxD = cast_and_gather(self.positions, config.dtype, None, None)
+            # All rows of the batch may have the same positions: this table meets no rows.
+            table_SxD = gathered(self.positions[...], config.dtype, None, None, reduced=frozenset())
             x_TxD += table_SxD.at[positions_T].get(out_sharding=P(None, None))
 
         def layer(x_TxD: jax.Array, layer_and_cache: tuple[Layer, Cache | None]) -> tuple[jax.Array, Cache | None]:
             layer, cache = layer_and_cache
             return layer(x_TxD, positions_T, segments_T, cache, offset)
 
-        # prevent_cse would slow it down, and inside a scan it is not needed.
-        layer = jax.checkpoint(layer, prevent_cse=False, policy=None if config.remat else remat_policy)
-        x_TxD, cache = jax.lax.scan(layer, x_TxD, (self.layers, cache))
+        x_TxD, cache = jax.lax.scan(rematerialized(layer, config.remat), x_TxD, (self.layers, cache))
         return self.norm(x_TxD), cache
 
     def logits(self, hidden_TxD: jax.Array) -> jax.Array:
         """float32 logits [T, V], split over 'tensor' along V. For the losses of a batch, see `cross_entropy`."""
         spec = P(None, "tensor")
-        return jnp.einsum("TD,DV->TV", hidden_TxD, self._head(), preferred_element_type=jnp.float32, out_sharding=spec)
+        head_DxV = self.output_head()
+        return jnp.einsum("TD,DV->TV", hidden_TxD, head_DxV, preferred_element_type=jnp.float32, out_sharding=spec)
 
     def output_head(self) -> jax.Array:
-        """The output matrix [D, V], gathered once, for `cross_entropy`, which takes the rows of a batch in chunks.
-
-        Example: 16384 rows a device in chunks of 1024 are 16 products with the head. Each gives a gradient of the
-        head, of which each device has the sum over its own rows. With a plain head, these would be added up over
-        'data' and 'fsdp' 16 times, D·V numbers each. `reduced` in the type of the head says: add up on each device,
-        and over 'data' and 'fsdp' once, after the loop. So the batch must be split over both of these axes.
-        """
-        return self._head(reduced={"data", "fsdp"})
-
-    def _head(self, reduced: Set[str] = frozenset()) -> jax.Array:
+        """The output matrix [D, V], gathered once, for `cross_entropy`, which takes the rows of a batch in chunks."""
         if self.head is None:  # tied: the embedding [V, D], transposed
-            return cast_and_gather(self.embedding, self.config.dtype, "tensor", None, reduced=reduced).T
-        return cast_and_gather(self.head, self.config.dtype, None, "tensor", reduced=reduced)
+            head_VxD = self._table()
+            spec = P("tensor", None, reduced=jax.typeof(head_VxD).sharding.spec.reduced)
+            return jax.reshard(head_VxD, spec).T
+        return gathered(self.head[...], self.config.dtype, None, "tensor")
+
+    def _table(self) -> jax.Array:
+        return gathered(self.embedding[...], self.config.dtype, None, "tensor")
 
 
 def init(config: ModelConfig, mesh: Mesh, key: jax.Array) -> tuple[nnx.GraphDef, dict]:
@@ -156,8 +137,30 @@ def definition(config: ModelConfig) -> nnx.GraphDef:
 
 
 def merge(config: ModelConfig, params: dict) -> Decoder:
-    """The model with these params, inside jit or outside. Call it under `jax.set_mesh`."""
-    return nnx.merge(definition(config), params)
+    """The model with these params, inside jit or outside. Call it under `jax.set_mesh`.
+
+    The embedding is gathered here, once for all uses. So the gradients of its uses, which are two where the head is
+    tied, are added up on each device before the devices add up theirs.
+    """
+    embedding_VxD = gathered(params["embedding"], config.dtype, None, "tensor")
+    return nnx.merge(definition(config), params | {"embedding": embedding_VxD})
+
+
+def with_local_gradients(params: dict) -> dict:
+    """The same params, typed so that gradients of matrices are not added up over 'data'.
+
+    Such a gradient is `unreduced` over 'data': each device holds the sum over its own rows. So gradients of several
+    micro-batches can be added up first; `jax.reshard` to the param's own spec then adds up over 'data', once. Over
+    'fsdp' each is added up at once all the same, as no device has room for whole gradients. So are, over both, those
+    of scales, biases and positions: they are small, and not every operation that uses them allows this type.
+    """
+
+    def local(path: tuple, param: jax.Array) -> jax.Array:
+        if path[-1].key in ("scale", "bias", "positions"):
+            return param
+        return jax.reshard(param, P(*jax.typeof(param).sharding.spec, reduced={"data"}))
+
+    return jax.tree_util.tree_map_with_path(local, params)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from lfr_jax.config import ModelConfig
 from lfr_jax.model.attention import attend
 
 STD = 0.02  # of the initial weights
+BATCH_AXES = frozenset({"data", "fsdp"})  # of the mesh, that split the rows of a batch
 
 Spec = tuple[str | None, ...]  # for each axis of a weight, the mesh axis that splits it
 
@@ -28,12 +29,16 @@ class Cache(NamedTuple):
     v: jax.Array
 
 
-def cast_and_gather(param: nnx.Param, dtype: str, *spec: str | None, reduced: Set[str] = frozenset()) -> jax.Array:
-    """A param as the computation uses it: cast to `dtype`, then resharded to `spec`, which has no 'fsdp'.
+def gathered(weight: jax.Array, dtype: str, *spec: str | None, reduced: Set[str] = BATCH_AXES) -> jax.Array:
+    """A weight as the computation uses it: cast to `dtype`, then resharded to `spec`, which has no 'fsdp'.
 
-    The cast comes first, since bfloat16 is half the bytes to send. For `reduced` see `Decoder.output_head`.
+    The cast comes first, since bfloat16 is half the bytes to send. The result is `reduced` over the axes that split the
+    batch: its gradient stays on each device the sum over that device's rows, and these are added up on the way back
+    through here. JAX then sends each gradient once, whatever loops use the weight, and of those that 'fsdp' splits only
+    the part that a device keeps: a reduce-scatter (ZeRO-3). So each use must be one with an array that has the batch's
+    rows. For a weight that is used without them, `reduced` is empty.
     """
-    return jax.reshard(param[...].astype(dtype), P(*spec, reduced=frozenset(reduced)))
+    return jax.reshard(weight.astype(dtype), P(*spec, reduced=reduced))
 
 
 class Linear(nnx.Module):
@@ -81,7 +86,7 @@ class Linear(nnx.Module):
             self.bias = None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = cast_and_gather(self.kernel, self.dtype, *self.kernel_spec)
+        kernel = gathered(self.kernel[...], self.dtype, *self.kernel_spec)
         y = jnp.einsum(self.equation, x, kernel, out_sharding=P(None, *self.out_spec))
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None]
 

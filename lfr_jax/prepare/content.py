@@ -38,6 +38,7 @@ BEGINS: dict[bytes, str] = {
     b"\xff\xd8\xff": "a picture (JPEG)",
     b"GIF8": "a picture (GIF)",
     b"WARC/1.": "a web archive (WARC)",
+    b"version https://git-lfs.github.com/spec/": "a pointer of Git LFS in place of the file (git lfs pull)",
     codecs.BOM_UTF32_LE: "text in UTF-32",  # before UTF-16, whose mark it begins with
     codecs.BOM_UTF32_BE: "text in UTF-32",
     codecs.BOM_UTF16_LE: "text in UTF-16",

@@ -115,10 +115,10 @@ def fsync(path: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def explain_full_disk(folder: str | os.PathLike, advice: str = "") -> Iterator[None]:
-    """Adds to the error of a full disk which folder is on it, and what to do.
+    """Adds to the error of a full disk which folder is on it, and what to do. So too where files may not grow so large.
 
     Raises:
-      OSError: the disk is full. Other errors pass unchanged.
+      OSError: the disk is full, or the file too large for it. Other errors pass unchanged.
     """
     try:
         yield
@@ -126,4 +126,9 @@ def explain_full_disk(folder: str | os.PathLike, advice: str = "") -> Iterator[N
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = advice or "make room on it, and run the same command again"
             raise OSError(f"{os.fspath(folder)}: the disk is full ({error}); {advice}") from error
+        if error.errno == errno.EFBIG:
+            raise OSError(
+                f"{os.fspath(folder)}: a file has reached the largest size here ({error}); choose another disk, or "
+                "raise the limit (ulimit -f), and run the same command again"
+            ) from error
         raise

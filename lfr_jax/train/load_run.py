@@ -13,6 +13,7 @@ from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
 from lfr_jax.model.generate import generate_ids
 from lfr_jax.storage import checkpoint
+from lfr_jax.storage.files import explain_full_disk
 from lfr_jax.storage.mirror import atomic_file_at
 from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.storage.run_dir import RunDir
@@ -70,7 +71,7 @@ def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str
     """
     score_files.require_replaceable(out)
     blocks = corpus_for(run, store, **cut).train
-    with atomic_file_at(out) as file, jax.set_mesh(run.mesh):
+    with explain_full_disk(out), atomic_file_at(out) as file, jax.set_mesh(run.mesh):
         file.write(score_files.origin(blocks, run.step))
         file.write(csv_line(score_files.COLUMNS))
         measured = score.losses(score_step(run), run.params, blocks, score_batch_size(run), run.mesh)

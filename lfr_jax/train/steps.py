@@ -90,9 +90,10 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
 
     The batch's loss is the mean over its real target tokens, each block weighted by
     `schedule.loss_weights` if the policy has them (it sees a micro-batch at a time). The
-    gradient is summed over `grad_accum_steps` micro-batches. metrics: `loss` f32[] (unweighted, nats per
-    token), `grad_norm` f32[] (before clipping), `update_norm` f32[] (of what was added to the
-    params), `losses` f32[B] (each block's mean NLL, from the same forward pass).
+    gradient is summed over `grad_accum_steps` micro-batches on each device, and over 'data' once, after
+    the last. metrics: `loss` f32[] (unweighted, nats per token), `grad_norm` f32[] (before clipping),
+    `update_norm` f32[] (of what was added to the params), `losses` f32[B] (each block's mean NLL, from
+    the same forward pass).
     """
 
     def batch_loss(params, batch, schedule_state, total_targets):
@@ -109,12 +110,15 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
         if grad_accum_steps == 1:
             return grad(params, batch, schedule_state, total_targets)
 
+        micro_batches = jax.tree.map(functools.partial(split_microbatches, pieces=grad_accum_steps), batch)
+        local_params = decoder.with_local_gradients(params)
+
         def add(total, micro_batch):
-            grads, losses = grad(params, micro_batch, schedule_state, total_targets)
+            grads, losses = grad(local_params, micro_batch, schedule_state, total_targets)
             return jax.tree.map(jnp.add, total, grads), losses
 
-        micro_batches = jax.tree.map(functools.partial(split_microbatches, pieces=grad_accum_steps), batch)
-        grads, losses = jax.lax.scan(add, jax.tree.map(jnp.zeros_like, params), micro_batches)
+        grads, losses = jax.lax.scan(add, jax.tree.map(no_gradient, local_params), micro_batches)
+        grads = jax.tree.map(lambda total, param: jax.reshard(total, jax.typeof(param).sharding.spec), grads, params)
         return grads, jax.tree.map(merge_microbatches, losses)
 
     @functools.partial(jax.jit, donate_argnums=0)
@@ -150,6 +154,12 @@ def make_score_step(config: ModelConfig, eos_id: int) -> Callable:
 def replicated(x):
     """A copy on every device."""
     return jax.reshard(x, P())
+
+
+def no_gradient(param):
+    """Zeros of the type that a gradient of `param` has: unreduced over the axes over which the param is reduced."""
+    spec = jax.typeof(param).sharding.spec
+    return jax.reshard(jnp.zeros(param.shape, param.dtype), P(*spec.partitions, unreduced=spec.reduced))
 
 
 def split_microbatches(x_B, pieces: int):

@@ -104,6 +104,12 @@ def test_mistakes_are_one_line(options, message, stand_in, monkeypatch):
     assert message in ended.value.code and "\n" not in ended.value.code
 
 
+def test_ranges_of_its_own_options():
+    """Catches: a run on no slices at all."""
+    with pytest.raises(ValueError, match="slices is 0, expected a whole number, at least 1"):
+        cli.Compilation(slices=0)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install '.[aot]'")
 def test_a_model_of_two_layers_for_real_tpus(tmp_path, config):

@@ -34,7 +34,7 @@ def test_the_order_and_the_end(config):
         "--train.grad-accum-steps 2",
         "--train.grad-accum-steps 4",
         "--train.grad-accum-steps 8",
-        "--model.remat",
+        "--model.remat block",
     ]
     assert [attempt.fits for attempt in tried] == [False, False, False, True]
 
@@ -52,12 +52,12 @@ def test_all_that_is_tried_if_nothing_fits(config):
     words = [attempt.options for attempt in tried]
     assert len(set(words)) == len(words) and "" not in words
     assert words[3:7] == [
-        "--model.remat",
-        "--model.remat --train.grad-accum-steps 2",
-        "--model.remat --train.grad-accum-steps 4",
-        "--model.remat --train.grad-accum-steps 8",
+        "--model.remat block",
+        "--model.remat block --train.grad-accum-steps 2",
+        "--model.remat block --train.grad-accum-steps 4",
+        "--model.remat block --train.grad-accum-steps 8",
     ]
-    assert words[7] == "--model.remat --mesh.data 1 --mesh.fsdp 8 --train.grad-accum-steps 8"
+    assert words[7] == "--model.remat block --mesh.data 1 --mesh.fsdp 8 --train.grad-accum-steps 8"
     assert [word for word in words if "batch-size" in word] == words[10:]
     assert tried[9].outcome == "heads"
 

@@ -90,7 +90,7 @@ def test_what_may_change_exists_and_may_change():
 
 def other_value(dotted: str):
     """A value that the setting may have, and does not have in `UNUSUAL`."""
-    names = {"model.attention": "xla", "model.dtype": "bfloat16"}
+    names = {"model.attention": "xla", "model.dtype": "bfloat16", "model.remat": "block"}
     value = flat(UNUSUAL)[dotted]
     assert dotted not in names or names[dotted] != value
     return names.get(dotted) or (
@@ -103,6 +103,12 @@ def test_old_names_are_known_and_new_ones_exist():
     assert RENAMED == OLD_NAMES
     assert set(RENAMED.values()) <= set(flat(Config()))
     assert not set(RENAMED) & set(flat(Config()))
+
+
+@pytest.mark.parametrize("old, new", [(False, "products"), (True, "block"), ("dots", "dots")])
+def test_saved_values_are_read_as_their_new_ones(old, new):
+    """Catches: a run that began when `remat` was True or False and is refused, or goes on with the default."""
+    assert from_saved({"model": {"remat": old}}, "config.json").model.remat == new
 
 
 @pytest.mark.parametrize("old, new", OLD_NAMES.items())

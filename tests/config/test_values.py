@@ -48,6 +48,14 @@ def test_zero_is_refused_where_it_means_nothing(dotted):
         SECTIONS[section](**{name: 0})
 
 
+@pytest.mark.parametrize("dotted", ["optimizer.peak_lr", "optimizer.eps", "model.norm_eps", "model.rope_theta"])
+def test_what_float32_takes_for_zero_is_refused(dotted):
+    """Catches: a learning rate or an epsilon that is above 0 here, and 0 on the device: no learning, or NaN."""
+    section, name = dotted.split(".")
+    with pytest.raises(ValueError, match=f"{section}.{name} is 1e-40, expected a number, at least 1.2e-38"):
+        SECTIONS[section](**{name: 1e-40})
+
+
 def test_checked_functions_refuse_before_they_begin():
     """Catches: defaults that are looked at, arguments by position that are not, types without a range that are."""
     calls = []

@@ -11,8 +11,8 @@ from jax.sharding import PartitionSpec as P
 
 from lfr_jax.distributed.mesh import AXES, BATCH, make_mesh
 from lfr_jax.model.attention import attend, platform, splash
-from lfr_jax.model.decoder import remat_policy
 from lfr_jax.model.local_batch import on_local_batch
+from lfr_jax.model.remat import POLICIES
 
 SEGMENTS = np.array([0, 0, 0, 1, 1, -1], np.int32)
 
@@ -97,7 +97,7 @@ def test_a_layer_does_not_run_a_kernel_forward_twice():
 
         runs = [
             str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(q, p)).count("= pallas_call")
-            for p in (remat_policy, None)
+            for p in (POLICIES["products"], POLICIES["block"])
         ]
     assert runs == [3, 4]  # forward, and two backward: of the queries, and of keys and values
 

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 from lfr_jax.distributed.mesh import BATCH, make_mesh
 from lfr_jax.model import blocked_attention
 from lfr_jax.model.attention import attend
-from lfr_jax.model.decoder import remat_policy
+from lfr_jax.model.remat import POLICIES
 
 B, H, K, HEAD_DIM = 8, 4, 2, 8
 
@@ -44,7 +44,7 @@ def values_and_gradients(impl, mesh, qkv, segments_BxT):
         def layer(x_TxHxP, _):
             return x_TxHxP + attend(q_TxHxP + x_TxHxP, *kv, segments_T=segments_T, impl=impl), None
 
-        return jax.lax.scan(jax.checkpoint(layer, policy=remat_policy, prevent_cse=False), q_TxHxP, length=2)[0]
+        return jax.lax.scan(jax.checkpoint(layer, policy=POLICIES["products"], prevent_cse=False), q_TxHxP, length=2)[0]
 
     def loss(qkv, segments_BxT):
         out = jax.vmap(of_one, in_axes=(0, None if segments_BxT is None else 0))(qkv, segments_BxT)
@@ -60,7 +60,7 @@ def values_and_gradients(impl, mesh, qkv, segments_BxT):
 @pytest.mark.parametrize(
     "sizes, T, segmented, scores_at_once",
     [
-        ((1, 1, 1), 10, False, 2**17),
+        ((1, 1, 1), 10, False, 2**22),
         ((1, 1, 1), 10, True, 1),
         ((1, 1, 1), 1, True, 1),
         ((2, 2, 2), 12, True, 48),  # two rows of a device at once
@@ -72,7 +72,7 @@ def test_equals_the_plain_form(monkeypatch, sizes, T, segmented, scores_at_once)
     their keys; no sum of a key's gradients over blocks, or over the query heads that share it; a gradient without
     1/sqrt(P); rows of another device, or in another order."""
     monkeypatch.setattr(blocked_attention, "BLOCK", 4)
-    monkeypatch.setattr(blocked_attention, "CACHED_SCORES", scores_at_once)
+    monkeypatch.setattr(blocked_attention, "SCORES_AT_ONCE", scores_at_once)
     segments = documents_and_padding(T) if segmented else None
     found, wanted = (
         values_and_gradients(impl, make_mesh(*sizes), random_qkv(T), segments) for impl in ("blocked", "xla")
@@ -124,7 +124,7 @@ def test_a_layer_does_not_run_it_forward_twice():
             return jnp.sum(jax.vmap(layer)(q, k, v))
 
         jaxpr = jax.make_jaxpr(jax.grad(loss), static_argnums=1)
-        runs = [str(jaxpr(q, policy)).count("= shard_map") for policy in (remat_policy, None)]
+        runs = [str(jaxpr(q, policy)).count("= shard_map") for policy in (POLICIES["products"], None)]
     assert runs == [2, 3]  # forward and backward
 
 

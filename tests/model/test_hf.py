@@ -268,7 +268,7 @@ def test_broken_files_are_named(tmp_path):
             {"rope_parameters": {"rope_theta": 1e6}},
             "rope_theta=500.0 and rope_parameters.rope_theta=1000000.0, expected them to agree",
         ),
-        ("llama", {"rope_theta": 0}, "rope_theta is 0: expected `float` > 0.0"),
+        ("llama", {"rope_theta": 0}, "rope_theta is 0: expected `float` >= 1.2e-38"),
         ("llama", {"rope_scaling": "linear"}, "rope_scaling is 'linear'"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
         ("llama", {"head_dim": 16}, "head_dim=16, expected 8"),

@@ -50,6 +50,7 @@ def read(tmp_path, name: str, content: bytes) -> list[tuple[str, str]]:
         ("x.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "a picture"),
         ("x.db", b"SQLite format 3\0", "an SQLite database"),
         ("x.npy", archive("npy"), "a NumPy array"),
+        ("x.txt", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "a pointer of Git LFS"),
         ("x.pkl", pickle.dumps(list(range(99))), "bytes that are no text"),
         ("x.txt", b"some\0words", "bytes that are no text"),
         ("x.txt.br", bytes(range(256)), "bytes that are no text"),

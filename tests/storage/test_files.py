@@ -9,7 +9,14 @@ import sys
 import numpy as np
 import pytest
 
-from lfr_jax.storage.files import atomic_file, atomic_folder, require_regular, save_array, write_atomically
+from lfr_jax.storage.files import (
+    atomic_file,
+    atomic_folder,
+    explain_full_disk,
+    require_regular,
+    save_array,
+    write_atomically,
+)
 from lfr_jax.storage.remote_files import local_copy, read_bytes
 from lfr_jax.storage.token_files import TokenFile, stamp
 
@@ -133,6 +140,19 @@ def test_an_array_is_saved_or_the_error_says_why(tmp_path):
     with pytest.raises(OSError) as raised:
         save_array("/dev/full", np.zeros(10**5))
     assert raised.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize(
+    "code, said",
+    [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk is full"), (errno.EFBIG, "largest size")],
+)
+def test_a_file_that_cannot_grow_is_named(code, said):
+    """Catches: "[Errno 27] File too large" alone, under `ulimit -f` or on a disk whose files end at 4 GiB."""
+    with (
+        pytest.raises(OSError, match=f"^runs/a: .*{said}.*; .*run the same command again"),
+        explain_full_disk("runs/a"),
+    ):
+        raise OSError(code, os.strerror(code))
 
 
 @pytest.mark.parametrize("kind, found", [("pipe", "a named pipe"), ("folder", "a folder"), ("device", "a device")])

@@ -149,7 +149,8 @@ def test_a_corpus_of_another_tokenizer_is_refused(run, tmp_path):
     texts = [Document(f"{i}", f"{i} words that are new here " * 9, "d", "s") for i in range(9)]
     pieces = train_sentencepiece((text.text for text in texts), vocab_size=280)
     prepare_documents(tmp_path / "other", texts, pieces, valid_fraction=0.3)
-    (tmp_path / "scores.csv").write_text("old")
+    old = "# store 0a seq_len 32 step 9\n"
+    (tmp_path / "scores.csv").write_text(old)
     for ask in (
         lambda: load_run.evaluate(run, str(tmp_path / "other")),
         lambda: load_run.write_scores(run, str(tmp_path / "other"), tmp_path / "scores.csv"),
@@ -157,7 +158,7 @@ def test_a_corpus_of_another_tokenizer_is_refused(run, tmp_path):
         with pytest.raises(ValueError, match="other were made by another tokenizer .* prepare the text again with"):
             ask()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["other", "scores.csv"]
-    assert (tmp_path / "scores.csv").read_text() == "old"
+    assert (tmp_path / "scores.csv").read_text() == old
 
 
 @pytest.mark.parametrize("masked", [False, True])

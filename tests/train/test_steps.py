@@ -96,9 +96,10 @@ def test_accumulation_changes_nothing(sizes):
     jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-4), state.params, expected.params)
 
 
-def test_remat_changes_nothing():
+@pytest.mark.parametrize("remat", ["block", *(pytest.param(name, marks=pytest.mark.slow) for name in ("none", "dots"))])
+def test_remat_changes_nothing(remat):
     """Catches: remat that does not reach the layers' gradients."""
-    losses, _, _ = run(dataclasses.replace(LLAMA, remat=True), (1, 1, 1))
+    losses, _, _ = run(dataclasses.replace(LLAMA, remat=remat), (1, 1, 1))
     np.testing.assert_allclose(losses, on_one_device(LLAMA)[0], rtol=2e-6)
 
 
