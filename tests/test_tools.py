@@ -181,13 +181,13 @@ def test_bench_train(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "model.py").write_text(NANOGPT)
     asked = ("--shapes", "tiny", "--rounds", 2, "--seconds", 0.01, "--nanogpt", tmp_path)
-    ended = tool("bench_train.py", *asked, "--peers", "nanogpt-eager", "ours:remat=true", "--out", tmp_path / "out")
+    ended = tool("bench_train.py", *asked, "--peers", "nanogpt-eager", "ours:remat=block", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
     theirs, ours = table(ended.stdout)
-    assert (theirs[:2], ours[:2]) == (["tiny", "nanogpt-eager"], ["tiny", "ours:remat=true"])
+    assert (theirs[:2], ours[:2]) == (["tiny", "nanogpt-eager"], ["tiny", "ours:remat=block"])
     assert theirs[3] == theirs[5] == "1.00" and all(figures(cell) for cell in (*theirs[2:], *ours[2:]))
     written = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
-    assert [found["peer"] for found in written] == ["nanogpt-eager", "ours:remat=true"]
+    assert [found["peer"] for found in written] == ["nanogpt-eager", "ours:remat=block"]
     assert "a line that is no reply" in ended.stderr
 
 
