@@ -259,7 +259,9 @@ def main() -> None:
     With the environment variable LFR_TRACEBACK the traceback is shown.
     """
     shield_standard_streams()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # XLA's errors come as exceptions. What it logs as one may be none: that a processor lacks a feature which says how
+    # to tune code, a page for each program in the cache (jax#38445).
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     name, *rest = sys.argv[1:] or ["--help"]
     result_is_text = name not in COMMANDS or name in RESULT_IS_TEXT
     try:

@@ -181,14 +181,25 @@ def test_bench_train(tmp_path):
     pytest.importorskip("torch")
     (tmp_path / "model.py").write_text(NANOGPT)
     asked = ("--shapes", "tiny", "--rounds", 2, "--seconds", 0.01, "--nanogpt", tmp_path)
-    ended = tool("bench_train.py", *asked, "--peers", "nanogpt-eager", "ours:remat=true", "--out", tmp_path / "out")
+    ended = tool("bench_train.py", *asked, "--peers", "nanogpt-eager", "ours:remat=block", "--out", tmp_path / "out")
     assert ended.returncode == 0, ended.stderr
     theirs, ours = table(ended.stdout)
-    assert (theirs[:2], ours[:2]) == (["tiny", "nanogpt-eager"], ["tiny", "ours:remat=true"])
+    assert (theirs[:2], ours[:2]) == (["tiny", "nanogpt-eager"], ["tiny", "ours:remat=block"])
     assert theirs[3] == theirs[5] == "1.00" and all(figures(cell) for cell in (*theirs[2:], *ours[2:]))
     written = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
-    assert [found["peer"] for found in written] == ["nanogpt-eager", "ours:remat=true"]
+    assert [found["peer"] for found in written] == ["nanogpt-eager", "ours:remat=block"]
     assert "a line that is no reply" in ended.stderr
+
+
+def test_bench_start(config):
+    """Catches: a run that is waited for after it has failed; a cold start that is timed as a warm one."""
+    ended = tool("bench_start.py", config, "--rounds", 1, "--mesh.data", 1)
+    assert ended.returncode == 0, ended.stderr
+    ((_, *numbers),) = table(ended.stdout)
+    cold, _, warm, _ = [float(figures(cell)[0]) for cell in numbers]
+    assert cold > 0 and warm > 0
+    failed = tool("bench_start.py", config, "--rounds", 1, "--data.seq-len", 0)
+    assert failed.returncode == 1 and "data.seq_len is 0" in failed.stderr
 
 
 def test_bench_gpu_goes_on(tmp_path):

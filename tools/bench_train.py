@@ -4,7 +4,7 @@
     python tools/bench_train.py                                        # shapes A, B, s; clones nanoGPT from GitHub
     python tools/bench_train.py --shapes A s --nanogpt ../nanoGPT      # with a clone that is there already
     python tools/bench_train.py --peers ours-before ours --ours-before ../before --shapes A    # two checkouts of ours
-    python tools/bench_train.py --peers ours ours:remat=block --shapes A                        # settings of the model
+    python tools/bench_train.py --peers ours ours:remat=block --shapes A                       # settings of the model
 
 Each peer is a process of its own (`bench_peers.py`). They start one after another, and then take turns: in each round
 every peer trains for --seconds, then every peer scores for as long; the order moves on by one each round. The first

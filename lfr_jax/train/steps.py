@@ -50,10 +50,8 @@ def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, m
         params = decoder.new_params(config, key)
         return params, optimizer.init(params)
 
-    with (
-        jax.set_mesh(mesh),
-        jax.threefry_partitionable(True),
-    ):  # flags of JAX's generator do not change a seed's meaning
+    # Flags of JAX's generator do not change what a seed means.
+    with jax.set_mesh(mesh), jax.threefry_partitionable(True):
         params, opt_state = new(np.uint32(seed))
     # The schedule's arrays are not constants of a jitted function: they may hold 10**8 blocks.
     rest = (np.int32(0), schedule.init(block_info))
