@@ -170,11 +170,12 @@ def train(config: Config, quiet: bool = False) -> Result:
                 # Score: what the model finds hard now. It comes before `begin`, which turns the losses into rates.
                 schedule_state = state.schedule
                 if phase.score:
-                    groups_N = block_info.domain if block_info.cluster is None else block_info.cluster
-                    count = flops.num_scored(config, block_info.num_blocks)
-                    ids = score.sample_blocks(groups_N, count, config.train.seed, index)
-                    with clock.stage("scoring"), losses_of(ids, "scoring", config.data.workers) as losses:
-                        schedule_state = score.observe_all(observe, schedule_state, step, probes.watch(losses))
+                    with clock.stage("scoring"):
+                        groups_N = block_info.domain if block_info.cluster is None else block_info.cluster
+                        count = flops.num_scored(config, block_info.num_blocks)
+                        ids = score.sample_blocks(groups_N, count, config.train.seed, index)
+                        with losses_of(ids, "scoring", config.data.workers) as losses:
+                            schedule_state = score.observe_all(observe, schedule_state, step, probes.watch(losses))
                     spent = spent.score(config.model, corpus.train, ids)
                 if step > 0 or phase.score:  # an untrained model says nothing of a block
                     probe()
