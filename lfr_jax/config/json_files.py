@@ -41,9 +41,15 @@ def from_json(text: bytes | str, kind: type[T], where: object) -> T:
 
 
 def parsed(text: bytes | str, where: object) -> Any:
-    """The value of a JSON text. Raises ValueError, with the file, if it is none, or is nested too deeply."""
+    """The value of a JSON text.
+
+    Raises:
+      ValueError: it is none, is nested too deeply, or has a key twice in one object. The message names the file.
+    """
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique_keys)
+    except TwiceError as error:
+        raise ValueError(f"{where}: found the key {error} twice in one object, expected it once; remove one") from None
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{where}: found no valid JSON ({error}); restore the file") from None
     level = [value]
@@ -53,6 +59,20 @@ def parsed(text: bytes | str, where: object) -> Any:
     if level:
         raise ValueError(f"{where}: found JSON nested more than {DEEPEST} deep, expected less; restore the file")
     return value
+
+
+class TwiceError(ValueError):
+    """An object of JSON has a key twice, and readers differ in which value they take."""
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON as a dict. Raises TwiceError if a key is there twice."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise TwiceError(shown(key))
+        found[key] = value
+    return found
 
 
 def typed(value: Any, kind: type[T], where: object) -> T:

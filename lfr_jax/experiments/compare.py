@@ -8,7 +8,7 @@ from typing import Any
 from lfr_jax.config import Config
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.distributed import cluster
-from lfr_jax.experiments import report
+from lfr_jax.experiments import page, report
 from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.terminal import show
 from lfr_jax.train import flops, policy
@@ -24,12 +24,14 @@ def compare_policies(config: Config, policies: list[str], given: Mapping[str, st
     The first policy trains for the configuration's own number of steps. What this costs, scoring
     included, is the budget of every other policy: one without scoring passes gets more steps. Each
     run has the folder `run_dir/POLICY`. Call it again after an interruption, and it goes on. If there are
-    several processes, only the first prints and writes, and the others return None.
+    several processes, only the first prints and writes, and the others return None. Where the report would overwrite
+    files of other origin, FileExistsError is raised before any training.
 
     Where blocks have several lengths, the cost of the other runs is an expected value (see
     `flops.Expected`); the table shows what they did cost.
     """
     with cluster.initialize(config.distributed) as peers:
+        page.require_replaceable(as_path(config.run_dir) / "report")  # before any training
         cost = flops.expected(config, open_corpus(config.data).train)
         steps, passes = count_steps_and_passes(config, policies, given)
         runs: dict[str, Config] = {}

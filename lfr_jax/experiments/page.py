@@ -1,6 +1,7 @@
 """A report as HTML: one page that needs no other file, with its figures and tables inside."""
 
 import base64
+import os
 import pathlib
 from html import escape
 
@@ -10,6 +11,12 @@ from matplotlib.figure import Figure
 from lfr_jax.experiments import palette
 from lfr_jax.experiments.trajectories import CLASSES, ClassCounts
 from lfr_jax.storage.files import write_atomically
+from lfr_jax.storage.paths import Path
+from lfr_jax.storage.remote_files import exists, explain_errors, read_bytes
+
+FILE = "report.html"
+FIGURES = ("losses", "timeline", "sampled", "forgotten", "kept", "dropped")  # beside the page, as PNG and SVG
+TITLE = "Report: "  # how every title begins
 
 PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -58,9 +65,38 @@ as a rise; we do not know what counted there.</p>
 """
 
 
-def write_page(path: pathlib.Path, title: str, content: list[str]) -> None:
-    """Writes the page; `title` is text, `content` is HTML."""
-    write_atomically(path, PAGE.format(title=escape(title), content="\n".join(content)))
+def require_replaceable(folder: Path) -> None:
+    """Refuses to write a report to `folder`, if files of other origin would be overwritten. An earlier report may be.
+
+    Raises:
+      FileExistsError: a file there has a name of the report's, and the page is not there or is none of ours.
+      OSError: the page is a folder or a named pipe, or cannot be read.
+    """
+    names = [FILE, *(f"{figure}.{kind}" for figure in FIGURES for kind in ("png", "svg"))]
+    with explain_errors(folder):
+        there = [name for name in names if exists(folder / name)]
+        if there and not (there[0] == FILE and is_page(folder / FILE)):
+            raise FileExistsError(
+                f"{folder}: found {there[0]!r}, and no report that `lfr` wrote; expected a new folder, or an earlier "
+                "report: choose another --out, or move the file away"
+            )
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file begins as our pages do."""
+    return read_bytes(path).startswith((PAGE.partition("{title}")[0] + TITLE).encode())
+
+
+def write_page(path: pathlib.Path, names: str, content: list[str]) -> None:
+    """Writes the page on the runs `names`, which are text; `content` is HTML."""
+    write_atomically(path, PAGE.format(title=escape(TITLE + names), content="\n".join(content)))
+
+
+def move_report(made: pathlib.Path, folder: pathlib.Path) -> None:
+    """Moves a report's files into `folder`. The page is first: it says that the figures beside it may be replaced."""
+    for name in [FILE, *sorted(os.listdir(made))]:
+        if (made / name).exists():
+            os.replace(made / name, folder / name)
 
 
 def save_figure(drawing: Figure, path: pathlib.Path, caption: str) -> str:

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from lfr_jax.experiments import figures, palette
+from lfr_jax.experiments import figures, page, palette
 from lfr_jax.experiments.loss_curves import draw_losses
-from lfr_jax.experiments.page import ABOUT_FILES, CLASSES_EXPLAINED, class_table, save_figure, write_page
+from lfr_jax.experiments.page import ABOUT_FILES, CLASSES_EXPLAINED, class_table, save_figure
 from lfr_jax.experiments.results import (
     ProbeSplit,
     Results,
@@ -22,6 +22,7 @@ from lfr_jax.storage.files import explain_full_disk
 from lfr_jax.storage.mirror import local_folder_for
 from lfr_jax.storage.paths import Path
 from lfr_jax.storage.run_dir import RunDir
+from lfr_jax.storage.unfinished import unfinished
 from lfr_jax.terminal import printable
 from lfr_jax.train import policy
 
@@ -73,7 +74,9 @@ def write_report(folders: list[Path], out: Path, phase: str = "", threshold: flo
 
     Raises:
       FileNotFoundError, ValueError: as `analyse_probes`; or one run is named twice.
+      FileExistsError: files of other origin would be overwritten.
     """
+    page.require_replaceable(out)
     run_dirs = name_runs(folders)
     analysis = analyse_probes(run_dirs, phase, threshold)
     path = write_html(out, run_dirs, table_of_finished(run_dirs), analysis)
@@ -87,8 +90,13 @@ def write_html(folder: Path, run_dirs: dict[str, Path], table: str, analysis: Pr
       run_dirs: name -> run directory.
       table: the results of the runs, as text.
       analysis: of the probes; or the reason why there is none.
+
+    Raises:
+      FileExistsError: files of other origin would be overwritten.
     """
-    with explain_full_disk(folder), local_folder_for(folder) as here:
+    page.require_replaceable(folder)
+    with explain_full_disk(folder), local_folder_for(folder) as target, unfinished(target / page.FILE) as here:
+        here.mkdir()
         losses = save_figure(
             draw_losses(run_dirs),
             here / "losses.png",
@@ -100,11 +108,12 @@ def write_html(folder: Path, run_dirs: dict[str, Path], table: str, analysis: Pr
             probes = [f"<p>{escape(analysis)}</p>"]
         else:
             probes = probe_section(here, analysis, palette.policy_lines(map(printable, run_dirs)))
-        title = "Report: " + ", ".join(map(printable, run_dirs))
+        names = ", ".join(map(printable, run_dirs))
         text = escape(f"{table}\n\n{options_of(run_dirs)}")
         content = [f"<pre>{text}</pre>", ABOUT_FILES, losses, "<h2>Losses of single blocks</h2>", *probes]
-        write_page(here / "report.html", title, content)
-    return folder / "report.html"
+        page.write_page(here / page.FILE, names, content)
+        page.move_report(here, target)
+    return folder / page.FILE
 
 
 def options_of(run_dirs: dict[str, Path]) -> str:

@@ -24,6 +24,7 @@ class Assembled(NamedTuple):
     documents: int  # read in all
     duplicates: int  # left out because an earlier document had the same text
     blank: int  # left out because they have no text
+    without_text: list[tuple[str, str]]  # (domain, source) of the sources that have no usable document
     text_Kx2: np.ndarray  # uint64: digests of the texts in the stores
 
 
@@ -75,6 +76,7 @@ def assemble_stores(
         new[name], text, documents[name], more = usable_documents(runs)
         texts.append(text)
         blank += more
+    without_text = [name for name, of_it in new.items() if not len(of_it.hash_D)]
     texts = SourceTexts(*map(np.concatenate, zip(*texts)))
     is_kept = is_first(*texts)
     text_Kx2 = texts.text_Dx2[is_kept]
@@ -101,7 +103,8 @@ def assemble_stores(
             side_D = np.full(documents[name], -1, np.int8)
             side_D[new[name].number_D] = held
             copy_source(name, sources[name], side_D, total - tail if lone else None, (train, valid))
-    return Assembled(*counts, sum(documents.values()), int(np.sum(~is_kept)), blank, text_Kx2)
+    duplicates = int(np.sum(~is_kept))
+    return Assembled(*counts, sum(documents.values()), duplicates, blank, without_text, text_Kx2)
 
 
 def by_source(found: Iterable[Segment]) -> dict[tuple[str, str], list[LocatedRun]]:

@@ -1,6 +1,5 @@
 """From the names of files and folders to inputs, in a fixed order; and which formats of files there are."""
 
-import itertools
 import os
 import pathlib
 from collections import Counter
@@ -10,7 +9,7 @@ from typing import NamedTuple
 from lfr_jax.prepare import parquet, text_files, text_source
 from lfr_jax.prepare.compression import without_suffix
 from lfr_jax.prepare.folders import files_below
-from lfr_jax.prepare.text_source import Chunk, Document, Fields, File, FileFormat, Input
+from lfr_jax.prepare.text_source import Chunk, Document, Fields, File, FileFormat, Input, MemoryChunk
 from lfr_jax.storage.files import require_regular
 from lfr_jax.terminal import printable
 
@@ -80,16 +79,19 @@ def format_of(path: pathlib.PurePath) -> FileFormat:
 
 
 def chunks_of(file: File) -> Iterator[Chunk]:
-    """The chunks of a file, read by its format."""
+    """The chunks of a file, read by its format. There is one at least, so that no file goes uncounted."""
     found = format_of(file.path)
     chunks = found.chunks(file)
     if found.many:
-        yield from (FirstChunk(file, chunk) for chunk in itertools.islice(chunks, 1))
+        yield FirstChunk(file, next(chunks, MemoryChunk((file.document,), 0)))
     yield from chunks
 
 
 class FirstChunk(NamedTuple):
-    """The first chunk of a file of many documents. If none of them can be read, the file is something else."""
+    """The first chunk of a file of many documents. If none of them can be read, the file is something else.
+
+    If there is none, it gives a blank one, to be counted.
+    """
 
     file: File
     chunk: Chunk
@@ -109,7 +111,9 @@ class FirstChunk(NamedTuple):
             first = first or document.problem
             readable = readable or not document.problem
             yield document
-        if number and not readable:
+        if not number:
+            yield self.file.document
+        elif not readable:
             names = ", or name the field of the text with --text-field" if first.kind == "no text" else ""
             raise ValueError(
                 f"{first.where}; nothing in this file can be read ({number:,} tried), which --tolerate does not cover: "

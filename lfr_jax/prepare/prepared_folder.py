@@ -43,6 +43,7 @@ class PrepareSummary(NamedTuple):
     duplicates: int  # documents left out because an earlier one had the same text
     blank: int  # left out because they hold nothing but white space, or nothing that gives a token
     broken: dict[str, int]  # left out because they cannot be read, by what is wrong with them
+    without_text: list[tuple[str, str]]  # (domain, source) of the first sources that gave no text at all
     vocab_size: int
 
     def __str__(self) -> str:
@@ -57,7 +58,21 @@ class PrepareSummary(NamedTuple):
         left_out = [f"{self.duplicates:,} duplicate documents left out"]
         left_out += [f"{self.blank:,} blank ones"] if self.blank else []
         left_out += [f"{number:,} that cannot be read ({kind})" for kind, number in self.broken.items()]
-        return f"{table}\nvocabulary {self.vocab_size:,}; {', '.join(left_out)}"
+        lines = [table, f"vocabulary {self.vocab_size:,}; {', '.join(left_out)}"]
+        if self.without_text:
+            lines.append(f"no text came from {named(self.without_text)}")
+        return "\n".join(lines)
+
+
+def named(sources: list[tuple[str, str]]) -> str:
+    """Some sources in words, the first of them by name.
+
+    >>> named([("web", "cc"), ("web", "news")])
+    "2 sources: 'cc' of the domain 'web', 'news' of the domain 'web'"
+    """
+    shown = [f"{printable(source)!r} of the domain {printable(unreserved(domain))!r}" for domain, source in sources[:3]]
+    words = ", ".join([*shown, "..."] if len(sources) > 3 else shown)
+    return f"{len(sources):,} source{'s' * (len(sources) != 1)}: {words}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +129,8 @@ def write_prepared(
                 raise ValueError(
                     f"{out}: found no documents to prepare; {done.duplicates} duplicates, {done.blank} blank"
                 )
-        problems = dict(spool.problems)
-        summary = PrepareSummary(done.train, done.valid, done.duplicates, done.blank, problems, tokenizer.vocab_size)
+        left_out = done.duplicates, done.blank, dict(spool.problems), done.without_text[:DESCRIBED]
+        summary = PrepareSummary(done.train, done.valid, *left_out, tokenizer.vocab_size)
         tokenizer.save(folder / "tokenizer")
         save_array(folder / "seen.npy", done.text_Kx2)
         sides = {

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import NoReturn
 
-from lfr_jax.terminal.streams import flush_standard_streams, printable, show
+from lfr_jax.terminal.streams import flush_standard_streams, lost_output, printable, show
 
 
 def may_handle_interrupts() -> bool:
@@ -74,9 +74,8 @@ def warnings_on_one_line() -> Iterator[None]:
 
 
 def check_written(name: str) -> None:
-    """Exits with 1 if standard output was lost, unless its reader has left (`| head`)."""
-    lost = sys.stdout.error
-    if lost is not None and not isinstance(lost, BrokenPipeError):
+    """Exits with 1 if the result of the command, which is what it wrote to standard output, was lost."""
+    if lost := lost_output():
         sys.exit(one_line(f"lfr {name}: standard output could not be written: {lost}"))
 
 

@@ -2,6 +2,8 @@
 
 The reader of a stream may be gone (`| head -1`, a connection that ended), its terminal hung up, its disk full, or the
 stream closed from the start, as a daemon's are. Then what is shown is lost, and the work goes on.
+
+Of a command whose result is what it writes, the work is lost too: `lost_output` says so at the end.
 """
 
 import os
@@ -65,13 +67,25 @@ def shield_standard_streams() -> None:
 
     A command calls this first. Where a standard descriptor is closed, the null device is opened: else the next file
     would get its number, and what libraries write to standard error would go into that file.
+
+    What is then written to the stream counts as lost, see `lost_output`.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, which is this one
-    sys.stdout, sys.stderr = (Unfailing(x or open(os.devnull, "w", encoding="utf-8")) for x in (sys.stdout, sys.stderr))
+    # A file opened for reading refuses what is written to it, as the closed descriptor would.
+    sys.stdout, sys.stderr = (Unfailing(x or open(os.devnull, encoding="utf-8")) for x in (sys.stdout, sys.stderr))
+
+
+def lost_output() -> Exception | None:
+    """Why standard output could not be written. None if it was, or if its reader has left and wants no more (`| head`).
+
+    Before it, `shield_standard_streams` was called.
+    """
+    sys.stdout.flush()
+    return None if isinstance(sys.stdout.error, BrokenPipeError) else sys.stdout.error
 
 
 def flush_standard_streams() -> None:

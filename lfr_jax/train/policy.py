@@ -31,7 +31,7 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
     for name, value in config.options.items():
         check_value(f"schedule.options.{name}", value, taken[name].kind)
     options = dict(config.options)
-    if "steps" in taken:
+    if steps and "steps" in taken:
         options.setdefault("steps", steps)
     built = made(config.policy, options)
     defaults = {name: option.default for name, option in taken.items()}

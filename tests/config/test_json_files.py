@@ -33,6 +33,10 @@ class Card:
         ('{"files": ' + "[" * 900 + "]" * 900 + "}", "card.json: found JSON nested more than 100 deep"),
         ("9" * 5000, "card.json: found no valid JSON"),
         (b"\xff", "card.json: found no valid JSON"),
+        (
+            '{"rate": 0.5, "files": {"a": 1, "a": 2}}',
+            "card.json: found the key 'a' twice in one object, expected it once",
+        ),
         ("[]", "card.json: expected `object`, got `array`"),
         ('{"files": {}}', "card.json: object missing required field `parts`"),
         ('{"files": {}, "parts": [{"name": 7, "size": 1}]}', "card.json: parts.0.name is 7: expected `str`, got `int`"),

@@ -63,6 +63,15 @@ def test_options_of_the_compared_policies(corpus_dir):
             compare.count_steps_and_passes(config, policies, options)
 
 
+def test_files_of_others_are_noticed_before_the_training(corpus_dir, tmp_path):
+    """Catches: hours of training, and then a report that may not be written; a file of others overwritten."""
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "losses.png").write_text("mine")
+    with pytest.raises(FileExistsError, match="found 'losses.png', and no report"):
+        compare.compare_policies(tiny(tmp_path, corpus_dir), ["uniform"])
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*sources have no")
 def test_compare_prints_a_table_and_writes_a_report(short_documents, tmp_path, capsys):

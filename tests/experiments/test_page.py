@@ -3,6 +3,7 @@
 import html.parser
 
 import numpy as np
+import pytest
 from matplotlib.figure import Figure
 
 from lfr_jax.experiments import page
@@ -58,10 +59,36 @@ def test_a_picture_is_saved_and_inlined(tmp_path):
     HTML."""
     drawing = page.save_figure(Figure((1, 1)), tmp_path / "one.png", 'a "caption" of <i>')
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG") and "<svg" in (tmp_path / "one.svg").read_text()
-    page.write_page(tmp_path / "page.html", "<i>title", [drawing, "<p>words"])
+    page.write_page(tmp_path / "page.html", "<i>run", [drawing, "<p>words"])
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "<title>&lt;i&gt;title</title>" in text and "<i>" not in text and drawing + "\n<p>words" in text
+    assert "<title>Report: &lt;i&gt;run</title>" in text and "<i>" not in text and drawing + "\n<p>words" in text
     assert (
         'alt="a &quot;caption&quot; of &lt;i&gt;" src="data:image/png;base64,iVBOR' in drawing and "one.png" not in text
     )
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["one.png", "one.svg", "page.html"]
+
+
+@pytest.mark.parametrize("name", ["report.html", "losses.png", "dropped.svg"])
+def test_only_reports_are_replaced(tmp_path, name):
+    """Catches: somebody's page or figure overwritten; a report that cannot be written again, also one whose writer was
+    killed after the page; a folder that is refused for other files in it."""
+    (tmp_path / "notes.txt").write_text("of mine")
+    page.require_replaceable(tmp_path)
+    page.require_replaceable(tmp_path / "new")
+    (tmp_path / name).write_text("<!doctype html>\n<title>Report: of mine</title>")
+    with pytest.raises(FileExistsError, match=f"found '{name}', and no report"):
+        page.require_replaceable(tmp_path)
+    page.write_page(tmp_path / "report.html", "lfr", [])
+    page.require_replaceable(tmp_path)
+
+
+def test_the_page_is_moved_first(tmp_path, monkeypatch):
+    """Catches: figures without the page beside them, after a kill, which the next report would refuse to replace."""
+    (tmp_path / "made").mkdir()
+    for name in ("dropped.png", "report.html", "losses.png"):
+        (tmp_path / "made" / name).write_text("new")
+    moved = []
+    replace = page.os.replace
+    monkeypatch.setattr(page.os, "replace", lambda old, new: (moved.append(new.name), replace(old, new)))
+    page.move_report(tmp_path / "made", tmp_path)
+    assert moved == ["report.html", "dropped.png", "losses.png"]

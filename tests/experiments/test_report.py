@@ -9,7 +9,7 @@ from made_runs import DOMAINS, make_run
 
 from lfr_jax.experiments import report
 
-PICTURES = ["losses", "timeline", "sampled", "forgotten", "kept", "dropped"]
+PICTURES = report.page.FIGURES
 
 
 class Seen(html.parser.HTMLParser):
@@ -119,6 +119,16 @@ def test_what_cannot_be_compared_is_refused(folders, tmp_path):
         with pytest.raises(ValueError, match=message):
             report.write_report(runs, tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+def test_files_of_others_stay(folders, tmp_path):
+    """Catches: a figure of the same name overwritten, by the command or from Python."""
+    (tmp_path / "losses.png").write_text("mine")
+    with pytest.raises(FileExistsError, match="found 'losses.png', and no report"):
+        report.write_report(folders, tmp_path)
+    with pytest.raises(FileExistsError, match="found 'losses.png', and no report"):
+        report.write_html(tmp_path, {"lfr": folders[0]}, "", "no probes")
+    assert (tmp_path / "losses.png").read_text() == "mine" and not (tmp_path / "report.html").exists()
 
 
 def test_runs_of_one_policy_are_told_apart(folders, tmp_path):

@@ -176,6 +176,21 @@ def test_what_is_left_out_is_counted_and_described(tmp_path):
     ]
 
 
+def test_files_without_text_are_named(tmp_path):
+    """Catches: a file of no document that is counted nowhere; a source that is lost without a word; one that has some
+    text named as one without."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/empty.jsonl").write_bytes(b"")
+    (tmp_path / "in/skipped.jsonl.zst").write_bytes(b"\x50\x2a\x4d\x18" + (3).to_bytes(4, "little") + b"abc")
+    (tmp_path / "in/null.jsonl").write_text('{"text": null}\n' * 3)
+    (tmp_path / "in/some.jsonl").write_text('{"text": null}\n{"text": "some"}\n{"text": "more"}\n')
+    summary = command(str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--byte-tokenizer")
+    assert summary.blank == 6 and summary.without_text == [("in", name) for name in ("empty", "null", "skipped")]
+    last = "no text came from 3 sources: 'empty' of the domain 'in', 'null' of the domain 'in', 'skipped' of the domain"
+    assert str(summary).splitlines()[-1].startswith(last)
+    assert json.loads((tmp_path / "out/prepared.json").read_text())["without_text"][0] == ["in", "empty"]
+
+
 def test_a_document_of_ten_million_tokens(tmp_path):
     """Catches: a long text held as Python numbers, or not cut where its pieces end."""
     line = b"a long line of a long text that goes on and on\n"

@@ -45,12 +45,19 @@ def test_options_reach_the_policy():
 
 
 def test_uniform_lasts_as_long_as_asked():
-    """Catches: the steps of `train` not handed on, or winning where none were asked for."""
+    """Catches: the steps of `train` not handed on, or winning where none were asked for; 0 handed on as a length."""
     assert policy.build(ScheduleConfig("uniform"), 24).phases == schedule.uniform(24).phases
     assert policy.build(ScheduleConfig("uniform", dict(steps=7)), 0).phases[-1].stop == 7
     assert policy.build(ScheduleConfig("uniform", dict(steps=7)), 24).phases[-1].stop == 24
-    with pytest.raises(ValueError, match="steps is 0, expected at least 1"):
-        policy.build(ScheduleConfig("uniform"), 0)
+    own_length = schedule.uniform().phases[-1].stop
+    assert policy.build(ScheduleConfig("uniform"), 0).phases[-1].stop == own_length
+    assert policy.switched(Config(), "lfr").train.steps == own_length  # where `train.steps` is 0
+
+
+@pytest.mark.parametrize("name", schedule.POLICIES)
+def test_without_steps_each_policy_has_its_own_lengths(name):
+    """Catches: a policy that cannot be trained with `train.steps` 0."""
+    assert policy.build(ScheduleConfig(name), 0).phases == schedule.POLICIES[name]().phases
 
 
 @pytest.mark.parametrize(
