@@ -12,6 +12,9 @@ IOTA = r"\[[\d,]+\](?:T\([\d,]+\))?"  # the numbers from 0 on, as an array of th
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
 
 
+Channel = tuple[str, str]  # its number, and the kind of collective
+
+
 class Collective(NamedTuple):
     """One collective of a program."""
 
@@ -49,20 +52,21 @@ def _of(module: Module, computation: Computation, times: int) -> list[Collective
     One collective may be several instructions: a start and a done; or fusions that each do a part of it beside their
     own work, on a TPU. These have one channel.
     """
-    places: dict[str, list[int]] = {}  # channel -> positions of its instructions
-    found: dict[str, tuple[Instruction, Computation, Instruction]] = {}
+    places: dict[Channel, list[int]] = {}  # channel -> positions of its instructions
+    found: dict[Channel, tuple[Instruction, Computation, Instruction]] = {}
     order = list(computation.values())
-    channels: dict[str, str] = {}  # of the instructions that begin one
+    channels: dict[str, Channel] = {}  # of the instructions that begin one
     for position, instruction in enumerate(order):
         if instruction.opcode.endswith("-done") and instruction.operands[0] in channels:
             places[channels[instruction.operands[0]]].append(position)
         for inner, each in _collectives_in(module, computation, instruction):
-            channel = each.attribute("channel_id") or each.name
+            # An all-reduce of which only some arrays became a reduce-scatter has the same number as that.
+            channel = (each.attribute("channel_id") or each.name, _kind(each, instruction))
             places.setdefault(channel, []).append(position)
             found.setdefault(channel, (each, inner, instruction))
             channels[instruction.name] = channel
 
-    def collective(channel: str) -> Collective:
+    def collective(channel: Channel) -> Collective:
         each, inner, instruction = found[channel]
         first, last = places[channel][0], places[channel][-1]
         between = order[first : last + 1] if last > first else []

@@ -73,6 +73,21 @@ PARTS = f"""%begin (p: bf16[100]) -> bf16[400] {{
 """
 
 
+def test_what_is_left_of_an_all_reduce_is_one_too():
+    """Catches: an all-reduce left out, as a reduce-scatter was made of some of its arrays and has its channel."""
+    before = f"""%all-reduce-scatter.1 (p: bf16[100]) -> bf16[25] {{
+  %p = bf16[100]{{0}} parameter(0)
+  %r = bf16[100]{{0}} all-reduce(%p), channel_id=1, {ALL}
+  ROOT %s = bf16[25]{{0}} slice(%r), slice={{[0:25]}}
+}}
+
+"""
+    lines = "  %a = bf16[25]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1\n"
+    lines += f"  %b = bf16[100]{{0}} all-reduce(%x), channel_id=1, {ALL}\n"
+    assert [each.kind for each in found(lines, before)] == ["reduce-scatter", "all-reduce"]
+    assert not any(each.asynchronous for each in found(lines, before))
+
+
 def test_a_collective_in_parts_within_fusions_is_one():
     """Catches: each part counted as a collective of its own; the product beside a part not counted as meanwhile."""
     lines = """  %s = (bf16[100]{0}, bf16[400]{0}) fusion(%x), kind=kCustom, calls=%begin
