@@ -1,91 +1,45 @@
-"""TensorBoard's event files, written without TensorBoard: a few lines here, and seconds of imports less at each start.
-
-A file is a sequence of TFRecords, each of which holds a protocol buffer `Event`. Written out are the fields that
-scalars need (`tensorflow/core/util/event.proto`, `tensorflow/core/framework/summary.proto`).
-"""
+"""TensorBoard's event files."""
 
 import pathlib
-import socket
-import struct
 import time
 from typing import Any
 
-SESSION_STARTS = b"\x08\x01"  # a SessionLog whose status is START
-
 
 class Events:
-    """An event file in `folder`, for a run that starts, or goes on, after `step` steps.
+    """The event file in `folder` of a run that starts, or goes on, after `step` steps. The first event opens it.
 
-    `append` writes at once, so that events survive a kill after it.
+    tensorboardX's own SummaryWriter hands events to a thread, and its flush does not wait for that thread. This class
+    writes at once, so that events survive a kill after `append`.
     """
 
     def __init__(self, folder: pathlib.Path, step: int):
-        folder.mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads the files in the order of their names. A run may start twice in one second.
-        name = f"events.out.tfevents.{time.time():010.0f}.{socket.gethostname()}.after-step-{step}"
-        self.file = open(folder / name, "ab", buffering=0)
-        # The session's start tells TensorBoard to drop the later steps that earlier files hold.
-        version = event(time.time(), 0, text(3, b"brain.Event:2"))
-        self.file.write(record(version) + record(event(time.time(), step and step + 1, text(7, SESSION_STARTS))))
+        self.folder, self.step = folder, step
+        self.writer = None
 
     def append(self, scalars: list[tuple[int, dict[str, Any]]]) -> None:
         """Writes, for each step, values by tag."""
-        now = time.time()
-        self.file.write(b"".join(record(event(now, step, text(5, summary(values)))) for step, values in scalars))
+        # tensorboardX imports torch wherever that is installed: seconds, which the first step must not wait for.
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        if self.writer is None:
+            self.writer = self._opened()
+            # This tells TensorBoard to drop the later steps that earlier files hold.
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            first = self.step + 1 if self.step else 0
+            self.writer.write_event(event_pb2.Event(step=first, wall_time=time.time(), session_log=start))
+        for step, values in scalars:
+            pairs = [summary_pb2.Summary.Value(tag=tag, simple_value=float(value)) for tag, value in values.items()]
+            summary = summary_pb2.Summary(value=pairs)
+            self.writer.write_event(event_pb2.Event(step=step, wall_time=time.time(), summary=summary))
+        self.writer.flush()
 
     def close(self) -> None:
-        self.file.close()
+        if self.writer is not None:
+            self.writer.close()
 
+    def _opened(self):
+        from tensorboardX import event_file_writer
 
-def event(wall_time: float, step: int, content: bytes) -> bytes:
-    """An `Event` of this moment, in seconds since 1970."""
-    return b"\x09" + struct.pack("<d", wall_time) + b"\x10" + varint(step) + content
-
-
-def summary(values: dict[str, Any]) -> bytes:
-    """A `Summary` of a scalar for each tag."""
-    return b"".join(
-        text(1, text(1, tag.encode()) + b"\x15" + struct.pack("<f", float(value))) for tag, value in values.items()
-    )
-
-
-def text(field: int, content: bytes) -> bytes:
-    """A field of bytes: a string, or a message within the message."""
-    return varint(field << 3 | 2) + varint(len(content)) + content
-
-
-def varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; all bytes but the last have their highest bit set.
-
-    >>> varint(300).hex()
-    'ac02'
-    """
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*found, number])
-
-
-def record(content: bytes) -> bytes:
-    """A TFRecord: the length and the content, each with its checksum."""
-    length = struct.pack("<Q", len(content))
-    return length + masked_crc(length) + content + masked_crc(content)
-
-
-def masked_crc(content: bytes) -> bytes:
-    """CRC-32C (Castagnoli), rotated and shifted as TFRecords have it."""
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc = CRC_TABLE[(crc ^ byte) & 0xFF] ^ crc >> 8
-    crc ^= 0xFFFFFFFF
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def crc_of_byte(byte: int) -> int:
-    for _ in range(8):
-        byte = byte >> 1 ^ (0x82F63B78 if byte & 1 else 0)
-    return byte
-
-
-CRC_TABLE = [crc_of_byte(byte) for byte in range(256)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        # The step is part of the name: a run may start twice in one second.
+        return event_file_writer.EventsWriter(str(self.folder / "events"), f".after-step-{self.step}")

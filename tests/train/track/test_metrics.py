@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from lfr_jax.experiments import results
 from lfr_jax.train import flops
@@ -202,15 +203,14 @@ def test_no_quote_that_is_left_open_ends_a_resume(tmp_path):
 
 def events(folder):
     """(step, tag, value) as TensorBoard reads them: in file order, a later start purges from its step on."""
-    protocol = pytest.importorskip("tensorboardX.proto.event_pb2")  # of the extra `checks`
     found = []
     for path in sorted(folder.glob("*tfevents*"), key=lambda path: path.name):
         data, at = path.read_bytes(), 0
         while at < len(data):  # TFRecord: u64 length, u32 crc, the event, u32 crc
             length = int.from_bytes(data[at : at + 8], "little")
-            event = protocol.Event.FromString(data[at + 12 : at + 12 + length])
+            event = Event.FromString(data[at + 12 : at + 12 + length])
             at += 16 + length
-            if event.session_log.status == protocol.SessionLog.START:
+            if event.session_log.status == SessionLog.START:
                 found = [seen for seen in found if seen[0] < event.step]
             found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
     return found
