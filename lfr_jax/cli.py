@@ -278,7 +278,8 @@ def main() -> None:
             raise
         result_is_text = True  # the help of a command
     except KeyboardInterrupt:
-        fail(f"\nlfr {name}: interrupted; the same command goes on from what was saved", threads_left.is_set())
+        # Anything may have been going on, also in threads of libraries.
+        fail(f"\nlfr {name}: interrupted; the same command goes on from what was saved", at_once=True)
     except BaseException as error:
         if os.environ.get("LFR_TRACEBACK"):
             raise

@@ -317,8 +317,9 @@ def test_a_traceback_for_those_who_ask(lfr, monkeypatch, tmp_path):
         lfr("evaluate", tmp_path / "no")
 
 
-def test_interruption_says_how_to_go_on(lfr, tmp_path):
-    """Catches: a traceback upon Ctrl-C."""
+def test_interruption_says_how_to_go_on(lfr, tmp_path, monkeypatch):
+    """Catches: a traceback upon Ctrl-C; Python's own end, which threads of libraries that are at work may abort."""
+    monkeypatch.setattr(os, "_exit", sys.exit)
     (tmp_path / "slow.py").write_text("raise KeyboardInterrupt\n")
     code, _, err = lfr("train", tmp_path / "slow.py")
     assert code == 1 and err == "\nlfr train: interrupted; the same command goes on from what was saved\n"

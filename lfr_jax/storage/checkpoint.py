@@ -14,7 +14,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -209,11 +209,9 @@ def steps_in(folder: Path) -> list[int]:
     return [int(path.name) for path in finished]
 
 
-def newest_step_in(folder: Path, tried: Container[int]) -> int | None:
+def newest_step_in(folder: Path, tried: dict[int, str]) -> int | None:
     """The newest step that is not in `tried`. Process 0 decides: others may see a network file system later."""
-    newest = -1
-    if jax.process_index() == 0:
-        newest = max((step for step in steps_in(folder) if step not in tried), default=-1)
+    newest = max(set(steps_in(folder)) - tried.keys(), default=-1) if jax.process_index() == 0 else -1
     if jax.process_count() > 1:
         newest = int(multihost_utils.broadcast_one_to_all(np.int32(newest)))
     return newest if newest >= 0 else None
@@ -267,9 +265,8 @@ def read_leaves(path: Path, wanted: dict[str, jax.ShapeDtypeStruct]) -> dict[str
             if file.exists() and not file.is_dir():  # what is out of reach may be another process's
                 require_regular(file)
     stored = without_empty(wanted)
-    args = ocp.args.PyTreeRestore(
-        stored, restore_args=ocp.checkpoint_utils.construct_restore_args(stored), partial_restore=True
-    )
+    shardings = ocp.checkpoint_utils.construct_restore_args(stored)
+    args = ocp.args.PyTreeRestore(stored, restore_args=shardings, partial_restore=True)
     # Each process reads on its own: with barriers, one would wait forever for another that has failed.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(),
@@ -291,10 +288,9 @@ def check_leaves(found: dict[str, str], expected: dict[str, str], partial: bool,
     for name in expected if partial else expected | found:
         if found.get(name) != expected.get(name):
             raise ValueError(
-                f"{path} is of another model, optimizer, schedule or corpus: "
-                f"{name} is {found.get(name, 'absent')} in the checkpoint, "
-                f"and {expected.get(name, 'absent')} in this run; "
-                "use the settings that it was saved with, or choose another run_dir"
+                f"{path} is of another model, optimizer, schedule or corpus: {name} is {found.get(name, 'absent')} in "
+                f"the checkpoint, and {expected.get(name, 'absent')} in this run; use the settings that it was saved "
+                "with, or choose another run_dir"
             )
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import sys
 import threading
+import traceback
 import types
 import warnings
 from collections.abc import Iterator
@@ -35,10 +36,15 @@ def interrupt_kills() -> Iterator[None]:
 
 @contextlib.contextmanager
 def second_interrupt_kills() -> Iterator[None]:
-    """Within it, a first SIGINT (Ctrl-C) raises KeyboardInterrupt. Thereafter a second one ends the process at once."""
+    """Within it, a first SIGINT (Ctrl-C) raises KeyboardInterrupt. Thereafter a second one ends the process at once.
+
+    So does the first one while a module is imported: there a library in C may print the exception, and go on.
+    """
 
     def first(number: int, frame: types.FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if is_importing(frame):
+            signal.raise_signal(signal.SIGINT)
         raise KeyboardInterrupt
 
     def unraisable(lost: "sys.UnraisableHookArgs") -> None:
@@ -60,6 +66,11 @@ def second_interrupt_kills() -> Iterator[None]:
             sys.unraisablehook = hook
         if signal.getsignal(signal.SIGINT) is first:
             signal.signal(signal.SIGINT, before)
+
+
+def is_importing(frame: types.FrameType | None) -> bool:
+    """Whether an import has called what is at this frame."""
+    return any(of_it.f_code.co_filename.startswith("<frozen importlib") for of_it, _ in traceback.walk_stack(frame))
 
 
 @contextlib.contextmanager

@@ -68,10 +68,16 @@ def test_any_message_is_one_printable_line(text):
 
 
 INTERRUPTED = """
-import os, signal, time
+import os, signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores it
 from lfr_jax import cli
+class Interrupt:
+    def find_spec(name, path=None, target=None):
+        os.kill(os.getpid(), signal.SIGINT)
 def command(args):
+    if "importing" in args:
+        sys.meta_path.insert(0, Interrupt)
+        import tabnanny
     class Object:
         def __del__(self):
             if "deleting" in args:
@@ -91,10 +97,17 @@ cli.main()
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "how, code, out", [("once", 1, "closed\n"), ("twice", -signal.SIGINT, ""), ("deleting", 1, "closed\n")]
+    "how, code, out",
+    [
+        ("once", 1, "closed\n"),
+        ("twice", -signal.SIGINT, ""),
+        ("deleting", 1, "closed\n"),
+        ("importing", -signal.SIGINT, ""),
+    ],
 )
 def test_interruptions(how, code, out):
-    """Catches: a traceback at the second Ctrl-C; one that comes while an object is deleted, and is lost."""
+    """Catches: a traceback at the second Ctrl-C; one that comes while an object is deleted, and is lost; one that comes
+    while a library is imported, such as NumPy, which prints a traceback of its own."""
     done = subprocess.run([sys.executable, "-c", INTERRUPTED, "train", how], capture_output=True, text=True)
     said = "\nlfr train: interrupted; the same command goes on from what was saved\n" if code == 1 else ""
     assert (done.returncode, done.stdout, done.stderr) == (code, out, said)
