@@ -4,7 +4,7 @@
     lfr train configs/gpt2_345m_openwebtext.py
 
 `openwebtext/` holds the text (.txt, .jsonl, .gz, .zst), `gpt2/` OpenAI's encoder.json and vocab.bpe. Meant
-for 8 GPUs of 80 GB; we have not run it.
+for 8 GPUs of 80 GB; we have not run it. TPUs: docs/tpu.md.
 
 The paper gives the shape (GPT-2; 354.8 M parameters, 354.9 M as trained with the vocabulary padded to
 50,304), Learn up to step 20,000 and Focus up to 60,000 (the paper's GPT-2 figure), the shares dropped. We

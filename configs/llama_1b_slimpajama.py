@@ -5,7 +5,7 @@
 
 `slimpajama/` holds some of SlimPajama's .jsonl.zst files, about 40 billion tokens: Learn is one pass over
 them, and a scoring pass costs a third of that. `llama2/tokenizer.model` is Llama 2's. Meant for 8 GPUs of
-80 GB; we have not run it.
+80 GB; we have not run it. TPUs: docs/tpu.md.
 
 The paper gives the size by name, the data, the shares dropped. We do not know what the paper used for the
 rest. Our choice: the shape (TinyLlama's, Zhang et al. 2024; 1,100.0 M parameters), the phases' lengths, and

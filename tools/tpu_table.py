@@ -48,7 +48,7 @@ class Job(NamedTuple):
     @property
     def file(self) -> str:
         """Where its result is kept. Under other settings it is another file."""
-        settings = (ROOT / "configs" / f"{self.config}.py").read_text() + json.dumps(self.command)
+        settings = repr(settings_of(self.config)) + json.dumps(self.command)
         return f"{self.config}.{self.place}.{hashlib.sha256(settings.encode()).hexdigest()[:8]}.json"
 
 
@@ -62,11 +62,15 @@ def parted(place: str) -> tuple[str, int]:
     return accelerator, int(slices or 1)
 
 
+def settings_of(name: str) -> Config:
+    """What a file in configs/ holds."""
+    return runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["config"]
+
+
 def job(name: str, place: str) -> Job:
     """A config, with the options that a place's number of chips needs."""
     accelerator, slices = parted(place)
-    config = runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["config"]
-    return Job(name, place, tuple(options(config, topologies.find(accelerator, slices).num_chips)))
+    return Job(name, place, tuple(options(settings_of(name), topologies.find(accelerator, slices).num_chips)))
 
 
 def options(config: Config, chips: int) -> list[str]:
@@ -119,7 +123,7 @@ def row(job: Job, found: dict[str, Any] | None) -> str:
     """A line of the table. Where the train step does not fit, it is about the settings that do."""
     words = " ".join(job.options)
     if found is None:
-        return line(job, words, *["not compiled"] * 5)
+        return line(job, words, "not compiled", *[""] * 4)
     if "error" in found:
         return line(job, words, found["error"].rpartition(": ")[2], *[""] * 4)
     train = found["programs"]["train"]
