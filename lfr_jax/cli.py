@@ -19,8 +19,8 @@ from typing import Literal
 from lfr_jax.terminal import escaped, printable, shield_standard_streams
 from lfr_jax.terminal.faults import (
     check_written,
+    exit_at_once,
     explained,
-    fail,
     interrupt_kills,
     one_line,
     second_interrupt_kills,
@@ -253,6 +253,16 @@ COMMANDS = {f.__name__: f for f in (prepare, link, data, compile, train, compare
 RESULT_IS_TEXT = ("data", "compile", "evaluate", "generate")  # on standard output; the others make files
 
 
+def entry_point() -> None:
+    """The program `lfr`: `main`, and the end of this process."""
+    try:
+        main()
+    except SystemExit as end:
+        if threads_left.is_set():
+            exit_at_once(end.code)
+        raise
+
+
 def main() -> None:
     """Runs one subcommand. Whatever fails ends in one line on standard error and exit code 1, not in a traceback.
 
@@ -278,12 +288,12 @@ def main() -> None:
             raise
         result_is_text = True  # the help of a command
     except KeyboardInterrupt:
-        # Anything may have been going on, also in threads of libraries.
-        fail(f"\nlfr {name}: interrupted; the same command goes on from what was saved", at_once=True)
+        threads_left.set()  # anything may have been going on, also in threads of libraries
+        sys.exit(f"\nlfr {name}: interrupted; the same command goes on from what was saved")
     except BaseException as error:
         if os.environ.get("LFR_TRACEBACK"):
             raise
-        fail(one_line(f"lfr {name}: {log_prefix()}{explained(error)}"), threads_left.is_set())
+        sys.exit(one_line(f"lfr {name}: {log_prefix()}{explained(error)}"))
     finally:
         sys.stdout.flush()
     if result_is_text:
@@ -320,4 +330,4 @@ def configured(args: list[str], prog: str) -> Config:
 
 
 if __name__ == "__main__":
-    main()
+    entry_point()

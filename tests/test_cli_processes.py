@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parent.parent
-SCRIPT = "import sys\nfrom lfr_jax.cli import main\nsys.exit(main())\n"  # as pip writes it
+SCRIPT = "import sys\nfrom lfr_jax.cli import entry_point\nsys.exit(entry_point())\n"  # as pip writes it
 
 
 @pytest.fixture

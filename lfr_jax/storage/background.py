@@ -3,8 +3,8 @@
 Orbax has threads that wait for each other, and for those of other processes, for up to 20 minutes, also after one of
 them has failed. Python waits at its end for each thread that is not a daemon. So a process whose save had failed would
 go on, and do nothing. As daemons they may still be at work in TensorStore when Python ends, and one that comes back
-from there then aborts the process: a command exits without Python's own end if `threads_left` is set. And Orbax logs
-the traceback of an error once in each thread that sees it.
+from there then aborts the process: `cli.entry_point` exits without Python's own end if `threads_left` is set. And Orbax
+logs the traceback of an error once in each thread that sees it.
 """
 
 import concurrent.futures

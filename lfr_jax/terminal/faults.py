@@ -90,17 +90,13 @@ def check_written(name: str) -> None:
         sys.exit(one_line(f"lfr {name}: standard output could not be written: {lost}"))
 
 
-def fail(message: str, at_once: bool) -> NoReturn:
-    """Ends this process with exit code 1, and a message on standard error.
-
-    Args:
-      at_once: without Python's own end, in which a thread that comes back from a library would abort the process.
-    """
-    if at_once:
-        show(message)
-        flush_standard_streams()
-        os._exit(1)
-    sys.exit(message)
+def exit_at_once(code: str | int | None) -> NoReturn:
+    """`sys.exit(code)`, without Python's own end: a thread that comes back from a library then aborts the process."""
+    if isinstance(code, str):
+        show(code)
+        code = 1
+    flush_standard_streams()
+    os._exit(code or 0)
 
 
 def explained(error: BaseException) -> str:

@@ -258,7 +258,7 @@ def command(args):
     for step in itertools.count(2):
         checkpoints.save(make_state(mesh(1, 1, 1), step), {{}})
 cli.COMMANDS["train"] = command
-cli.main()
+cli.entry_point()
 """
 
 
@@ -327,7 +327,7 @@ def command(args):
     background.in_daemon_thread({{}}.clear if args == ["saved"] else {{}}.popitem)
     raise KeyError("no save")
 cli.COMMANDS["train"] = command
-cli.main()
+cli.entry_point()
 """
 
 

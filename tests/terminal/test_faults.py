@@ -91,7 +91,7 @@ def command(args):
         os.kill(os.getpid(), signal.SIGINT) if "twice" in args else None
         print("closed")
 cli.COMMANDS["train"] = command
-cli.main()
+cli.entry_point()
 """
 
 
