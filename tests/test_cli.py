@@ -105,7 +105,7 @@ def test_evaluate_prints_the_held_out_losses(finished, lfr, monkeypatch):
 def test_score_writes_a_table_of_all_blocks(finished, lfr, corpus_dir, tmp_path):
     """Catches: --out ignored; a table that replaces nothing or appends. (Its numbers: test_trained.py.)"""
     _, run = finished
-    (tmp_path / "scores.csv").write_text("old")
+    (tmp_path / "scores.csv").write_text("# store abc seq_len 32 step 1\nof an earlier run\n")
     code, out, _ = lfr("score", run, "--out", tmp_path / "scores.csv")
     first, head, *table = (tmp_path / "scores.csv").read_text().splitlines()
     assert code == 0 and out == f"{len(table)} blocks scored at step 24: {tmp_path / 'scores.csv'}\n"
@@ -214,7 +214,7 @@ MISTAKES = {
     "early score": (["score", "{dir}/early", "--out", "{dir}/s"], "no checkpoint in {dir}/early/checkpoints"),
     "early text": (["generate", "{dir}/early"], "no checkpoint in {dir}/early/checkpoints"),
     "store": (["evaluate", "{run}", "--store", "{dir}/no"], "no prepared corpus in '{dir}/no'"),
-    "out": (["score", "{run}", "--out", "{dir}/no/s.csv"], "No such file or directory: '{dir}/no/"),
+    "out": (["score", "{run}", "--out", "{dir}/no/s.csv"], "{dir}/no: found no folder, expected one to write s.csv"),
     "prompt": (["generate", "{run}", "--prompt", "a" * 40], "a prompt of 41 tokens .* at most model.max_len=32"),
     "bytes": (["generate", "{run}", "--prompt", "caf\udce9"], "found a prompt that is not Unicode .* --prompt"),
     "temperature": (["generate", "{run}", "--temperature", "-1"], "temperature is -1.0, expected a number, at least 0"),
