@@ -105,7 +105,7 @@ def test_evaluate_prints_the_held_out_losses(finished, lfr, monkeypatch):
 def test_score_writes_a_table_of_all_blocks(finished, lfr, corpus_dir, tmp_path):
     """Catches: --out ignored; a table that replaces nothing or appends. (Its numbers: test_trained.py.)"""
     _, run = finished
-    load_run.write_scores(load_run.load(str(run)), "", tmp_path / "scores.csv")
+    (tmp_path / "scores.csv").write_text("# store abc seq_len 32 step 1\nof an earlier run\n")
     code, out, _ = lfr("score", run, "--out", tmp_path / "scores.csv")
     first, head, *table = (tmp_path / "scores.csv").read_text().splitlines()
     assert code == 0 and out == f"{len(table)} blocks scored at step 24: {tmp_path / 'scores.csv'}\n"
