@@ -23,7 +23,7 @@ from jax.sharding import PartitionSpec as P
 
 from lfr_jax.config import ModelConfig
 from lfr_jax.distributed.mesh import make_mesh
-from lfr_jax.model.layers import STD, Cache, Layer, Norm, Spec, gathered
+from lfr_jax.model.layers import STD, Cache, Layer, Norm, Spec, as_matrix, gathered
 from lfr_jax.model.remat import rematerialized
 
 
@@ -147,17 +147,19 @@ def merge(config: ModelConfig, params: dict) -> Decoder:
 
 
 def with_local_gradients(params: dict) -> dict:
-    """The same params, typed so that gradients of matrices are not added up over 'data'.
+    """The same params as matrices, typed so that their gradients are not added up over 'data'. The way back: its vjp.
 
     Such a gradient is `unreduced` over 'data': each device holds the sum over its own rows. So gradients of several
-    micro-batches can be added up first; `jax.reshard` to the param's own spec then adds up over 'data', once. Over
-    'fsdp' each is added up at once all the same, as no device has room for whole gradients. So are, over both, those
-    of scales, biases and positions: they are small, and not every operation that uses them allows this type.
+    micro-batches can be added up first; the vjp of this function then adds up over 'data', once. Over 'fsdp' each is
+    added up at once all the same, as no device has room for whole gradients. So are, over both, those of scales,
+    biases and positions: they are small, and not every operation that uses them allows this type.
     """
 
     def local(path: tuple, param: jax.Array) -> jax.Array:
         if path[-1].key in ("scale", "bias", "positions"):
             return param
+        if path[-1].key == "kernel":
+            param = as_matrix(param)  # reduced arrays cannot be reshaped
         return jax.reshard(param, P(*jax.typeof(param).sharding.spec, reduced={"data"}))
 
     return jax.tree_util.tree_map_with_path(local, params)

@@ -75,21 +75,36 @@ class Linear(nnx.Module):
         dtype: str,
     ):
         kernel_axes, out_axes = equation.split(",")[1].split("->")
-        self.equation, self.dtype = equation, dtype
+        self.dtype = dtype
         self.kernel_spec = tuple(None if axis == "fsdp" else axis for axis in spec)  # as `__call__` uses it
         # The output axes after T come from the kernel, with its sizes and its sharding.
         self.out_spec = tuple(self.kernel_spec[kernel_axes.index(axis)] for axis in out_axes[1:])
+        self.out_shape = tuple(shape[kernel_axes.index(axis)] for axis in out_axes[1:])
         self.kernel = nnx.Param(std * jax.random.normal(key, shape), out_sharding=spec)
         if bias:
-            bias_shape = tuple(shape[kernel_axes.index(axis)] for axis in out_axes[1:])
-            self.bias = nnx.Param(jnp.zeros(bias_shape), out_sharding=self.out_spec)
+            self.bias = nnx.Param(jnp.zeros(self.out_shape), out_sharding=self.out_spec)
         else:
             self.bias = None
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = gathered(self.kernel[...], self.dtype, *self.kernel_spec)
-        y = dense(self.equation, x, kernel, self.out_spec)
+        kernel_DxF = gathered(as_matrix(self.kernel[...]), self.dtype, self.kernel_spec[0], self.out_spec[0])
+        x_TxD = jnp.reshape(x, (len(x), -1), out_sharding=P(None, self.kernel_spec[0]))
+        y_TxF = dense("TD,DF->TF", x_TxD, kernel_DxF, self.out_spec[:1])
+        y = jnp.reshape(y_TxF, (len(x), *self.out_shape), out_sharding=P(None, *self.out_spec))
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None]
+
+
+def as_matrix(kernel: jax.Array) -> jax.Array:
+    """A kernel, or a stack of them, with the axes H and P as one: where an axis that nothing splits follows 'tensor'.
+
+    XLA:TPU scatters the gradient of a matrix. With three axes, it may choose a layout in which it sums it whole.
+    """
+    spec = jax.typeof(kernel).sharding.spec.partitions
+    heads = spec.index("tensor")
+    if spec[heads + 1 : heads + 2] != (None,):
+        return kernel
+    shape = (*kernel.shape[:heads], -1, *kernel.shape[heads + 2 :])
+    return jnp.reshape(kernel, shape, out_sharding=P(*spec[: heads + 1], *spec[heads + 2 :]))
 
 
 class Norm(nnx.Module):

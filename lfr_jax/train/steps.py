@@ -109,14 +109,14 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
             return grad(params, batch, schedule_state, total_targets)
 
         micro_batches = jax.tree.map(functools.partial(split_microbatches, pieces=grad_accum_steps), batch)
-        local_params = decoder.with_local_gradients(params)
+        local_params, summed_over_data = jax.vjp(decoder.with_local_gradients, params)
 
         def add(total, micro_batch):
             grads, losses = grad(local_params, micro_batch, schedule_state, total_targets)
             return jax.tree.map(jnp.add, total, grads), losses
 
         grads, losses = jax.lax.scan(add, jax.tree.map(no_gradient, local_params), micro_batches)
-        grads = jax.tree.map(lambda total, param: jax.reshard(total, jax.typeof(param).sharding.spec), grads, params)
+        (grads,) = summed_over_data(grads)
         return grads, jax.tree.map(merge_microbatches, losses)
 
     @functools.partial(jax.jit, donate_argnums=0)
