@@ -16,19 +16,20 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 
-def dense(equation: str, x: jax.Array, kernel: jax.Array, out_spec: tuple[str | None, ...]) -> jax.Array:
-    """einsum(equation, x, kernel), of one sequence. Call it under `jax.set_mesh`.
+def dense(x_TxD: jax.Array, kernel_DxF: jax.Array, split: str | None) -> jax.Array:
+    """The product [T, F] of one sequence with a kernel, whose axis F the mesh axis `split` splits.
 
-    Args:
-      equation: such as "TD,DHP->THP". x and the result begin with T, which the kernel does not have.
-      out_spec: for each axis of the result after T, the mesh axis that splits it.
+    Call it under `jax.set_mesh`.
 
     >>> from lfr_jax.distributed.mesh import make_mesh
     >>> with jax.set_mesh(make_mesh(1, 1, 1)):
-    ...     y = jax.vmap(lambda x: dense("TD,DF->TF", x, jnp.ones((8, 2)), (None,)))(jnp.ones((4, 3, 8)))
+    ...     y = jax.vmap(lambda x: dense(x, jnp.ones((8, 2)), None))(jnp.ones((4, 3, 8)))
     >>> y.shape
     (4, 3, 2)
     """
+
+    def product(x, kernel, rows):
+        return jnp.einsum("TD,DF->TF", x, kernel, out_sharding=P(rows, split))
 
     @jax.custom_batching.custom_vmap
     def of_sequence(x, kernel):
@@ -39,12 +40,9 @@ def dense(equation: str, x: jax.Array, kernel: jax.Array, out_spec: tuple[str | 
         if is_batched != [True, False]:  # no batch of sequences
             axes = [0 if batched else None for batched in is_batched]
             return jax.vmap(lambda x, kernel: product(x, kernel, None), axes)(x, kernel), True
+        B, T, D = x.shape
         rows, _, *rest = jax.typeof(x).sharding.spec
-        stacked = jnp.reshape(x, (-1, *x.shape[2:]), out_sharding=P(rows, *rest))
-        y = product(stacked, kernel, rows)
-        return jnp.reshape(y, (*x.shape[:2], *y.shape[1:]), out_sharding=P(rows, None, *out_spec)), True
+        y = product(jnp.reshape(x, (B * T, D), out_sharding=P(rows, *rest)), kernel, rows)
+        return jnp.reshape(y, (B, T, -1), out_sharding=P(rows, None, split)), True
 
-    def product(x, kernel, rows):
-        return jnp.einsum(equation, x, kernel, out_sharding=P(rows, *out_spec))
-
-    return of_sequence(x, kernel)
+    return of_sequence(x_TxD, kernel_DxF)

@@ -89,7 +89,7 @@ class Linear(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel_DxF = gathered(as_matrix(self.kernel[...]), self.dtype, self.kernel_spec[0], self.out_spec[0])
         x_TxD = jnp.reshape(x, (len(x), -1), out_sharding=P(None, self.kernel_spec[0]))
-        y_TxF = dense("TD,DF->TF", x_TxD, kernel_DxF, self.out_spec[:1])
+        y_TxF = dense(x_TxD, kernel_DxF, self.out_spec[0])
         y = jnp.reshape(y_TxF, (len(x), *self.out_shape), out_sharding=P(None, *self.out_spec))
         return y if self.bias is None else y + self.bias[...].astype(self.dtype)[None]
 

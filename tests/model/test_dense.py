@@ -11,24 +11,23 @@ from lfr_jax.model.dense import dense
 from lfr_jax.model.layers import gathered
 from lfr_jax.model.remat import POLICIES
 
-# equation, shapes of x and of the kernel, specs of the kernel and of the result after T
-INTO = ("TD,DHP->THP", (8, 3, 16), (16, 4, 2), ("fsdp", "tensor", None), ("tensor", None))
-BACK = ("THP,HPD->TD", (8, 3, 4, 2), (4, 2, 16), ("tensor", None, "fsdp"), (None,))
+# shapes of x and of the kernel, spec of the kernel
+INTO = ((8, 3, 16), (16, 8), ("fsdp", "tensor"))
+BACK = ((8, 3, 8), (8, 16), ("tensor", "fsdp"))
 
 
 def loss_and_gradients(product, case, sizes, dtype, policy):
     """Of two products in a scan, as in layers: (loss, of x, of the kernels, of a bias)."""
-    equation, x_shape, kernel_shape, spec, out_spec = case
+    x_shape, kernel_shape, spec = case
     random = np.random.default_rng(0)
     x, kernels, bias = (random.normal(size=shape).astype(np.float32) for shape in (x_shape, (2, *kernel_shape), (2,)))
-    x_spec = P(*BATCH, None, *(("tensor", None) if x.ndim == 4 else (None,)))
-    without_fsdp = tuple(None if axis == "fsdp" else axis for axis in spec)
+    D, F = (None if axis == "fsdp" else axis for axis in spec)
 
     def loss(x, kernels, bias):
         def of_sequence(x):
             def layer(total, weights):
                 kernel, bias = weights
-                y = product(equation, x, gathered(kernel, dtype, *without_fsdp), out_spec)
+                y = product(x, gathered(kernel, dtype, D, F), F)
                 return total + jnp.sum(jnp.sin(y.astype(jnp.float32) + bias)), None
 
             body = jax.checkpoint(layer, prevent_cse=False, policy=policy)
@@ -39,13 +38,13 @@ def loss_and_gradients(product, case, sizes, dtype, policy):
     mesh = make_mesh(*sizes)
     with jax.set_mesh(mesh):
         arguments = jax.device_put(
-            (x, kernels, bias), tuple(map(jax.NamedSharding, 3 * [mesh], (x_spec, P(None, *spec), P())))
+            (x, kernels, bias), tuple(map(jax.NamedSharding, 3 * [mesh], (P(*BATCH, None, D), P(None, *spec), P())))
         )
         return jax.device_get(jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(*arguments))
 
 
-def plain(equation, x, kernel, out_spec):
-    return jnp.einsum(equation, x, kernel, out_sharding=P(None, *out_spec))
+def plain(x, kernel, split):
+    return jnp.einsum("TD,DF->TF", x, kernel, out_sharding=P(None, split))
 
 
 @pytest.mark.parametrize("case", [INTO, BACK], ids=["into", "back"])
@@ -70,7 +69,7 @@ def test_is_one_product_of_two_matrices():
         kernel = gathered(jnp.ones((16, 4)), "float32", None, "tensor")
 
         def loss(kernel, x):
-            return jnp.sum(jax.vmap(lambda x: dense("TD,DF->TF", x, kernel, ("tensor",)))(x) ** 2)
+            return jnp.sum(jax.vmap(lambda x: dense(x, kernel, "tensor"))(x) ** 2)
 
         jaxpr = jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(kernel, x)
     products = [eqn for eqn in jaxpr.eqns if eqn.primitive.name == "dot_general"]
@@ -84,5 +83,5 @@ def test_kernels_may_be_batched(axes):
     x = random.normal(size=(4, 3, 5)).astype(np.float32)
     x, kernels = x if axes[0] == 0 else x[0], random.normal(size=(4, 5, 2)).astype(np.float32)
     with jax.set_mesh(make_mesh(1, 1, 1)):
-        found = jax.vmap(lambda x, kernel: dense("TD,DF->TF", x, kernel, (None,)), axes)(x, kernels)
+        found = jax.vmap(lambda x, kernel: dense(x, kernel, None), axes)(x, kernels)
     np.testing.assert_allclose(found, x @ kernels, rtol=1e-5, atol=1e-5)
