@@ -163,7 +163,7 @@ def nanogpt(shape: Shape, compiled: bool) -> Steps:
 
 def serve(peer: str, shape: Shape) -> None:
     """The process of a peer: a JSON line once its first step is done, and one for each line on standard input."""
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    replies = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what others print is no reply
     name, _, settings = peer.partition(":")
     overrides = {key: literal(word) for key, _, word in (part.partition("=") for part in settings.split(",") if part)}

@@ -70,7 +70,7 @@ def commit_of(folder: str) -> str:
 
 def hardware() -> str:
     """The processor, and how many of its cores this process may use."""
-    lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines() if sys.platform == "linux" else []
+    lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if sys.platform == "linux" else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     return f"{cores} cores of {names[0] if names else platform.processor() or platform.machine()}"

@@ -109,13 +109,13 @@ def compiled(job: Job, results: pathlib.Path) -> dict[str, Any]:
     """The result of a job, from its file or by compiling."""
     file = results / job.file
     if file.exists():
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     done = subprocess.run([sys.executable, "-m", "lfr_jax.cli", *job.command], cwd=ROOT, capture_output=True, text=True)
     found = json.loads(done.stdout) if done.stdout else {"error": done.stderr.strip().rpartition("\n")[2]}
     found["commit"] = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
-    file.write_text(json.dumps(found, indent=1))
+    file.write_text(json.dumps(found, indent=1), encoding="utf-8")
     return found
 
 

@@ -52,7 +52,7 @@ def compile_run(
         if keep_hlo:
             folder = pathlib.Path(keep_hlo)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{name}.hlo").write_text(text)
+            (folder / f"{name}.hlo").write_text(text, encoding="utf-8")
 
     found = {}
     for name in names:

@@ -174,8 +174,8 @@ def read_seen(path: pathlib.Path, expected: str) -> np.ndarray:
     seen_Kx2 = parse_npy(read_bytes(path), path, "<u8", (None, 2))
     if expected and sha256(seen_Kx2) != expected:
         raise ValueError(
-            f"{path}: found an array with the sha256 {sha256(seen_Kx2)}, expected {shown(expected)} as prepared.json "
-            "says: one of the two is damaged, or of another folder; restore it"
+            f"{path}: found an array with the sha256 {sha256(seen_Kx2)}, expected {shown(expected)} as "
+            f"{path.with_name('prepared.json')} says: one of the two is damaged, or of another folder; restore it"
         )
     return seen_Kx2
 

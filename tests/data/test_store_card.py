@@ -118,7 +118,7 @@ def edited(card: StoreCard, path: str, value) -> str:
         (LINKED, "parts/0/tokens", 7, r"files.f.bin.bytes is 16, expected 18: 7 tokens of type <u2 after 4 bytes"),
         (LINKED, "parts/0/offset", 8, r"files.f.bin.bytes is 16, expected 18"),
         (LINKED, "parts/0/file", "g.bin", "files has no 'g.bin'"),
-        (LINKED, "parts/0/dtype", "object", r"parts.0.dtype is 'object': invalid enum value"),
+        (LINKED, "parts/0/dtype", "object", r"parts.0.dtype is 'object': expected one of '\|u1', "),
         (PLAIN, "files", {"tokens.bin": {"bytes": 10, "sha256": "s"}}, "files has no 'docs.npy'"),
         (PLAIN, "files/tokens.bin/bytes", 2**70, "tokens.bin"),
         (PLAIN, "format", ["x" * 70_000], "found no format"),

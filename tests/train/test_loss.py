@@ -37,7 +37,7 @@ def by_loss(losses_B):
 def plain(config, params, tokens_BxT1, weigh):
     """Whole logits, and weights on blocks' losses after these are known."""
     model = decoder.merge(config, params)
-    targets_BxT = loss.targets(config, tokens_BxT1, EOS)
+    targets_BxT = jax.reshard(loss.targets(config, tokens_BxT1, EOS), jax.P())
     logits = jax.reshard(jax.vmap(model.logits)(loss.hidden(model, tokens_BxT1, EOS)), jax.P())
     picked = jnp.take_along_axis(jax.nn.log_softmax(logits), jnp.maximum(targets_BxT, 0)[..., None], -1)[..., 0]
     nll_B = -jnp.sum(jnp.where(targets_BxT >= 0, picked, 0.0), -1)
@@ -56,6 +56,10 @@ def fused(config, params, tokens, weigh):
         return jax.reshard(weigh(jax.reshard(losses_B, jax.P())), BATCH)
 
     return loss.mean_loss(config, params, tokens, EOS, 100, weigh and placed)
+
+
+def tokens_on(mesh):
+    return jax.device_put(TOKENS, NamedSharding(mesh, BATCH))
 
 
 @functools.cache
@@ -84,11 +88,10 @@ def test_equals_the_plain_form(config, sizes, weigh):
     one, mesh = make_mesh(1, 1, 1), make_mesh(*sizes)
     with jax.set_mesh(one):
         params = decoder.put_on_mesh(params_of(config), config, one)
-        (expected, sums), expected_grads = with_gradient(plain, config, params, TOKENS, weigh)
+        (expected, sums), expected_grads = with_gradient(plain, config, params, tokens_on(one), weigh)
     with jax.set_mesh(mesh):
         params = decoder.put_on_mesh(params_of(config), config, mesh)
-        tokens = jax.device_put(TOKENS, NamedSharding(mesh, BATCH))
-        (total, (nll_B, count_B)), grads = with_gradient(fused, config, params, tokens, weigh)
+        (total, (nll_B, count_B)), grads = with_gradient(fused, config, params, tokens_on(mesh), weigh)
     assert float(total) == pytest.approx(float(expected), rel=1e-6)
     np.testing.assert_allclose(nll_B, sums[0], rtol=2e-6)
     np.testing.assert_array_equal(count_B, sums[1])
@@ -104,7 +107,7 @@ def test_weights_that_do_not_read_the_losses_cost_nothing():
 
     def loops(weigh):
         with jax.set_mesh(mesh):
-            lowered = with_gradient.lower(fused, LLAMA, decoder.abstract(LLAMA, mesh), TOKENS, weigh)
+            lowered = with_gradient.lower(fused, LLAMA, decoder.abstract(LLAMA, mesh), tokens_on(mesh), weigh)
         return lowered.as_text().count("stablehlo.while")
 
     assert loops(None) == loops(by_block) == loops(by_loss) - 1
