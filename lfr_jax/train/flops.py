@@ -19,7 +19,7 @@ from lfr_jax.train.track.progress import short
 
 # Larger shares of all FLOPs are worth a word.
 DEAR_SCORING = 0.25  # phases of an epoch each have 0.2 or less
-DEAR_PROBES = 0.02
+DEAR_PROBES = 0.05
 
 
 def forward_flops_per_token(config: ModelConfig, seq_len: int) -> int:
