@@ -66,7 +66,7 @@ def test_a_name_means_the_policy_of_that_name():
     ],
 )
 def test_mistakes_are_named(arguments, error):
-    """Catches: endless epochs; a share that the policy would refuse; a policy whose lengths mean nothing of the kind."""
+    """Catches: endless epochs; a share that the policy would refuse; a policy whose lengths are steps."""
     with pytest.raises(ValueError, match=error):
         schedule.in_epochs(**dict(num_blocks=10, batch_size=1) | arguments)
 
