@@ -51,9 +51,10 @@ from lfr_jax.schedule.by_loss import ScoredState, scored
 from lfr_jax.schedule.by_phase import check_phase, of_phase, phase_switch
 from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan
 from lfr_jax.schedule.draws.systematic import systematic_sample
+from lfr_jax.schedule.epochs import in_epochs
 from lfr_jax.schedule.hashing import mix32, mix64
 from lfr_jax.schedule.objective import objective_weights, weight_variance
-from lfr_jax.schedule.phases import consecutive, fit, in_epochs, in_rounds, num_chosen, num_kept
+from lfr_jax.schedule.phases import consecutive, fit, in_rounds, num_chosen, num_kept
 from lfr_jax.schedule.policies.ado import AdoState, ado
 from lfr_jax.schedule.policies.domain_upsampling import domain_upsampling
 from lfr_jax.schedule.policies.frame import FrameState, frame
