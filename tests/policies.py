@@ -32,7 +32,7 @@ VARIANTS = {
     "lfr, mixed": schedule.lfr(reps=1, scores="mixed", unmeasured="domain"),
     "lfr, dropping nothing": schedule.lfr(reps=1, drop=0, drop2=0),
     "middle": ADDED["middle"](),
-    "progress": FROM_SCRATCH["progress"](),
+    "falling": FROM_SCRATCH["falling"](),
 }
 LFR = schedule.lfr(reps=1)
 WRAPPED = {
