@@ -67,7 +67,9 @@ from lfr_jax.schedule.policies.mixture import mixture
 from lfr_jax.schedule.policies.odm import OdmState, odm
 from lfr_jax.schedule.policies.progress import ProgressState, progress
 from lfr_jax.schedule.policies.random_drop import random_drop
+from lfr_jax.schedule.policies.ranked import RankedState, ranked
 from lfr_jax.schedule.policies.reducible import reducible
+from lfr_jax.schedule.policies.repetition import RepetitionState, repetition
 from lfr_jax.schedule.policies.replay import replay
 from lfr_jax.schedule.policies.seta import seta
 from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
