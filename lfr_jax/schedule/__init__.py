@@ -58,7 +58,9 @@ from lfr_jax.schedule.hashing import mix32, mix64
 from lfr_jax.schedule.objective import objective_weights, weight_variance
 from lfr_jax.schedule.phases import consecutive, fit, in_rounds, num_chosen, num_kept
 from lfr_jax.schedule.policies.ado import AdoState, ado
+from lfr_jax.schedule.policies.aioli import AioliState, aioli
 from lfr_jax.schedule.policies.domain_upsampling import domain_upsampling
+from lfr_jax.schedule.policies.doremi import DoremiState, doremi
 from lfr_jax.schedule.policies.frame import FrameState, frame
 from lfr_jax.schedule.policies.infobatch import infobatch
 from lfr_jax.schedule.policies.lfr import lfr
@@ -66,8 +68,11 @@ from lfr_jax.schedule.policies.lfr_clusters import lfr_clusters
 from lfr_jax.schedule.policies.linupper import LinUpperState, linupper
 from lfr_jax.schedule.policies.mixture import mixture
 from lfr_jax.schedule.policies.odm import OdmState, odm
+from lfr_jax.schedule.policies.progress import ProgressState, progress
 from lfr_jax.schedule.policies.random_drop import random_drop
+from lfr_jax.schedule.policies.ranked import RankedState, ranked
 from lfr_jax.schedule.policies.reducible import reducible
+from lfr_jax.schedule.policies.repetition import RepetitionState, repetition
 from lfr_jax.schedule.policies.replay import replay
 from lfr_jax.schedule.policies.seta import seta
 from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
