@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from lfr_jax.config import ModelConfig
 from lfr_jax.model import decoder
 from lfr_jax.model.cross_entropy import linear_cross_entropy, token_nll
+from lfr_jax.train import gradient_scores
 
 
 def block_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
@@ -26,6 +27,7 @@ def mean_loss(
     eos_id: int,
     total_targets,
     weigh: Callable[[jax.Array], jax.Array] | None = None,
+    along: gradient_scores.Along | None = None,
 ):
     """What training minimizes: the blocks' summed losses, each times its weight, divided by `total_targets`.
 
@@ -33,6 +35,7 @@ def mean_loss(
       total_targets: those of the whole batch, of which `tokens_BxT1` may be a micro-batch.
       weigh: losses f32[B] (nats per token; NaN without a target) -> weights f32[B]; None: all are 1. No gradient
         goes through it.
+      along: a direction. The gradient with respect to its `shift_B` is that of each block's term along it.
 
     Returns:
       f32[], and what `block_nll` returns, from the same forward pass: not weighted, and without a gradient.
@@ -40,7 +43,7 @@ def mean_loss(
     network = decoder.merge(config, params)
     targets_BxT = targets(config, tokens_BxT1, eos_id)
     count_B = num_targets(targets_BxT)
-    hidden_BxTxD, head_DxV = hidden(network, tokens_BxT1, eos_id), network.output_head()
+    hidden_BxTxD, head_DxV = hidden(network, tokens_BxT1, eos_id, along), network.output_head()
     weights_B = jnp.ones_like(count_B)
     if weigh is not None:
         # A pass through the head of its own. If the weights do not depend on it, the compiler leaves it out.
@@ -50,6 +53,8 @@ def mean_loss(
         weights_B = jnp.where(count_B > 0, weigh(nll_B / count_B), 0.0)
     weights_BxT = jnp.broadcast_to((weights_B / total_targets)[:, None], targets_BxT.shape)
     loss, nll_BxT = linear_cross_entropy(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, config.loss_chunk)
+    if along is not None:
+        loss += gradient_scores.of_head(along, hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, config.loss_chunk)
     return loss, (jnp.sum(nll_BxT, axis=-1), count_B)
 
 
@@ -62,16 +67,17 @@ def mean_nll(nll, count):
     return nll / (count + (count == 0))
 
 
-def hidden(network: decoder.Decoder, tokens_BxT1, eos_id: int):
+def hidden(network: decoder.Decoder, tokens_BxT1, eos_id: int, along: gradient_scores.Along | None = None):
     """The final hidden states [B, T, D] at all inputs, with documents apart if the config says so."""
     config = network.config
 
-    def of_block(inputs_T):
+    def of_block(inputs_T, shift):
+        moved = network if along is None else gradient_scores.Shifted(network, along.direction, shift)
         segments_T = document_of(inputs_T, eos_id) if config.mask_documents else None
         positions_T = positions_within(segments_T) if config.reset_positions else None
-        return network.hidden(inputs_T, segments_T, positions_T)
+        return moved.hidden(inputs_T, segments_T, positions_T)
 
-    return jax.vmap(of_block)(tokens_BxT1[:, :-1])
+    return jax.vmap(of_block)(tokens_BxT1[:, :-1], along and along.shift_B)
 
 
 def targets(config: ModelConfig, tokens_BxT1, eos_id: int):

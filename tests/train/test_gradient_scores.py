@@ -1,0 +1,122 @@
+"""Dot products of blocks' gradients, against gradients that are made block by block."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lfr_jax.config import gpt2, llama
+from lfr_jax.data import pipeline
+from lfr_jax.distributed.mesh import BATCH, make_mesh
+from lfr_jax.model import decoder
+from lfr_jax.train import loss
+from lfr_jax.train.gradient_scores import Along
+
+EOS, ROWS = 63, 8
+LLAMA = llama(2, 16, num_heads=4, num_kv_heads=2, mlp_dim=32, vocab_size=64, max_len=12, tied_head=True, loss_chunk=7)
+GPT2 = gpt2(2, 16, 4, vocab_size=64, max_len=12, loss_chunk=7, tied_head=False)
+DOCUMENTS = dataclasses.replace(GPT2, mask_documents=True, reset_positions=True, tied_head=True)
+ALONE = (1, 1, 1)
+
+
+def rows(seed=0) -> np.ndarray:
+    """Blocks of 12 tokens and a target, some with two documents, one padded and one of padding alone."""
+    tokens = np.random.default_rng(seed).integers(0, 63, (ROWS, 13)).astype(np.int32)
+    tokens[::2, 5] = EOS
+    tokens[1, 9:] = -1
+    tokens[3] = -1
+    return tokens
+
+
+@functools.cache
+def on_mesh(config, sizes, seed):
+    """(mesh, params), with norms and biases that are not all alike."""
+    mesh = make_mesh(*sizes)
+    _, params = decoder.init(config, mesh, jax.random.key(seed))
+    rng = np.random.default_rng(seed)
+    noisy = jax.tree.map(lambda x: 2 * jax.device_get(x) + rng.normal(0, 0.1, x.shape).astype(np.float32), params)
+    return mesh, decoder.put_on_mesh(noisy, config, mesh)
+
+
+def placed(mesh, tokens):
+    return pipeline.shard_batch({"ids": np.arange(len(tokens), dtype=np.int32), "tokens": tokens}, mesh)["tokens"]
+
+
+@functools.cache
+def one_by_one(config) -> np.ndarray:
+    """f32[B]: the gradient of each block's summed loss, times the direction, all params in full."""
+    (mesh, params), (_, direction) = (on_mesh(config, ALONE, seed) for seed in (0, 1))
+    gradient = jax.jit(jax.grad(lambda params, tokens: loss.mean_loss(config, params, tokens, EOS, 1.0)[0]))
+    with jax.set_mesh(mesh):
+        gradients = [jax.device_get(gradient(params, placed(mesh, row[None]))) for row in rows()]
+    products = [jax.tree.map(lambda x, v: np.sum(x * np.asarray(v), dtype=np.float64), g, direction) for g in gradients]
+    return np.array([sum(jax.tree.leaves(product)) for product in products])
+
+
+def at_once(config, sizes, weights=None, along=True):
+    """(dot products f32[B], gradients) of the blocks' weighted losses, from one backward pass."""
+    (mesh, params), (_, direction) = (on_mesh(config, sizes, seed) for seed in (0, 1))
+
+    def batch_loss(params, shift_B, direction, tokens):
+        moved = Along(decoder.merge(config, direction), shift_B) if along else None
+        weigh = None if weights is None else lambda losses_B: jax.reshard(jnp.asarray(weights), BATCH)
+        return loss.mean_loss(config, params, tokens, EOS, 1.0, weigh, moved)[0]
+
+    with jax.set_mesh(mesh):
+        shift_B = jnp.zeros(ROWS, out_sharding=BATCH)
+        gradient = jax.jit(jax.grad(batch_loss, argnums=(1, 0)))
+        return jax.device_get(gradient(params, shift_B, direction, placed(mesh, rows())))
+
+
+slow = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "config, sizes",
+    [
+        (LLAMA, ALONE),
+        (GPT2, (2, 2, 2)),
+        pytest.param(DOCUMENTS, ALONE, marks=slow),
+        *(pytest.param(LLAMA, sizes, marks=slow) for sizes in [(8, 1, 1), (1, 8, 1), (4, 1, 2), (2, 2, 2)]),
+    ],
+)
+def test_they_are_those_of_gradients_made_one_by_one(config, sizes):
+    """Catches: a param that is left out (the head, a bias, a scale, the embedding, the other use of a tied one); a dot
+    product that is summed over blocks or over one device's part; a direction that is not gathered."""
+    dots_B, _ = at_once(config, sizes)
+    expected_B = one_by_one(config)
+    np.testing.assert_allclose(dots_B, expected_B, rtol=1e-4, atol=1e-4 * np.abs(expected_B).max())
+    assert dots_B[3] == 0 and np.abs(dots_B).max() > 0.1
+
+
+def test_the_gradient_of_the_params_stays_as_it_is():
+    """Catches: a cotangent that is lost on its way through a module that is watched."""
+    (_, expected), (_, gradients) = at_once(LLAMA, ALONE, along=False), at_once(LLAMA, ALONE)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), gradients, expected)
+
+
+def test_a_block_counts_as_it_is_weighted():
+    """Catches: weights that reach the layers and not the head, or the other way round; NaN where a weight is 0."""
+    weights = np.array([0, 1, 2, 3, 4, 0.5, 1, 1], np.float32)
+    dots_B, _ = at_once(LLAMA, ALONE, weights)
+    expected_B = weights * one_by_one(LLAMA)
+    np.testing.assert_allclose(dots_B, expected_B, rtol=1e-4, atol=1e-4 * np.abs(expected_B).max())
+
+
+@slow
+@pytest.mark.parametrize("changes", [dict(remat="none"), dict(remat="block"), dict(attention="xla")], ids=str)
+def test_how_it_is_computed_does_not_matter(changes):
+    """Catches: what the forward pass keeps, mixed up with what it makes again."""
+    dots_B, _ = at_once(dataclasses.replace(LLAMA, **changes), ALONE)
+    np.testing.assert_allclose(dots_B, one_by_one(LLAMA), rtol=1e-4, atol=1e-4)
+
+
+@slow
+def test_bfloat16_stays_close():
+    """Catches: a sum over tokens in bfloat16, off by much more."""
+    dots_B, _ = at_once(dataclasses.replace(LLAMA, dtype="bfloat16"), (2, 2, 2))
+    expected_B = one_by_one(LLAMA)
+    np.testing.assert_allclose(dots_B, expected_B, rtol=0.03, atol=0.02 * np.abs(expected_B).max())
