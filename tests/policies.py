@@ -43,6 +43,7 @@ WRAPPED = {
     "stratified, weighing": schedule.stratified(schedule.infobatch(rounds=3)),
     "cap_noise": schedule.cap_noise(LFR, 0.1),
     "cap_noise, detrended": schedule.cap_noise(VARIANTS["lfr, detrended"], 0.5),
+    "unbiased": schedule.unbiased(schedule.floor(schedule.softmax_rounds(rounds=3), 0.2)),
     "all four": schedule.cap_noise(schedule.floor(schedule.chain(schedule.uniform(8), schedule.stratified(LFR)))),
 }
 SCHEDULES = {name: policy() for name, policy in schedule.POLICIES.items()} | VARIANTS | WRAPPED
@@ -60,7 +61,11 @@ def block_info(n: int = N) -> schedule.BlockInfo:
         ref_loss=rng.gamma(4, 1, n).astype(np.float32),
         weak_loss=weak_N,
         strong_loss=weak_N * rng.uniform(0.3, 1.1, n).astype(np.float32),
+        columns={"quality": rng.uniform(0, 1, n).astype(np.float32)},
     )
+
+
+FIELDS = ("domain", "cluster", "length", "ref_loss", "weak_loss", "strong_loss")  # of `block_info`, without "quality"
 
 
 def run(s: schedule.Schedule, state, losses_PxN):

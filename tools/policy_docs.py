@@ -68,9 +68,12 @@ def trainer(s: schedule.Schedule) -> list[tuple[str, str]]:
     """What the schedule needs of its trainer, besides `begin` and the draws; and what `check_trainer` calls it."""
     passes = sum(phase.score for phase in s.phases)
     found = [
-        (passes, f"{passes} scoring pass{'es' * (passes > 1)} (`Phase.score`)", "scores_blocks"),
-        (s.observe_train, "the losses of training steps (`observe_train`)", "observes_training"),
-        (s.loss_weights, "weights on the losses (`loss_weights`)", "weighs_losses"),
+        (passes, f"{passes} scoring pass{'es' * (passes > 1)} (`Phase.score`)", "scores_blocks=True"),
+        (s.observe_train, "the losses of training steps (`observe_train`)", "observes_training=True"),
+        (s.loss_weights, "weights on the losses (`loss_weights`)", "weighs_losses=True"),
+        (s.objective, "weights that undo the rates (`objective_weights`)", "follows_objective=True"),
+        (s.token_weights, "weights on the losses of tokens (`token_weights`)", "weighs_tokens=True"),
+        (s.extra, f"signals (`extra`): {', '.join(s.extra)}", f"supplies={s.extra}"),
     ]
     return [(words, argument) for needed, words, argument in found if needed]
 
@@ -92,7 +95,7 @@ def page(name: str) -> str:
         lines += [f"## {title}", "", SHAPE[title](text), ""]
     if name in schedule.POLICIES:
         lines += of_policy(function()) + of_state(function())
-    elif name != "floor":  # which has no state of its own
+    elif name not in ("floor", "unbiased"):  # which have no state of their own
         lines += of_state(function(schedule.lfr()))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
@@ -164,7 +167,7 @@ def of_policy(s: schedule.Schedule) -> list[str]:
         rows[3:-1] = ["| ... | | |"]
     needs = ", ".join(f"`BlockInfo.{field}`" for field in needed(s)) or "nothing but the number of blocks"
     words = ", ".join(words for words, _ in trainer(s)) or "nothing"
-    arguments = "".join(f", {argument}=True" for _, argument in trainer(s))
+    arguments = "".join(f", {argument}" for _, argument in trainer(s))
     training = f"Of its trainer it needs {words}: `schedule.check_trainer(s{arguments})`."
     head = ["## Phases by default", "", "| phase | steps | scoring pass on entry |", "|---|---|---|"]
     return [*head, *rows, "", f"It needs {needs}.", training, ""]
@@ -198,12 +201,19 @@ def block_info() -> schedule.BlockInfo:
 def needed(s: schedule.Schedule) -> list[str]:
     """The fields of `BlockInfo` that the schedule cannot begin without."""
     full, needs = block_info(), []
-    for field in full._fields[1:]:
+    for field in ("domain", "cluster", "length", *full.columns):
         try:
-            s.init(full._replace(**{field: None}))
+            s.init(without(full, field))
         except ValueError:
             needs.append(field)
     return needs
+
+
+def without(info: schedule.BlockInfo, field: str) -> schedule.BlockInfo:
+    """The same, but for one array."""
+    if field in info.columns:
+        return info._replace(columns={name: array for name, array in info.columns.items() if name != field})
+    return info._replace(**{field: None})
 
 
 def draw_all(names: list[str]) -> None:

@@ -18,16 +18,17 @@ model's losses on the blocks are recorded in the state, the state gives each blo
             train_on(draws[first : first + batch_size])
 
 Some schedules need more of the loop: that it calls `observe` with the losses of every training step
-(`observe_train`), or that it multiplies each block's loss by `loss_weights`. `check_trainer` raises if
-the loop does less than the schedule needs.
+(`observe_train`) and with other signals (`extra`), or that it multiplies losses by `objective_weights`, `loss_weights`
+or `token_weights`. `check_trainer` raises if the loop does less than the schedule needs.
 
 - `POLICIES` has all policies by name: `uniform` (the baseline), `lfr`, ... Their settings all have defaults.
-- `WRAPPERS` has the functions from schedules to a schedule: `chain`, `floor`, `stratified`, `cap_noise`.
+- `WRAPPERS` has the functions from schedules to a schedule: `chain`, `floor`, `stratified`, `cap_noise`, `unbiased`.
 - Phases: `fit` stretches them, `in_epochs` counts in epochs; `consecutive` and `in_rounds` build them.
 - For policies of your own: `scored`, or `Schedule` with `init_measured`, `observe`, `estimate`, `hardest`,
-  `detrend`, `groups_of`, `group_means`, `per_block`, `num_blocks`, `required`, `num_kept`, `num_chosen`;
+  `detrend`, `groups_of`, `group_means`, `per_block`, `num_blocks`, `required`, `num_kept`, `num_chosen`; `SIGNALS`;
   `check_phase`, `of_phase` and `phase_switch` for what differs by phase; `jax_key` and `random_blocks`
   for random choices; `init_drawn`, `ignore_losses` and `drawn_rates`, if no loss matters.
+- What blocks count in the loss: `objective_weights`, `weight_variance`, `take_blocks`.
 - Draws and random numbers: `plan`, `checked_rates`, `systematic_sample`, `Purpose`, `numpy_key`, ...
 
 To add a policy here: write it in a file of its own name in `policies/`, and add its import below.
@@ -41,6 +42,7 @@ from types import ModuleType as _ModuleType
 
 from lfr_jax.schedule.arrays.estimate import estimate
 from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of, per_block
+from lfr_jax.schedule.arrays.lookup import take_blocks
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.arrays.select import hardest, random_blocks
 from lfr_jax.schedule.arrays.trend import detrend
@@ -50,6 +52,7 @@ from lfr_jax.schedule.by_phase import check_phase, of_phase, phase_switch
 from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan
 from lfr_jax.schedule.draws.systematic import systematic_sample
 from lfr_jax.schedule.hashing import mix32, mix64
+from lfr_jax.schedule.objective import objective_weights, weight_variance
 from lfr_jax.schedule.phases import consecutive, fit, in_epochs, in_rounds, num_chosen, num_kept
 from lfr_jax.schedule.policies.ado import AdoState, ado
 from lfr_jax.schedule.policies.domain_upsampling import domain_upsampling
@@ -77,6 +80,7 @@ from lfr_jax.schedule.randomness import (
     sample_phase,
 )
 from lfr_jax.schedule.types import (
+    SIGNALS,
     BlockInfo,
     MissingInfo,
     Phase,
@@ -91,6 +95,7 @@ from lfr_jax.schedule.wrappers.cap_noise import CapNoiseState, cap_noise
 from lfr_jax.schedule.wrappers.chain import ChainState, chain
 from lfr_jax.schedule.wrappers.floor import floor
 from lfr_jax.schedule.wrappers.stratified import StratifiedState, stratified
+from lfr_jax.schedule.wrappers.unbiased import unbiased
 
 
 def _from_folder(folder: str) -> dict:

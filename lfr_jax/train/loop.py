@@ -50,7 +50,7 @@ def train(config: Config, quiet: bool = False) -> Result:
         peers = stack.enter_context(cluster.initialize(config.distributed))
         corpus = open_corpus(config.data)
         sched = policy.build(config.schedule, config.train.steps)
-        check_trainer(sched, scores_blocks=True, observes_training=True, weighs_losses=True)
+        check_trainer(sched, scores_blocks=True, observes_training=True, weighs_losses=True, follows_objective=True)
         num_steps = sched.phases[-1].stop
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         start.check(config, corpus, mesh, num_steps)

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from lfr_jax.config import ModelConfig
 from lfr_jax.distributed.mesh import BATCH
 from lfr_jax.model import decoder
-from lfr_jax.schedule import Schedule
+from lfr_jax.schedule import Schedule, objective_weights
 from lfr_jax.train import loss
 
 
@@ -96,10 +96,13 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
 
     def batch_loss(params, batch, schedule_state, total_targets):
         def weigh(losses_B):
-            weights_B = schedule.loss_weights(schedule_state, *map(replicated, (batch["ids"], losses_B)))
+            ids_B, losses_B = map(replicated, (batch["ids"], losses_B))
+            weights_B = objective_weights(schedule, schedule_state, ids_B)
+            if schedule.loss_weights is not None:
+                weights_B *= schedule.loss_weights(schedule_state, ids_B, losses_B)
             return jax.reshard(weights_B, BATCH)
 
-        weighs = schedule.loss_weights is not None
+        weighs = schedule.loss_weights is not None or schedule.objective is not None
         return loss.mean_loss(config, params, batch["tokens"], eos_id, total_targets, weigh if weighs else None)
 
     def gradients(params, batch, schedule_state):

@@ -37,7 +37,8 @@ def of_single_steps(name: str) -> schedule.Schedule:
 
 def few_blocks(n: int, num_groups: int) -> schedule.BlockInfo:
     group_N, loss_N = np.arange(n, dtype=np.int32) % num_groups, np.linspace(1, 2, n, dtype=np.float32)
-    return schedule.BlockInfo(n, group_N, group_N, group_N, loss_N, loss_N + 1, loss_N)
+    losses = dict(ref_loss=loss_N, weak_loss=loss_N + 1, strong_loss=loss_N)
+    return schedule.BlockInfo(n, group_N, group_N, group_N, **losses)
 
 
 @pytest.mark.parametrize(

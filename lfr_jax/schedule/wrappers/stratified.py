@@ -8,7 +8,7 @@ import numpy as np
 
 from lfr_jax.schedule.arrays.estimate import one_of
 from lfr_jax.schedule.arrays.groups import groups_of, relative
-from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
+from lfr_jax.schedule.types import BlockInfo, Schedule, arrays_of, num_blocks
 
 By = Literal["domain", "cluster", "length"]
 
@@ -42,7 +42,9 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
       by: the array of `BlockInfo` that numbers the groups: "domain", "cluster" or "length".
 
     Returns:
-      The schedule; its state is a `StratifiedState`. If the policy has loss weights, they are computed by group too.
+      The schedule; its state is a `StratifiedState`. Loss weights and token weights are computed by group too: for each
+      group, rows of other groups look like padding (id −1, loss NaN). An objective is scaled to mean 1 in each group,
+      so that groups keep their natural share of it.
 
     Raises:
       ValueError: `by` has another value. From `init`: `BlockInfo` lacks the groups.
@@ -72,9 +74,9 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
         inner = tuple(schedule.init(only(info, blocks)) for blocks in np.split(order_N, starts))
         return StratifiedState(jnp.asarray(place_N, jnp.int32), jnp.array([0, *starts, len(of_N)], jnp.int32), inner)
 
-    def observe(state, ids_B, losses_B, step):
+    def observe(state, ids_B, losses_B, step, **extra):
         pairs = zip(state.inner, numbers(state, ids_B))
-        return state._replace(inner=tuple(schedule.observe(x, own_B, losses_B, step) for x, own_B in pairs))
+        return state._replace(inner=tuple(schedule.observe(x, own_B, losses_B, step, **extra) for x, own_B in pairs))
 
     def begin(state, phase_index):
         return state._replace(inner=tuple(schedule.begin(inner, phase_index) for inner in state.inner))
@@ -82,25 +84,35 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
     def rates(state):
         return joined([schedule.rates(inner) for inner in state.inner])[state.place]
 
-    def loss_weights(state, ids_B, losses_B):
-        total_B = jnp.zeros(ids_B.shape, jnp.float32)
-        for inner, own_B in zip(state.inner, numbers(state, ids_B)):
-            total_B = jnp.where(own_B >= 0, schedule.loss_weights(inner, own_B, losses_B), total_B)
-        return total_B
+    def objective(state):
+        return jnp.concatenate([shares(schedule.objective(inner)) for inner in state.inner])[state.place]
+
+    def by_group(weights):
+        def joint(state, ids_B, losses, **extra):
+            total = jnp.zeros(losses.shape, jnp.float32)
+            for inner, own_B in zip(state.inner, numbers(state, ids_B)):
+                own = own_B >= 0 if losses.ndim == 1 else (own_B >= 0)[:, None]
+                total = jnp.where(own, weights(inner, own_B, jnp.where(own, losses, jnp.nan), **extra), total)
+            return total
+
+        return weights and joint
 
     return schedule._replace(
         init=init,
         observe=observe,
         begin=begin,
         rates=rates,
-        loss_weights=schedule.loss_weights and loss_weights,
+        loss_weights=by_group(schedule.loss_weights),
+        objective=schedule.objective and objective,
+        token_weights=by_group(schedule.token_weights),
     )
 
 
 def only(info: BlockInfo, blocks: np.ndarray) -> BlockInfo:
     """The `BlockInfo` of these blocks alone."""
-    known = {name: array for name, array in info._asdict().items() if name != "num_blocks" and array is not None}
-    return BlockInfo(len(blocks), **{name: np.asarray(array)[blocks] for name, array in known.items()})
+    cut = {name: np.asarray(array)[blocks] for name, array in arrays_of(info).items()}
+    domain, cluster, length = (cut.pop(name, None) for name in ("domain", "cluster", "length"))
+    return BlockInfo(len(blocks), domain, cluster, length, columns=cut)
 
 
 def numbers(state: StratifiedState, ids_B: jax.Array) -> list[jax.Array]:
@@ -125,3 +137,9 @@ def joined(rates: list[jax.Array]) -> jax.Array:
     least, most = jnp.max((counts_G - 1) / sizes_G), jnp.min((counts_G + 1) / sizes_G)
     alike = jnp.all(one_rate) & (least <= most * np.float32(1 + 2**-22))
     return jnp.where(alike, jnp.concatenate(drawn), jnp.concatenate([relative(rate) for rate in rates]))
+
+
+@jax.jit
+def shares(objective: jax.Array) -> jax.Array:
+    """f32[n]: the objective of a group divided by its mean; 0 if all of it is 0."""
+    return jnp.where(jnp.any(objective > 0), relative(objective), 0.0)
