@@ -127,6 +127,7 @@ class Schedule(NamedTuple):
 
 SIGNALS = {
     "progress": "f32[]: steps done / steps of all phases",
+    "learning_rate": "f32[]: that of the step",
     "token_losses": "f32[B, T]: the loss of each token, nats; NaN without a target",
     "grad_norm": "f32[B]: norm of the gradient of each block's loss; NaN in a scoring pass",
     "grad_dot": "f32[B]: its dot product with the gradient of a held-out batch; NaN in a scoring pass",

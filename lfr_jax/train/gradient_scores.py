@@ -12,13 +12,13 @@ So a use y = f(x; θ) becomes y + ε_i f(x; v), and in the backward pass
     ∂L_i/∂ε_i = Σ over uses ⟨∂L_i/∂y, f(x; v)⟩
 
 f(x; v) is needed in the backward pass alone, and is made and summed up there, one use at a time. It is one more product
-for each product of the forward pass, and none of attention, whose kernels stay as they are. Forward mode would give the
-same numbers (`jax.jvp` of the losses in the direction v), but it makes the forward pass, two products for each of it and
-attention's derivative, and the kernels have no forward derivative.
+for each product of the forward pass with a weight, and nothing for attention, whose kernels stay as they are. Forward
+mode gives the same numbers (`jax.jvp` of the losses, in the direction v). It makes the forward pass again, two products
+more for each of its products, and attention's derivative, which the kernels do not have.
 
-In-Run Data Shapley (Wang et al. 2024, arXiv 2406.11011, section 4.2) calls it a ghost dot product. There the held-out
-batch goes through the backward pass beside the training batch, and v is never made: for T held-out tokens a
-product with v becomes two with their activations and gradients. That is less work for less than D·F / (D + F) tokens.
+In-Run Data Shapley (Wang et al. 2024, arXiv 2406.11011) has the same numbers by its "ghost dot product": the held-out
+batch goes through the backward pass beside the training batch, and v is never made. A product with v [D, F] becomes
+two, with the activations and with the gradients of the held-out tokens: less work for less than D·F / (D + F) of them.
 """
 
 import functools
@@ -29,7 +29,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lfr_jax.model.cross_entropy import token_nll
 from lfr_jax.model.decoder import Decoder
 from lfr_jax.model.layers import Linear, Norm
 
@@ -42,7 +41,7 @@ class Along(NamedTuple):
 
 
 class Shifted(Decoder):
-    """The decoder for one block, at θ + ε v. It computes what `network` does, as ε is 0; its gradient in ε is the point.
+    """The decoder for one block, at θ + ε v. It computes what `network` does, as ε is 0, and has a gradient in ε.
 
     >>> from lfr_jax.config import llama
     >>> from lfr_jax.distributed.mesh import make_mesh
@@ -109,14 +108,3 @@ def _backward(f, kept, dy):
 
 
 _with_slope.defvjp(_forward, _backward)
-
-
-def of_head(along: Along, hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, chunk: int) -> jax.Array:
-    """f32[], 0: a term for the loss that makes up for the output head, which no block has for itself.
-
-    Its gradient in the shift is that of the weighted losses, of which all but the head is held fixed.
-    """
-    hidden_BxTxD, head_DxV = jax.lax.stop_gradient((hidden_BxTxD, head_DxV))
-    along_DxV = jax.lax.stop_gradient(along.direction.output_head())
-    _, slope_BxT = jax.jvp(lambda head: token_nll(hidden_BxTxD, head, targets_BxT, chunk), (head_DxV,), (along_DxV,))
-    return jnp.sum(along.shift_B * jnp.sum(weights_BxT * slope_BxT, axis=-1))

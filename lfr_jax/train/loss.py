@@ -52,9 +52,8 @@ def mean_loss(
         # NaN without a target, so that no policy compares it with others. The weight may then be NaN too.
         weights_B = jnp.where(count_B > 0, weigh(nll_B / count_B), 0.0)
     weights_BxT = jnp.broadcast_to((weights_B / total_targets)[:, None], targets_BxT.shape)
-    loss, nll_BxT = linear_cross_entropy(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, config.loss_chunk)
-    if along is not None:
-        loss += gradient_scores.of_head(along, hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, config.loss_chunk)
+    of_head = along and (along.direction.output_head(), along.shift_B)
+    loss, nll_BxT = linear_cross_entropy(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, config.loss_chunk, of_head)
     return loss, (jnp.sum(nll_BxT, axis=-1), count_B)
 
 
