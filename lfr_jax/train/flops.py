@@ -4,7 +4,8 @@ A training token costs three forward passes (one forward, two backward), a score
 token costs more, as attention does. So where blocks have several lengths, a run's cost follows from which of them it
 draws: it is counted exactly, and what is known before is an expectation.
 Where a policy asks for dot products of gradients ("grad_dot"), each product with a weight is made once more for every
-training token (see `gradient_scores`), and a step's held-out tokens cost as much as if it trained on them.
+training token (see `gradient_scores`), and a step's held-out tokens cost as much as if it trained on them. A reference
+model that reads each batch costs one forward pass of its own.
 Padding counts as tokens here: it is computed, though nothing is learned from it.
 Held-out evaluation and probes are measurement, not training, and are not charged.
 """
@@ -17,6 +18,7 @@ import numpy as np
 from lfr_jax.config import Config, ModelConfig
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.schedule import Phase, num_chosen
+from lfr_jax.train.reference import model_of
 from lfr_jax.train.track.progress import short
 
 # Larger shares of all FLOPs are worth a word.
@@ -73,6 +75,11 @@ class Spent(NamedTuple):
         flops = dot_flops(config, rows * length, length, held_out)
         return Spent(self.trained_tokens, self.scored_tokens, self.flops + flops)
 
+    def refer(self, reference: ModelConfig, rows: int, length: int) -> "Spent":
+        """With the forward pass of a reference model more, over the blocks of a step."""
+        flops = rows * length * forward_flops_per_token(reference, length)
+        return Spent(self.trained_tokens, self.scored_tokens, self.flops + flops)
+
     def score(self, config: ModelConfig, blocks: Blocks, ids: np.ndarray) -> "Spent":
         """With a scoring pass more, over the blocks `ids`."""
         tokens = {length: length * len(ids[some]) for length, some in blocks.by_length(ids)}
@@ -112,6 +119,10 @@ def expected(config: Config, blocks: Blocks, extra: tuple[str, ...] = ()) -> Exp
             dot_flops(config.model, count * length, length, (0, 0)) for length, count in blocks.count_by_length.items()
         )
         step += Fraction(tokens * dots, blocks.num_tokens) + dot_flops(config.model, 0, blocks.seq_len, held_out)
+    if "ref_token_losses" in extra:
+        model = model_of(config.schedule.ref_model)
+        read = sum(n * length * forward_flops_per_token(model, length) for length, n in blocks.count_by_length.items())
+        step += Fraction(tokens * read, blocks.num_tokens)
     return Expected(
         step=step,
         scoring_pass=Fraction(num_scored(config, blocks.num_blocks) * once, blocks.num_blocks),
@@ -145,9 +156,8 @@ def forecast(
                 f". Scoring is {'most' if share > 0.5 else 'much'} of the run: train for more steps, or score a sample "
                 "(--schedule.score-fraction 0.1; lfr then needs --schedule.options.scores mixed)"
             )
-    if "grad_dot" in extra:
-        factor = float(cost.step / expected(config, blocks).step)
-        line += f"; gradients of blocks make a step cost {factor:.2f} times as much"
+    if (factor := float(cost.step / expected(config, blocks).step)) > 1:
+        line += f"; what the policy is told makes a step cost {factor:.2f} times as much"
     probes = float(cost.scoring_pass * num_probed / num_scored(config, blocks.num_blocks) / spent)
     if probes > DEAR_PROBES:
         line += f". Probes add {100 * probes:.0f} %: set fewer (--train.probe-blocks), or evaluate less often"

@@ -42,9 +42,14 @@ class HeldOutBatches:
         seed = schedule.random_seed(schedule.Purpose.HELD_OUT, config.train.seed, 0, 0)
         self.order = schedule.plan(np.ones(len(self.ids), bool), num_steps * self.size, seed, 0)
         self.blocks, self.mesh = blocks, mesh
+        self.shape = self.size, blocks.seq_len  # rows of a batch, and tokens in each
+
+    def ids_of(self, step: int) -> np.ndarray:
+        """i32[B]: the blocks of a step, before which `step` steps were done."""
+        return self.ids[self.order[step * self.size : (step + 1) * self.size]].astype(np.int32)
 
     def __getitem__(self, step: int) -> jax.Array:
-        """The batch of a step that begins with `step` steps done: tokens i32[B, T+1], on the mesh."""
-        ids_B = self.ids[self.order[step * self.size : (step + 1) * self.size]].astype(np.int32)
+        """Their tokens i32[B, T+1], on the mesh."""
+        ids_B = self.ids_of(step)
         tokens_RxT1 = self.blocks.tokens(ids_B[shards_of(self.mesh).rows(self.size)])
         return shard_batch({"ids": ids_B, "tokens": tokens_RxT1}, self.mesh)["tokens"]

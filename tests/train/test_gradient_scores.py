@@ -6,13 +6,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from lfr_jax import schedule
 from lfr_jax.config import gpt2, llama
 from lfr_jax.data import pipeline
 from lfr_jax.distributed.mesh import BATCH, make_mesh
 from lfr_jax.model import decoder
-from lfr_jax.train import loss
+from lfr_jax.train import loss, steps
 from lfr_jax.train.gradient_scores import Along
 
 EOS, ROWS = 63, 8
@@ -46,14 +48,22 @@ def placed(mesh, tokens):
 
 
 @functools.cache
-def one_by_one(config) -> np.ndarray:
-    """f32[B]: the gradient of each block's summed loss, times the direction, all params in full."""
-    (mesh, params), (_, direction) = (on_mesh(config, ALONE, seed) for seed in (0, 1))
-    gradient = jax.jit(jax.grad(lambda params, tokens: loss.mean_loss(config, params, tokens, EOS, 1.0)[0]))
+def gradient(config):
+    return jax.jit(jax.grad(lambda params, tokens: loss.mean_loss(config, params, tokens, EOS, 1.0)[0]))
+
+
+def dots(config, mesh, params, tokens, direction) -> np.ndarray:
+    """f64[B]: the gradient of each block's summed loss, times the direction, all params in full."""
     with jax.set_mesh(mesh):
-        gradients = [jax.device_get(gradient(params, placed(mesh, row[None]))) for row in rows()]
-    products = [jax.tree.map(lambda x, v: np.sum(x * np.asarray(v), dtype=np.float64), g, direction) for g in gradients]
-    return np.array([sum(jax.tree.leaves(product)) for product in products])
+        gradients = [jax.device_get(gradient(config)(params, placed(mesh, row[None]))) for row in tokens]
+    by_param = [jax.tree.map(lambda x, v: np.sum(x * np.asarray(v), dtype=np.float64), g, direction) for g in gradients]
+    return np.array([sum(jax.tree.leaves(products)) for products in by_param])
+
+
+@functools.cache
+def one_by_one(config) -> np.ndarray:
+    (mesh, params), (_, direction) = (on_mesh(config, ALONE, seed) for seed in (0, 1))
+    return dots(config, mesh, params, rows(), direction)
 
 
 def at_once(config, sizes, weights=None, along=True):
@@ -120,6 +130,42 @@ def test_bfloat16_stays_close():
     dots_B, _ = at_once(dataclasses.replace(LLAMA, dtype="bfloat16"), (2, 2, 2))
     expected_B = one_by_one(LLAMA)
     np.testing.assert_allclose(dots_B, expected_B, rtol=0.03, atol=0.02 * np.abs(expected_B).max())
+
+
+@functools.cache
+def first_step(sizes, grad_accum_steps=1):
+    """(params before, state after) of a step of a policy that asks for dot products."""
+    mesh, tx, policy = make_mesh(*sizes), optax.sgd(0.1), schedule.data_shapley()
+    with jax.set_mesh(mesh):
+        state = steps.init_state(LLAMA, tx, policy, schedule.BlockInfo(ROWS), mesh, seed=0)
+        params = jax.device_get(state.params)
+        step = steps.make_train_step(LLAMA, tx, policy, grad_accum_steps, EOS, lambda count: count + 0.5)
+        batch = {"ids": np.arange(ROWS, dtype=np.int32), "tokens": rows()}
+        batch = pipeline.shard_batch(batch, mesh) | {"held_out": placed(mesh, rows(1))}
+        return params, jax.device_get(step(state, batch)[0])
+
+
+def test_a_step_tells_the_policy():
+    """Catches: sums in place of means over tokens; a share of the batch's loss in place of the block's own; the rate of
+    the next step; the held-out gradient of other params; a signal under other blocks' ids."""
+    params, state = first_step(ALONE)
+    mesh, _ = on_mesh(LLAMA, ALONE, 0)
+    params = decoder.put_on_mesh(params, LLAMA, mesh)
+    count_B, held_out_B = (((t[:, :-1] >= 0) & (t[:, 1:] >= 0)).sum(-1) for t in (rows(), rows(1)))
+    with jax.set_mesh(mesh):
+        held_out = jax.device_get(gradient(LLAMA)(params, placed(mesh, rows(1))))
+    expected_B = dots(LLAMA, mesh, params, rows(), held_out) / np.maximum(count_B, 1) / held_out_B.sum()
+    np.testing.assert_allclose(state.schedule.newest.loss, 0.5 * expected_B, rtol=1e-3, atol=1e-6)
+    assert np.all(state.schedule.newest.step == 0) and np.abs(expected_B).max() > 1e-3
+
+
+@pytest.mark.parametrize("sizes", [ALONE, pytest.param((2, 2, 2), marks=slow)])
+def test_micro_batches_tell_the_same(sizes):
+    """Catches: blocks out of order; the targets of a micro-batch taken for all; a direction of another type than its
+    params."""
+    (_, state), (_, cut) = first_step(ALONE), first_step(sizes, grad_accum_steps=2)
+    np.testing.assert_allclose(cut.schedule.newest.loss, state.schedule.newest.loss, rtol=1e-3, atol=1e-6)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), cut.params, state.params)
 
 
 @slow
