@@ -115,4 +115,5 @@ def _block_info(config: Config, blocks: int) -> BlockInfo:
         ref_loss=loss_N if chosen.ref_scores else None,
         weak_loss=loss_N if chosen.weak_scores else None,
         strong_loss=loss_N if chosen.strong_scores else None,
+        columns={word.partition("=")[0]: loss_N for word in chosen.columns},
     )

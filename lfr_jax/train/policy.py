@@ -21,7 +21,7 @@ from lfr_jax.train import signals
 def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
     """The schedule that the settings name, its phases stretched to last `steps` steps (0: not stretched).
 
-    Wrappers are applied in this order: `stratify`, then `floor`, then `cap_noise`. So the groups keep their
+    Wrappers are applied in this order: `stratify`, then `floor`, `cap_noise`, `unbiased`. So the groups keep their
     natural shares of what the policy draws, every block gets its floor, and the noisiest blocks get nothing.
 
     Raises:
@@ -43,6 +43,8 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
         built = schedule.floor(built, config.floor)
     if config.cap_noise:
         built = schedule.cap_noise(built, config.cap_noise)
+    if config.unbiased:
+        built = schedule.unbiased(built)
     try:
         return schedule.fit(built, steps) if steps else built
     except ValueError as error:
