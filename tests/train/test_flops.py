@@ -73,7 +73,8 @@ def test_dot_products_of_gradients_are_charged(blocks):
     assert found.step == without.step + 256 * (by_hand(32) - attention) + 3 * 2 * 32 * by_hand(32)
     assert found.scoring_pass == without.scoring_pass
     line = flops.forecast(config(held_out_blocks=2), schedule.uniform(5).phases, plain, extra=("grad_dot",))
-    assert line.endswith(f"what the policy is told makes a step cost {float(found.step / without.step):.2f} times as much")
+    factor = float(found.step / without.step)
+    assert line.endswith(f"what the policy is told makes a step cost {factor:.2f} times as much")
 
 
 @pytest.mark.parametrize("packed", [Blocks, PackedBlocks])
