@@ -59,6 +59,7 @@ from lfr_jax.schedule.objective import objective_weights, weight_variance
 from lfr_jax.schedule.phases import consecutive, fit, in_rounds, num_chosen, num_kept
 from lfr_jax.schedule.policies.ado import AdoState, ado
 from lfr_jax.schedule.policies.aioli import AioliState, aioli
+from lfr_jax.schedule.policies.data_shapley import ShapleyState, data_shapley
 from lfr_jax.schedule.policies.domain_upsampling import domain_upsampling
 from lfr_jax.schedule.policies.doremi import DoremiState, doremi
 from lfr_jax.schedule.policies.frame import FrameState, frame
@@ -77,6 +78,7 @@ from lfr_jax.schedule.policies.replay import replay
 from lfr_jax.schedule.policies.seta import seta
 from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
 from lfr_jax.schedule.policies.spaced_repetition import SpacedState, spaced_repetition
+from lfr_jax.schedule.policies.token_selection import token_selection
 from lfr_jax.schedule.policies.uniform import uniform
 from lfr_jax.schedule.randomness import (
     Purpose,
