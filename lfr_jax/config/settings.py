@@ -147,6 +147,8 @@ class ScheduleConfig(Section):
     unbiased: bool = False  # blocks count alike in the loss, however often they are drawn
     score_fraction: ShareAbove0 = 1.0  # share of the blocks that a scoring pass reads
     clusters: AtLeast0 = 0  # groups of blocks with like words, made when a run begins; 0: none
+    ref_model: str = ""  # folder of a run, where the policy asks for "ref_token_losses": its model reads each batch too
+    held_out_blocks: AtLeast1 = 8  # whose gradient a step takes, where the policy asks for "grad_dot"
     ref_scores: str = ""  # files that `lfr score` wrote, under a reference model,
     weak_scores: str = ""  # ... under the weaker of two,
     strong_scores: str = ""  # ... and under the stronger

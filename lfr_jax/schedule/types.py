@@ -121,7 +121,7 @@ class Schedule(NamedTuple):
     objective: Callable[[ScheduleState], jax.Array] | None = None
     # (state, ids i32[B], token_losses f32[B, T], **extra) -> f32[B, T]: the trainer multiplies each token's loss by it.
     # Losses are those of the same forward pass, behind a stop_gradient, and NaN without a target. Of the signals in
-    # `extra` it gets those that are known before the gradient: "progress".
+    # `extra` it gets those that are known before the gradient: "progress", "ref_token_losses".
     token_weights: Callable[..., jax.Array] | None = None
     # Names of the signals that `observe` gets as keyword arguments, besides losses; see `SIGNALS`.
     extra: tuple[str, ...] = ()
@@ -129,7 +129,9 @@ class Schedule(NamedTuple):
 
 SIGNALS = {
     "progress": "f32[]: steps done / steps of all phases",
+    "learning_rate": "f32[]: that of the step",
     "token_losses": "f32[B, T]: the loss of each token, nats; NaN without a target",
+    "ref_token_losses": "f32[B, T]: the loss of each token under a reference model, nats; NaN without a target",
     "grad_norm": "f32[B]: norm of the gradient of each block's loss; NaN in a scoring pass",
     "grad_dot": "f32[B]: its dot product with the gradient of a held-out batch; NaN in a scoring pass",
 }

@@ -51,14 +51,22 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
         raise ValueError(f"policy {config.policy}: {error}") from None
 
 
-def check_supplied(sched: schedule.Schedule) -> None:
+def check_supplied(sched: schedule.Schedule, ref_model: str = "") -> None:
     """Raises ValueError if the schedule asks for a signal that this trainer does not supply. It does all else.
+
+    Args:
+      ref_model: the setting of this name.
 
     >>> check_supplied(schedule.lfr()._replace(extra=("progress", "attention")))
     Traceback (most recent call last):
     ValueError: this trainer does not do what the schedule needs: pass 'attention' to schedule.observe, a signal (then \
 pass supplies=('attention', ...))
     """
+    if "ref_token_losses" in sched.extra and not ref_model:
+        raise ValueError(
+            "the policy goes by the token losses of a reference model, and none is named: --schedule.ref-model RUN, a "
+            "run on text as the model should have it"
+        )
     schedule.check_trainer(
         sched,
         scores_blocks=True,

@@ -6,7 +6,8 @@ from jax.sharding import PartitionSpec as P
 
 from lfr_jax.schedule import Schedule
 
-SUPPLIED = ("progress", "token_losses")  # a run that is asked for another one is refused before it begins
+# A run that is asked for another one is refused before it begins.
+SUPPLIED = ("progress", "learning_rate", "token_losses", "ref_token_losses", "grad_dot")
 
 
 def progress(schedule: Schedule, step: jax.Array) -> jax.Array:
@@ -31,6 +32,7 @@ def asked(schedule: Schedule, step: jax.Array, ids_B: jax.Array, **measured: jax
     return {name: jax.reshard(known.get(name, nothing_B), P()) for name in schedule.extra}
 
 
-def before_the_gradient(schedule: Schedule, step: jax.Array) -> dict[str, jax.Array]:
+def before_the_gradient(schedule: Schedule, step: jax.Array, **known: jax.Array) -> dict[str, jax.Array]:
     """The signals that a schedule names, for its `token_weights`: those that do not come out of this very step."""
-    return {"progress": progress(schedule, step)} if "progress" in schedule.extra else {}
+    known = {"progress": progress(schedule, step)} | known
+    return {name: jax.reshard(x, P()) for name, x in known.items() if name in schedule.extra}

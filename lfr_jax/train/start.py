@@ -67,6 +67,7 @@ def check_devices(config: Config, mesh: jax.sharding.Mesh) -> None:
 NAMES = {
     "fingerprint": "the fingerprint of the training text",
     "held_out_fingerprint": "the fingerprint of the held-out text",
+    "reference": "the reference model",
     "matmul_precision": "JAX_DEFAULT_MATMUL_PRECISION",
 }
 
