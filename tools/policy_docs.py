@@ -165,7 +165,8 @@ def of_policy(s: schedule.Schedule) -> list[str]:
     rows = [f"| {p.name} | {p.start}–{p.stop} | {'yes' if p.score else '–'} |" for p in s.phases]
     if len(rows) > 8:
         rows[3:-1] = ["| ... | | |"]
-    needs = ", ".join(f"`BlockInfo.{field}`" for field in needed(s)) or "nothing but the number of blocks"
+    places = [f"BlockInfo.{f}" if hasattr(schedule.BlockInfo, f) else f'BlockInfo.columns["{f}"]' for f in needed(s)]
+    needs = ", ".join(f"`{place}`" for place in places) or "nothing but the number of blocks"
     words = ", ".join(words for words, _ in trainer(s)) or "nothing"
     arguments = "".join(f", {argument}" for _, argument in trainer(s))
     training = f"Of its trainer it needs {words}: `schedule.check_trainer(s{arguments})`."
@@ -195,7 +196,8 @@ def commented(kind: type) -> dict[str, str]:
 def block_info() -> schedule.BlockInfo:
     """All that can be known of 8 blocks."""
     group, loss = np.arange(8, dtype=np.int32) % 2, np.linspace(1, 2, 8, dtype=np.float32)
-    return schedule.BlockInfo(8, domain=group, cluster=group, ref_loss=loss, weak_loss=loss + 1, strong_loss=loss)
+    losses = dict(ref_loss=loss, weak_loss=loss + 1, strong_loss=loss)
+    return schedule.BlockInfo(8, domain=group, cluster=group, **losses, columns={"quality": loss})
 
 
 def needed(s: schedule.Schedule) -> list[str]:

@@ -30,7 +30,7 @@ class Phase(NamedTuple):
 
 Column = jax.Array | np.ndarray
 LOSSES = ("ref_loss", "weak_loss", "strong_loss")  # columns that may be given and read by name
-RESERVED = ("num_blocks", "domain", "cluster", "length", "columns", "phase")  # names that mean something else
+RESERVED = ("num_blocks", "domain", "cluster", "length", "columns", "documents", "phase")  # mean something else
 
 
 class BlockInfoFields(NamedTuple):
@@ -41,6 +41,8 @@ class BlockInfoFields(NamedTuple):
     cluster: Column | None = None  # i32[N]: number of the block's cluster
     length: Column | None = None  # i32[N]: index of the block's length, from the longest; if lengths differ
     columns: Mapping[str, Column] = {}  # f32[N] or i32[N] each: anything else, by name
+    # (block i32[M], document i32[M], tokens i32[M]): what each block has of each document, sorted by block
+    documents: tuple[Column, Column, Column] | None = None
 
 
 class BlockInfo(BlockInfoFields):
@@ -52,7 +54,7 @@ class BlockInfo(BlockInfoFields):
     weaker and the stronger of two).
 
     Args:
-      num_blocks, domain, cluster, length, columns: see `BlockInfoFields`.
+      num_blocks, domain, cluster, length, columns, documents: see `BlockInfoFields`.
       ref_loss, weak_loss, strong_loss: f32[N], columns of these names.
 
     Examples:
@@ -64,11 +66,11 @@ class BlockInfo(BlockInfoFields):
 
     __slots__ = ()
 
-    def __new__(cls, num_blocks, domain=None, cluster=None, length=None, columns=None, **losses):
+    def __new__(cls, num_blocks, domain=None, cluster=None, length=None, columns=None, documents=None, **losses):
         if unknown := sorted(set(losses) - set(LOSSES)):
             raise TypeError(f"BlockInfo has no field {unknown[0]!r}: give it as columns={{{unknown[0]!r}: ...}}")
         given = {name: array for name, array in losses.items() if array is not None}
-        return super().__new__(cls, num_blocks, domain, cluster, length, {**(columns or {}), **given})
+        return super().__new__(cls, num_blocks, domain, cluster, length, {**(columns or {}), **given}, documents)
 
     def _replace(self, **changes):
         columns = dict(changes.pop("columns", self.columns))
@@ -119,7 +121,7 @@ class Schedule(NamedTuple):
     objective: Callable[[ScheduleState], jax.Array] | None = None
     # (state, ids i32[B], token_losses f32[B, T], **extra) -> f32[B, T]: the trainer multiplies each token's loss by it.
     # Losses are those of the same forward pass, behind a stop_gradient, and NaN without a target. Of the signals in
-    # `extra` it gets those that are known before the gradient: "progress".
+    # `extra` it gets those that are known before the gradient: "progress", "ref_token_losses".
     token_weights: Callable[..., jax.Array] | None = None
     # Names of the signals that `observe` gets as keyword arguments, besides losses; see `SIGNALS`.
     extra: tuple[str, ...] = ()
@@ -127,7 +129,9 @@ class Schedule(NamedTuple):
 
 SIGNALS = {
     "progress": "f32[]: steps done / steps of all phases",
+    "learning_rate": "f32[]: that of the step",
     "token_losses": "f32[B, T]: the loss of each token, nats; NaN without a target",
+    "ref_token_losses": "f32[B, T]: the loss of each token under a reference model, nats; NaN without a target",
     "grad_norm": "f32[B]: norm of the gradient of each block's loss; NaN in a scoring pass",
     "grad_dot": "f32[B]: its dot product with the gradient of a held-out batch; NaN in a scoring pass",
 }
@@ -218,7 +222,8 @@ class MissingInfo(ValueError):
     """A policy needs the array `name` of `BlockInfo`, and it is None."""
 
     def __init__(self, name: str, policy: str):
-        super().__init__(f"{policy} needs {place_of(name)}, one number for each block; found None")
+        what = "the parts of documents that blocks have" if name == "documents" else "one number for each block"
+        super().__init__(f"{policy} needs {place_of(name)}, {what}; found None")
         self.name = name
 
 
