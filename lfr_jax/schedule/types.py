@@ -30,7 +30,7 @@ class Phase(NamedTuple):
 
 Column = jax.Array | np.ndarray
 LOSSES = ("ref_loss", "weak_loss", "strong_loss")  # columns that may be given and read by name
-RESERVED = ("num_blocks", "domain", "cluster", "length", "columns", "phase")  # names that mean something else
+RESERVED = ("num_blocks", "domain", "cluster", "length", "columns", "documents", "phase")  # mean something else
 
 
 class BlockInfoFields(NamedTuple):
@@ -41,6 +41,8 @@ class BlockInfoFields(NamedTuple):
     cluster: Column | None = None  # i32[N]: number of the block's cluster
     length: Column | None = None  # i32[N]: index of the block's length, from the longest; if lengths differ
     columns: Mapping[str, Column] = {}  # f32[N] or i32[N] each: anything else, by name
+    # (block i32[M], document i32[M], tokens i32[M]): what each block has of each document, sorted by block
+    documents: tuple[Column, Column, Column] | None = None
 
 
 class BlockInfo(BlockInfoFields):
@@ -52,7 +54,7 @@ class BlockInfo(BlockInfoFields):
     weaker and the stronger of two).
 
     Args:
-      num_blocks, domain, cluster, length, columns: see `BlockInfoFields`.
+      num_blocks, domain, cluster, length, columns, documents: see `BlockInfoFields`.
       ref_loss, weak_loss, strong_loss: f32[N], columns of these names.
 
     Examples:
@@ -64,11 +66,11 @@ class BlockInfo(BlockInfoFields):
 
     __slots__ = ()
 
-    def __new__(cls, num_blocks, domain=None, cluster=None, length=None, columns=None, **losses):
+    def __new__(cls, num_blocks, domain=None, cluster=None, length=None, columns=None, documents=None, **losses):
         if unknown := sorted(set(losses) - set(LOSSES)):
             raise TypeError(f"BlockInfo has no field {unknown[0]!r}: give it as columns={{{unknown[0]!r}: ...}}")
         given = {name: array for name, array in losses.items() if array is not None}
-        return super().__new__(cls, num_blocks, domain, cluster, length, {**(columns or {}), **given})
+        return super().__new__(cls, num_blocks, domain, cluster, length, {**(columns or {}), **given}, documents)
 
     def _replace(self, **changes):
         columns = dict(changes.pop("columns", self.columns))
@@ -220,7 +222,8 @@ class MissingInfo(ValueError):
     """A policy needs the array `name` of `BlockInfo`, and it is None."""
 
     def __init__(self, name: str, policy: str):
-        super().__init__(f"{policy} needs {place_of(name)}, one number for each block; found None")
+        what = "the parts of documents that blocks have" if name == "documents" else "one number for each block"
+        super().__init__(f"{policy} needs {place_of(name)}, {what}; found None")
         self.name = name
 
 

@@ -112,7 +112,16 @@ def only(info: BlockInfo, blocks: np.ndarray) -> BlockInfo:
     """The `BlockInfo` of these blocks alone."""
     cut = {name: np.asarray(array)[blocks] for name, array in arrays_of(info).items()}
     domain, cluster, length = (cut.pop(name, None) for name in ("domain", "cluster", "length"))
-    return BlockInfo(len(blocks), domain, cluster, length, columns=cut)
+    return BlockInfo(len(blocks), domain, cluster, length, cut, info.documents and parts_in(info, blocks))
+
+
+def parts_in(info: BlockInfo, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The parts of documents that these blocks have, of all documents."""
+    number_N = np.full(info.num_blocks, -1)
+    number_N[blocks] = np.arange(len(blocks))
+    block_M, document_M, tokens_M = map(np.asarray, info.documents)
+    own_M = number_N[block_M] >= 0
+    return number_N[block_M[own_M]], document_M[own_M], tokens_M[own_M]
 
 
 def numbers(state: StratifiedState, ids_B: jax.Array) -> list[jax.Array]:
