@@ -27,14 +27,26 @@ from lfr_jax.terminal.faults import (
     warnings_on_one_line,
 )
 
-with interrupt_kills():  # these take a while, and an interrupt would end in a traceback
-    import tyro
+try:
+    with interrupt_kills():  # these take a while, and an interrupt would end in a traceback
+        import tyro
 
-    from lfr_jax.config import Config, nearest
-    from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Positive, Seed, ShareAbove0, check_value, checked
-    from lfr_jax.config.words import overridden
-    from lfr_jax.distributed.peers import log_prefix
-    from lfr_jax.storage.background import threads_left
+        from lfr_jax.config import Config, nearest
+        from lfr_jax.config.values import (
+            AtLeast0,
+            AtLeast1,
+            NotNegative,
+            Positive,
+            Seed,
+            ShareAbove0,
+            check_value,
+            checked,
+        )
+        from lfr_jax.config.words import overridden
+        from lfr_jax.distributed.peers import log_prefix
+        from lfr_jax.storage.background import threads_left
+except ModuleNotFoundError as error:  # lfr_jax was installed without the extra `train`
+    sys.exit(one_line(f"lfr: {explained(error)}"))
 
 Positional = tyro.conf.Positional
 

@@ -60,6 +60,7 @@ PYTHON_RUNS_IN = {
     "README.md": "tests/test_readme.py",
     "add_a_policy.md": "tests/policies.py",
     "policy_from_scratch.md": "tests/policies.py",
+    "your_trainer.md": "tests/schedule/test_outsiders_*.py",
     "scale.md": "nowhere: the lines need several hosts",
     "add_a_model_family.md": "nowhere: parts of files that the reader changes",
     "add_a_text_source.md": "nowhere: a file that the reader adds",

@@ -51,7 +51,8 @@ def train(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:
     step = steps.make_train_step(config.model, tx, schedule, config.train.grad_accum_steps, EOS_ID)
     batch = abstract_batch(config, mesh, rows("train", config))
     with jax.set_mesh(mesh):
-        return step.lower(abstract_state(config, mesh, blocks), batch)
+        state = abstract_state(config, mesh, blocks)
+        return step.lower(state, batch, steps.abstract_weights(schedule, state))
 
 
 def score(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:
@@ -110,4 +111,5 @@ def _block_info(config: Config, blocks: int) -> BlockInfo:
         ref_loss=loss_N if chosen.ref_scores else None,
         weak_loss=loss_N if chosen.weak_scores else None,
         strong_loss=loss_N if chosen.strong_scores else None,
+        columns={word.partition("=")[0]: loss_N for word in chosen.columns},
     )

@@ -29,6 +29,7 @@ or `token_weights`. `check_trainer` raises if the loop does less than the schedu
   `check_phase`, `of_phase` and `phase_switch` for what differs by phase; `jax_key` and `random_blocks`
   for random choices; `init_drawn`, `ignore_losses` and `drawn_rates`, if no loss matters.
 - What blocks count in the loss: `objective_weights`, `weight_variance`, `take_blocks`.
+- `DrawnSource`: the draws of a phase as a data source of Grain, or a data set of torch.
 - Draws and random numbers: `plan`, `checked_rates`, `systematic_sample`, `Purpose`, `numpy_key`, ...
 
 To add a policy here: write it in a file of its own name in `policies/`, and add its import below.
@@ -49,11 +50,13 @@ from lfr_jax.schedule.arrays.trend import detrend
 from lfr_jax.schedule.by_domain import DomainState
 from lfr_jax.schedule.by_loss import ScoredState, scored
 from lfr_jax.schedule.by_phase import check_phase, of_phase, phase_switch
+from lfr_jax.schedule.draws.drawn_source import DrawnSource
 from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan
 from lfr_jax.schedule.draws.systematic import systematic_sample
+from lfr_jax.schedule.epochs import in_epochs
 from lfr_jax.schedule.hashing import mix32, mix64
 from lfr_jax.schedule.objective import objective_weights, weight_variance
-from lfr_jax.schedule.phases import consecutive, fit, in_epochs, in_rounds, num_chosen, num_kept
+from lfr_jax.schedule.phases import consecutive, fit, in_rounds, num_chosen, num_kept
 from lfr_jax.schedule.policies.ado import AdoState, ado
 from lfr_jax.schedule.policies.aioli import AioliState, aioli
 from lfr_jax.schedule.policies.domain_upsampling import domain_upsampling

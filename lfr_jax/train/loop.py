@@ -17,7 +17,7 @@ from lfr_jax.data.pipeline import batches, shard_batch
 from lfr_jax.distributed import cluster, compilation_cache
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
-from lfr_jax.schedule import check_trainer
+from lfr_jax.schedule import objective_weights, weight_variance
 from lfr_jax.storage.checkpoint import Checkpointer
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate, flops, optimizer, policy, score, start, steps
@@ -50,7 +50,7 @@ def train(config: Config, quiet: bool = False) -> Result:
         peers = stack.enter_context(cluster.initialize(config.distributed))
         corpus = open_corpus(config.data)
         sched = policy.build(config.schedule, config.train.steps)
-        check_trainer(sched, scores_blocks=True, observes_training=True, weighs_losses=True, follows_objective=True)
+        policy.check_supplied(sched)
         num_steps = sched.phases[-1].stop
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         start.check(config, corpus, mesh, num_steps)
@@ -66,10 +66,13 @@ def train(config: Config, quiet: bool = False) -> Result:
         eos_id = corpus.tokenizer.eos_id
         tx = optimizer.make_optimizer(config.optimizer, num_steps)
         train_step = compiled(steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, eos_id))
-        score_step = compiled(steps.make_score_step(config.model, eos_id))
+        score_step = compiled(steps.make_score_step(config.model, eos_id, "token_losses" in sched.extra))
         score_batch_size = config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
         observe = compiled(score.make_observe_step(sched))
         begin_phase, rates_of = begin_compiled(sched, compiled), compiled(jax.jit(sched.rates))
+        weights_of, variance_of = (
+            compiled(jax.jit(functools.partial(f, sched))) for f in (objective_weights, weight_variance)
+        )
 
         # What the run writes: checkpoints, metrics, the losses of a few probe blocks.
         checkpoints = stack.enter_context(
@@ -190,6 +193,11 @@ def train(config: Config, quiet: bool = False) -> Result:
                 digest = f"{zlib.crc32(rates_N):08x}"
                 cluster.assert_equal_across_processes(peers, {f"the digest of the rates of {phase.name}": digest})
                 tracker.phase(phase, rates_N > 0, corpus.train)
+                # What each block counts, beside how often it is drawn. It stays on the devices, as steps read of it.
+                weights_N = None
+                if sched.objective is not None:
+                    weights_N = weights_of(state.schedule)
+                    tracker.note(step, f"{phase.name} weighs blocks, variance {float(variance_of(state.schedule)):.3g}")
                 probes.enter(phase, rates_N)
             with clock.stage("plan"):
                 plan = plan_batches(
@@ -207,7 +215,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             loader = batches(plan, corpus.train, mesh, done, config.data.workers, fill_in_the_middle)
             for batch in clock.each("pipeline", loader):
                 # Step. `metrics` stay on the device: reading them now would make it wait for the host.
-                state, metrics = train_step(state, shard_batch(batch, mesh))
+                state, metrics = train_step(state, shard_batch(batch, mesh), weights_N)
                 step += 1
                 ids_B, (rows, length) = batch["ids"], (len(batch["ids"]), batch["tokens"].shape[1] - 1)
                 spent = spent.train(config.model, rows, length)

@@ -12,11 +12,17 @@ from lfr_jax.model.cross_entropy import linear_cross_entropy, token_nll
 
 def block_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
     """Summed negative log-likelihood f32[B] of each block, and the number of its targets f32[B]. Forward only."""
+    nll_B, count_B, _ = block_and_token_nll(config, params, tokens_BxT1, eos_id)
+    return nll_B, count_B
+
+
+def block_and_token_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
+    """What `block_nll` returns, and the losses of the tokens, f32[B, T] in nats, NaN without a target."""
     network = decoder.merge(config, params)
     hidden_BxTxD = hidden(network, tokens_BxT1, eos_id)
     targets_BxT = targets(config, tokens_BxT1, eos_id)
     nll_BxT = token_nll(hidden_BxTxD, network.output_head(), targets_BxT, config.loss_chunk)
-    return jnp.sum(nll_BxT, axis=-1), num_targets(targets_BxT)
+    return jnp.sum(nll_BxT, axis=-1), num_targets(targets_BxT), of_targets(nll_BxT, targets_BxT)
 
 
 def mean_loss(
@@ -26,31 +32,41 @@ def mean_loss(
     eos_id: int,
     total_targets,
     weigh: Callable[[jax.Array], jax.Array] | None = None,
+    weigh_tokens: Callable[[jax.Array], jax.Array] | None = None,
 ):
-    """What training minimizes: the blocks' summed losses, each times its weight, divided by `total_targets`.
+    """What training minimizes: the tokens' losses, each times its weight and its block's, divided by `total_targets`.
 
     Args:
       total_targets: those of the whole batch, of which `tokens_BxT1` may be a micro-batch.
       weigh: losses f32[B] (nats per token; NaN without a target) -> weights f32[B]; None: all are 1. No gradient
         goes through it.
+      weigh_tokens: the same for the losses of tokens, f32[B, T].
 
     Returns:
-      f32[], and what `block_nll` returns, from the same forward pass: not weighted, and without a gradient.
+      f32[], and what `block_and_token_nll` returns, from the same forward pass: not weighted, without a gradient.
     """
     network = decoder.merge(config, params)
     targets_BxT = targets(config, tokens_BxT1, eos_id)
     count_B = num_targets(targets_BxT)
     hidden_BxTxD, head_DxV = hidden(network, tokens_BxT1, eos_id), network.output_head()
-    weights_B = jnp.ones_like(count_B)
-    if weigh is not None:
+    if weigh is not None or weigh_tokens is not None:
         # A pass through the head of its own. If the weights do not depend on it, the compiler leaves it out.
         known = jax.lax.stop_gradient((hidden_BxTxD, head_DxV))
-        nll_B = jnp.sum(token_nll(*known, targets_BxT, config.loss_chunk), axis=-1)
+        known_BxT = token_nll(*known, targets_BxT, config.loss_chunk)
+    weights_B = jnp.ones_like(count_B)
+    if weigh is not None:
         # NaN without a target, so that no policy compares it with others. The weight may then be NaN too.
-        weights_B = jnp.where(count_B > 0, weigh(nll_B / count_B), 0.0)
+        weights_B = jnp.where(count_B > 0, weigh(jnp.sum(known_BxT, axis=-1) / count_B), 0.0)
     weights_BxT = jnp.broadcast_to((weights_B / total_targets)[:, None], targets_BxT.shape)
+    if weigh_tokens is not None:
+        weights_BxT *= weigh_tokens(of_targets(known_BxT, targets_BxT))
     loss, nll_BxT = linear_cross_entropy(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, config.loss_chunk)
-    return loss, (jnp.sum(nll_BxT, axis=-1), count_B)
+    return loss, (jnp.sum(nll_BxT, axis=-1), count_B, of_targets(nll_BxT, targets_BxT))
+
+
+def of_targets(nll_BxT, targets_BxT):
+    """f32[B, T]: the tokens' losses; NaN where there is no target, so that no policy takes it for an easy token."""
+    return jnp.where(targets_BxT >= 0, nll_BxT, jnp.nan)
 
 
 def mean_nll(nll, count):

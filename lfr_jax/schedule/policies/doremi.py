@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from lfr_jax.schedule.arrays.estimate import one_of
-from lfr_jax.schedule.arrays.groups import Groups, groups_of, per_block
+from lfr_jax.schedule.arrays.groups import Groups, groups_of
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
-from lfr_jax.schedule.by_domain import By, losses_since, rounded
+from lfr_jax.schedule.by_domain import By, losses_since, natural, rates_of_shares, rounded
 from lfr_jax.schedule.by_phase import check_phase
 from lfr_jax.schedule.checks import NOT_NEGATIVE, SHARE, real_number
 from lfr_jax.schedule.phases import equal_rounds
-from lfr_jax.schedule.policies.ado import natural
 from lfr_jax.schedule.types import Schedule, num_blocks, required
 
 HIGHEST = 1e30  # an excess loss is at most this: sums of a few of them stay finite
@@ -104,9 +103,7 @@ def doremi(
         return state._replace(newest=jnp.max(state.measured.step), excess=excess_G, average=average_G, share=share_G)
 
     def rates(state):
-        prior_G = natural(state.groups)
-        rate_G = jnp.where(prior_G > 0, state.share / prior_G, 0.0)  # exactly 1 while all blocks are drawn alike
-        return per_block(rate_G, state.groups)
+        return rates_of_shares(state.share, state.groups)
 
     return Schedule(phases, init, fold, begin, rates, observe_train=True)
 
