@@ -32,8 +32,18 @@ try:
         import tyro
 
         from lfr_jax.config import Config, nearest
-        from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, check_value, checked
+        from lfr_jax.config.values import (
+            AtLeast0,
+            AtLeast1,
+            NotNegative,
+            Positive,
+            Seed,
+            ShareAbove0,
+            check_value,
+            checked,
+        )
         from lfr_jax.config.words import overridden
+        from lfr_jax.distributed.garbage import imports_uncollected
         from lfr_jax.distributed.peers import log_prefix
         from lfr_jax.storage.background import threads_left
 except ModuleNotFoundError as error:  # lfr_jax was installed without the extra `train`
@@ -68,11 +78,11 @@ def link(args: list[str]) -> None:
 
 def train(args: list[str]) -> None:
     """train, or continue a run:        lfr train configs/smoke.py --train.steps 500"""
-    config = configured(args, "lfr train")
-    prepare_to_compute()
-    from lfr_jax.distributed.cluster import initialize
-    from lfr_jax.train.loop import train
-    from lfr_jax.train.track.progress import short
+    with ready_to_compute():
+        config = configured(args, "lfr train")
+        from lfr_jax.distributed.cluster import initialize
+        from lfr_jax.train.loop import train
+        from lfr_jax.train.track.progress import short
 
     with initialize(config.distributed) as peers:
         done = train(config).summary
@@ -128,11 +138,41 @@ def compare(args: list[str]) -> None:
     asked, policy, given = overridden(Comparison, args, "lfr compare")
     if policy != asked.schedule.policy:
         raise ValueError(f"schedule.policy is {policy!r}: name the policies to compare with --policies")
-    prepare_to_compute()
-    from lfr_jax.experiments.compare import compare_policies
+    with ready_to_compute():
+        from lfr_jax.experiments.compare import compare_policies
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
     compare_policies(config, list(asked.policies), given)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureSearch(Config):
+    """Small runs, each on a mixture of its own, and the best mixture of domains by the law that fits their losses."""
+
+    proxies: AtLeast1 = 16  # small runs; several times as many as domains
+    final_tokens: NotNegative = 0.0  # tokens that the run to come will train on; 0: as many as a small run
+    most_epochs: Positive = 4.0  # how often that run may read a domain
+    target: str = "mean"  # whose held-out loss counts: that of a domain, the mean of all domains, or of all text
+    kl: NotNegative = 0.05  # what it costs to leave the natural mixture, in nats for each nat of divergence
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, kind in dict(
+            proxies=AtLeast1, final_tokens=NotNegative, most_epochs=Positive, kl=NotNegative
+        ).items():
+            check_value(name, getattr(self, name), kind)
+
+
+def mixture(args: list[str]) -> None:
+    """the best mixture of domains:     lfr mixture configs/smoke.py --proxies 16 --train.steps 100"""
+    asked, policy, given = overridden(MixtureSearch, args, "lfr mixture")
+    if policy != asked.schedule.policy or given:
+        raise ValueError("the runs of a search have a policy of their own: leave out --schedule.policy and its options")
+    prepare_to_compute()
+    from lfr_jax.experiments.mixture_search import Goal, search_mixture
+
+    config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
+    search_mixture(config, asked.proxies, Goal(asked.final_tokens, asked.most_epochs, asked.target, asked.kl))
 
 
 def evaluate(args: list[str]) -> None:
@@ -147,9 +187,9 @@ def evaluate(args: list[str]) -> None:
           store: A prepared corpus, in place of the run's own.
           blocks: Held-out blocks a domain; 0: all.
         """
-        prepare_to_compute()
-        from lfr_jax.distributed import cluster
-        from lfr_jax.train import load_run
+        with ready_to_compute():
+            from lfr_jax.distributed import cluster
+            from lfr_jax.train import load_run
 
         cluster.require_one_process("lfr evaluate")
         return load_run.evaluate(load_run.load(run), store, blocks)
@@ -180,10 +220,10 @@ def score(args: list[str]) -> None:
           packing: How documents become blocks; "": as in the run.
           shortest: Of by_length: tokens in the shortest blocks; 0: as in the run.
         """
-        prepare_to_compute()
-        from lfr_jax.distributed import cluster
-        from lfr_jax.storage.paths import as_path
-        from lfr_jax.train import load_run
+        with ready_to_compute():
+            from lfr_jax.distributed import cluster
+            from lfr_jax.storage.paths import as_path
+            from lfr_jax.train import load_run
 
         cluster.require_one_process("lfr score")
         path, loaded = as_path(out), load_run.load(run)
@@ -216,9 +256,9 @@ def generate(args: list[str]) -> None:
           top_p: Draw among the likeliest tokens that hold this share of the probability.
           seed: Of the draws.
         """
-        prepare_to_compute()
-        from lfr_jax.distributed import cluster
-        from lfr_jax.train import load_run
+        with ready_to_compute():
+            from lfr_jax.distributed import cluster
+            from lfr_jax.train import load_run
 
         cluster.require_one_process("lfr generate")
         return load_run.generate(load_run.load(run), prompt, tokens, temperature, top_k, top_p, seed)
@@ -252,7 +292,9 @@ def report(args: list[str]) -> None:
     print(tyro.cli(arguments, args=args, prog="lfr report"))
 
 
-COMMANDS = {f.__name__: f for f in (prepare, link, data, compile, train, compare, evaluate, score, generate, report)}
+COMMANDS = {
+    f.__name__: f for f in (prepare, link, data, compile, train, compare, mixture, evaluate, score, generate, report)
+}
 RESULT_IS_TEXT = ("data", "compile", "evaluate", "generate")  # on standard output; the others make files
 
 
@@ -303,12 +345,15 @@ def main() -> None:
         check_written(name)
 
 
-def prepare_to_compute() -> None:
-    """Makes this process fast at what a command computes. It changes all of the process, so no library does it."""
-    from lfr_jax.distributed import compilation_cache, malloc
+@contextlib.contextmanager
+def ready_to_compute() -> Iterator[None]:
+    """Makes this process fast at what a command computes, which is imported within. No library changes a process so."""
+    with imports_uncollected():
+        from lfr_jax.distributed import compilation_cache, malloc
 
-    malloc.keep_freed_memory()
-    compilation_cache.keep_compiled_programs()
+        malloc.keep_freed_memory()
+        compilation_cache.keep_compiled_programs()
+        yield
 
 
 @contextlib.contextmanager
