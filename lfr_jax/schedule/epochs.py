@@ -12,7 +12,9 @@ from lfr_jax.schedule.policies.frame import frame
 from lfr_jax.schedule.policies.infobatch import infobatch
 from lfr_jax.schedule.policies.lfr import lfr
 from lfr_jax.schedule.policies.lfr_clusters import lfr_clusters
+from lfr_jax.schedule.policies.progress import progress
 from lfr_jax.schedule.policies.random_drop import random_drop
+from lfr_jax.schedule.policies.ranked import ranked
 from lfr_jax.schedule.policies.reducible import reducible
 from lfr_jax.schedule.policies.seta import seta
 from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
@@ -36,6 +38,16 @@ def learn_focus_review(n: int, drop: float, drop2: float) -> dict[str, int | Fra
 def first_and_later(n: int, keep: float) -> dict[str, int | Fraction]:
     """A round over all blocks, then rounds over those that are chosen."""
     return dict(first=n, later=num_chosen(n, keep))
+
+
+def warmup_and_watch(n: int, keep: float) -> dict[str, int | Fraction]:
+    """`progress`: two phases over all blocks, then one over those that are chosen."""
+    return dict(warmup=n, watch=n, focus=num_chosen(n, keep))
+
+
+def chosen(n: int, keep: float) -> dict[str, int | Fraction]:
+    """`ranked`: each round draws the blocks that are chosen."""
+    return dict(round_steps=num_chosen(n, keep))
 
 
 def half_are_easy(n: int, drop: float) -> dict[str, int | Fraction]:
@@ -64,7 +76,9 @@ PASSES = {
     "infobatch": Passes(infobatch, half_are_easy),
     "lfr": Passes(lfr, learn_focus_review),
     "lfr_clusters": Passes(lfr_clusters, learn_focus_review),
+    "progress": Passes(progress, warmup_and_watch),
     "random_drop": Passes(random_drop, learn_focus_review),
+    "ranked": Passes(ranked, chosen),
     "reducible": Passes(reducible, first_and_later),
     "seta": Passes(seta, windows),
     "softmax_rounds": Passes(softmax_rounds, first_and_later),
@@ -82,8 +96,8 @@ def in_epochs(num_blocks: int, batch_size: int, policy: str = "lfr", **options: 
     Args:
       num_blocks: N, blocks in the corpus.
       batch_size: blocks in a step.
-      policy: its name: "frame", "infobatch", "lfr", "lfr_clusters", "random_drop", "reducible", "seta",
-        "softmax_rounds" or "uniform". The lengths of the others are steps of training, whatever they draw.
+      policy: its name: "frame", "infobatch", "lfr", "lfr_clusters", "progress", "random_drop", "ranked", "reducible",
+        "seta", "softmax_rounds" or "uniform". The lengths of the others are steps of training, whatever they draw.
       **options: of the policy. Its lengths are numbers of epochs here, 1 where they are not given. For `lfr`, these
         are the values of the first version of its paper.
 

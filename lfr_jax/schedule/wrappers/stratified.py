@@ -30,9 +30,11 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
     $$ r'_i = r_i / \bar r_g, \qquad \bar r_g = \text{mean of } r_j \text{ over the group} $$
 
     so that a group of n_g blocks gets n_g / N of the draws (proportional allocation). There is a
-    special case: each group draws some of its blocks, all at one rate, and the same share of each group, up to
-    rounding. Then $r'_i = 1$ for all blocks that are drawn. This moves less
-    than one block's draws in any group, and equal rates make the phase shuffled epochs.
+    special case: each group draws some of its blocks, all at one rate, and their number differs by less than one from
+    the same share of each group. Then $r'_i = 1$ for all blocks that are drawn, and equal rates make the phase shuffled
+    epochs. The groups then get their natural share only up to this rounding, which is much for a group of few blocks:
+    half of a group of 1,000 and half of ten groups of one block, rounded up, are 500 blocks and ten, so the ten get 2 %
+    of the draws in place of 1 %.
 
     The cost grows with the number of groups, since each is compiled on its own. Tens are fine. A
     policy that chooses at random makes the same choice in groups of the same size. The state must not be sharded.
