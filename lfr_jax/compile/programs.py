@@ -51,7 +51,8 @@ def train(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:
     step = steps.make_train_step(config.model, tx, schedule, config.train.grad_accum_steps, EOS_ID)
     batch = abstract_batch(config, mesh, rows("train", config))
     if "ref_token_losses" in schedule.extra:
-        batch["ref_token_losses"] = batch["tokens"].update(shape=batch["tokens"].shape, dtype=jnp.float32)
+        shape = (config.train.batch_size, config.data.seq_len)
+        batch["ref_token_losses"] = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, BATCH))
     if "grad_dot" in schedule.extra:
         batch["held_out"] = abstract_batch(config, mesh, config.schedule.held_out_blocks)["tokens"]
     with jax.set_mesh(mesh):
