@@ -32,7 +32,16 @@ try:
         import tyro
 
         from lfr_jax.config import Config, nearest
-        from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Seed, ShareAbove0, check_value, checked
+        from lfr_jax.config.values import (
+            AtLeast0,
+            AtLeast1,
+            NotNegative,
+            Positive,
+            Seed,
+            ShareAbove0,
+            check_value,
+            checked,
+        )
         from lfr_jax.config.words import overridden
         from lfr_jax.distributed.peers import log_prefix
         from lfr_jax.storage.background import threads_left
@@ -133,6 +142,36 @@ def compare(args: list[str]) -> None:
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
     compare_policies(config, list(asked.policies), given)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureSearch(Config):
+    """Small runs, each on a mixture of its own, and the best mixture of domains by the law that fits their losses."""
+
+    proxies: AtLeast1 = 16  # small runs; several times as many as domains
+    final_tokens: NotNegative = 0.0  # tokens that the run to come will train on; 0: as many as a small run
+    most_epochs: Positive = 4.0  # how often that run may read a domain
+    target: str = "mean"  # whose held-out loss counts: that of a domain, the mean of all domains, or of all text
+    kl: NotNegative = 0.05  # what it costs to leave the natural mixture, in nats for each nat of divergence
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, kind in dict(
+            proxies=AtLeast1, final_tokens=NotNegative, most_epochs=Positive, kl=NotNegative
+        ).items():
+            check_value(name, getattr(self, name), kind)
+
+
+def mixture(args: list[str]) -> None:
+    """the best mixture of domains:     lfr mixture configs/smoke.py --proxies 16 --train.steps 100"""
+    asked, policy, given = overridden(MixtureSearch, args, "lfr mixture")
+    if policy != asked.schedule.policy or given:
+        raise ValueError("the runs of a search have a policy of their own: leave out --schedule.policy and its options")
+    prepare_to_compute()
+    from lfr_jax.experiments.mixture_search import Goal, search_mixture
+
+    config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
+    search_mixture(config, asked.proxies, Goal(asked.final_tokens, asked.most_epochs, asked.target, asked.kl))
 
 
 def evaluate(args: list[str]) -> None:
@@ -252,7 +291,9 @@ def report(args: list[str]) -> None:
     print(tyro.cli(arguments, args=args, prog="lfr report"))
 
 
-COMMANDS = {f.__name__: f for f in (prepare, link, data, compile, train, compare, evaluate, score, generate, report)}
+COMMANDS = {
+    f.__name__: f for f in (prepare, link, data, compile, train, compare, mixture, evaluate, score, generate, report)
+}
 RESULT_IS_TEXT = ("data", "compile", "evaluate", "generate")  # on standard output; the others make files
 
 

@@ -31,8 +31,9 @@ VARIANTS = {
     "lfr, detrended": schedule.lfr(reps=1, scores="detrended"),
     "lfr, mixed": schedule.lfr(reps=1, scores="mixed", unmeasured="domain"),
     "lfr, dropping nothing": schedule.lfr(reps=1, drop=0, drop2=0),
+    "odm, exp3": schedule.odm(rounds=4, reward="exp3", warmup=8),
     "middle": ADDED["middle"](),
-    "progress": FROM_SCRATCH["progress"](),
+    "falling": FROM_SCRATCH["falling"](),
 }
 LFR = schedule.lfr(reps=1)
 WRAPPED = {
@@ -43,9 +44,22 @@ WRAPPED = {
     "stratified, weighing": schedule.stratified(schedule.infobatch(rounds=3)),
     "cap_noise": schedule.cap_noise(LFR, 0.1),
     "cap_noise, detrended": schedule.cap_noise(VARIANTS["lfr, detrended"], 0.5),
+    "unbiased": schedule.unbiased(schedule.floor(schedule.softmax_rounds(rounds=3), 0.2)),
     "all four": schedule.cap_noise(schedule.floor(schedule.chain(schedule.uniform(8), schedule.stratified(LFR)))),
 }
-SCHEDULES = {name: policy() for name, policy in schedule.POLICIES.items()} | VARIANTS | WRAPPED
+
+
+def supplied(s: schedule.Schedule) -> schedule.Schedule:
+    """The schedule with its signals made up of the losses, so that `observe` takes four arguments whatever it needs."""
+
+    def observe(state, ids_B, losses_B, step):
+        signals = dict(grad_dot=losses_B - 3.5, learning_rate=0.5)
+        return s.observe(state, ids_B, losses_B, step, **{name: signals[name] for name in s.extra})
+
+    return s._replace(observe=observe, extra=()) if s.extra else s
+
+
+SCHEDULES = {name: supplied(policy()) for name, policy in schedule.POLICIES.items()} | VARIANTS | WRAPPED
 
 
 def block_info(n: int = N) -> schedule.BlockInfo:
@@ -60,7 +74,11 @@ def block_info(n: int = N) -> schedule.BlockInfo:
         ref_loss=rng.gamma(4, 1, n).astype(np.float32),
         weak_loss=weak_N,
         strong_loss=weak_N * rng.uniform(0.3, 1.1, n).astype(np.float32),
+        columns={"quality": rng.uniform(0, 1, n).astype(np.float32)},
     )
+
+
+FIELDS = ("domain", "cluster", "length", "ref_loss", "weak_loss", "strong_loss")  # of `block_info`, without "quality"
 
 
 def run(s: schedule.Schedule, state, losses_PxN):

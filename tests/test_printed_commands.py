@@ -46,6 +46,7 @@ NOT_HERE = {
     r"^lfr link --out data/dolma": "needs OLMo's token files; tests/prepare/test_link.py makes some",
     r"--distributed\.coordinator": "needs two machines; tests/distributed has two processes",
     r"JAX_PLATFORMS=cuda": "needs a GPU",
+    r"^lfr mixture": "trains many runs; tests/experiments/test_mixture_search.py",
     r"^lfr compile|tools/tpu_table": "needs libtpu, and minutes; tests/compile",
     r"tools/bench_|tools/score_study": "measures for minutes; tests/test_tools.py runs the tools with small sizes",
     r"^tools/test|^EXTRAS=": "is the test suite",
@@ -113,8 +114,9 @@ def parse(arguments: list[str]) -> None:
             patch.setattr(module, function, does_nothing(getattr(module, function)))
         if name in ("prepare", "link", "data"):
             cli.COMMANDS[name](rest)
-        elif name in ("train", "compare", "compile"):
+        elif name in ("train", "compare", "mixture", "compile"):
             kinds = {"train": cli.Config, "compare": cli.Comparison, "compile": cli.Compilation}
+            kinds["mixture"] = cli.MixtureSearch
             cli.overridden(kinds[name], rest, f"lfr {name}")
 
 

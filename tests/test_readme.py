@@ -74,6 +74,13 @@ def test_the_lines_train_a_flax_model_and_focus_on_what_is_hard(scores, passes):
     np.testing.assert_allclose(names["weights"], 1, atol=1e-5)
 
 
+def test_the_lines_follow_an_objective():
+    """Catches: a README whose loop draws fewer easy blocks for `infobatch`, and does not weigh them up."""
+    weights = np.array(train("schedule.infobatch(first=24, later=24, last=24, rounds=3)")["weights"])
+    np.testing.assert_allclose(np.delete(weights, range(24, 48)), 1, atol=1e-5)
+    assert weights[24:48].max() > 1.1 and weights[24:48].min() < 0.95
+
+
 def test_the_lines_weigh_losses_where_the_policy_does():
     """Catches: a README whose loop leaves `linupper` unweighted, without an error."""
     weights = train("schedule.linupper(warmup=10, weighted=10)")["weights"]

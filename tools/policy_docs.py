@@ -31,6 +31,9 @@ SECTIONS = ("Args", "Returns", "Raises", "Examples", "References")
 STEPS = 120  # of the runs that the pictures show
 SHOWN = {  # settings of these runs, where the policy's name alone would show nothing
     "mixture": dict(options=dict(stages=[(1, "natural"), (1, "equal")])),
+    "ranked": dict(options=dict(column="ref_loss", prefer="low", keep=0.5, tilt=0.5)),
+    "repetition": dict(options=dict(column="ref_loss", prefer="low")),
+    "aioli": dict(score_fraction=0.1, options=dict(rounds=3, trial_steps=3, round_steps=22)),
     "stratified": dict(policy="lfr", stratify="domain"),
     "floor": dict(policy="lfr", floor=0.25),
     "cap_noise": dict(policy="lfr", cap_noise=0.1),
@@ -68,9 +71,12 @@ def trainer(s: schedule.Schedule) -> list[tuple[str, str]]:
     """What the schedule needs of its trainer, besides `begin` and the draws; and what `check_trainer` calls it."""
     passes = sum(phase.score for phase in s.phases)
     found = [
-        (passes, f"{passes} scoring pass{'es' * (passes > 1)} (`Phase.score`)", "scores_blocks"),
-        (s.observe_train, "the losses of training steps (`observe_train`)", "observes_training"),
-        (s.loss_weights, "weights on the losses (`loss_weights`)", "weighs_losses"),
+        (passes, f"{passes} scoring pass{'es' * (passes > 1)} (`Phase.score`)", "scores_blocks=True"),
+        (s.observe_train, "the losses of training steps (`observe_train`)", "observes_training=True"),
+        (s.loss_weights, "weights on the losses (`loss_weights`)", "weighs_losses=True"),
+        (s.objective, "weights that undo the rates (`objective_weights`)", "follows_objective=True"),
+        (s.token_weights, "weights on the losses of tokens (`token_weights`)", "weighs_tokens=True"),
+        (s.extra, f"signals (`extra`): {', '.join(s.extra)}", f"supplies={s.extra}"),
     ]
     return [(words, argument) for needed, words, argument in found if needed]
 
@@ -92,7 +98,7 @@ def page(name: str) -> str:
         lines += [f"## {title}", "", SHAPE[title](text), ""]
     if name in schedule.POLICIES:
         lines += of_policy(function()) + of_state(function())
-    elif name != "floor":  # which has no state of its own
+    elif name not in ("floor", "unbiased"):  # which have no state of their own
         lines += of_state(function(schedule.lfr()))
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
@@ -162,9 +168,10 @@ def of_policy(s: schedule.Schedule) -> list[str]:
     rows = [f"| {p.name} | {p.start}–{p.stop} | {'yes' if p.score else '–'} |" for p in s.phases]
     if len(rows) > 8:
         rows[3:-1] = ["| ... | | |"]
-    needs = ", ".join(f"`BlockInfo.{field}`" for field in needed(s)) or "nothing but the number of blocks"
+    places = [f"BlockInfo.{f}" if hasattr(schedule.BlockInfo, f) else f'BlockInfo.columns["{f}"]' for f in needed(s)]
+    needs = ", ".join(f"`{place}`" for place in places) or "nothing but the number of blocks"
     words = ", ".join(words for words, _ in trainer(s)) or "nothing"
-    arguments = "".join(f", {argument}=True" for _, argument in trainer(s))
+    arguments = "".join(f", {argument}" for _, argument in trainer(s))
     training = f"Of its trainer it needs {words}: `schedule.check_trainer(s{arguments})`."
     head = ["## Phases by default", "", "| phase | steps | scoring pass on entry |", "|---|---|---|"]
     return [*head, *rows, "", f"It needs {needs}.", training, ""]
@@ -192,18 +199,26 @@ def commented(kind: type) -> dict[str, str]:
 def block_info() -> schedule.BlockInfo:
     """All that can be known of 8 blocks."""
     group, loss = np.arange(8, dtype=np.int32) % 2, np.linspace(1, 2, 8, dtype=np.float32)
-    return schedule.BlockInfo(8, domain=group, cluster=group, ref_loss=loss, weak_loss=loss + 1, strong_loss=loss)
+    losses = dict(ref_loss=loss, weak_loss=loss + 1, strong_loss=loss)
+    return schedule.BlockInfo(8, domain=group, cluster=group, **losses, columns={"quality": loss})
 
 
 def needed(s: schedule.Schedule) -> list[str]:
     """The fields of `BlockInfo` that the schedule cannot begin without."""
     full, needs = block_info(), []
-    for field in full._fields[1:]:
+    for field in ("domain", "cluster", "length", *full.columns):
         try:
-            s.init(full._replace(**{field: None}))
+            s.init(without(full, field))
         except ValueError:
             needs.append(field)
     return needs
+
+
+def without(info: schedule.BlockInfo, field: str) -> schedule.BlockInfo:
+    """The same, but for one array."""
+    if field in info.columns:
+        return info._replace(columns={name: array for name, array in info.columns.items() if name != field})
+    return info._replace(**{field: None})
 
 
 def draw_all(names: list[str]) -> None:
@@ -218,7 +233,7 @@ def draw_all(names: list[str]) -> None:
         settings = dict(policy=name) | SHOWN.get(name, {})
         if settings["policy"] not in schedule.POLICIES:  # chain, which no setting of a run names
             continue
-        needs = needed(getattr(schedule, settings["policy"])())
+        needs = needed(getattr(schedule, settings["policy"])(**settings.get("options", {})))
         settings |= {f"{field.removesuffix('_loss')}_scores": scores(base, field) for field in needs if "loss" in field}
         settings |= dict(clusters=16) if "cluster" in needs else {}
         draw(trained(base, name, STEPS, ScheduleConfig(**settings)), PAGES / f"{name}.png")

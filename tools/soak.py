@@ -4,7 +4,7 @@
     python tools/soak.py                              # 2,000 phases, about an hour
     python tools/soak.py --phases 200 --minutes 4
 
-Every few seconds it writes down resident memory, open descriptors, threads and steps done, as soak.csv in --out. At
+Every few seconds it writes down memory, open descriptors, threads and steps done, as soak.csv in --out. At
 the end it compares the first tenth of the time with the last. The phases of one cycle come before, as they
 compile. A run that lasts longer than --minutes is stopped as SIGTERM stops it, and goes on where it was if the same
 --out is given again. The run scores, probes, evaluates and saves, as real ones do.
@@ -26,6 +26,7 @@ import numpy as np
 
 from lfr_jax.config import Config, DataConfig, OptimizerConfig, ScheduleConfig, TrainConfig, llama
 from lfr_jax.data.tokenizer import Bytes
+from lfr_jax.distributed import malloc
 from lfr_jax.prepare.prepare import prepare_documents
 from lfr_jax.prepare.text_source import Document
 from lfr_jax.schedule import fit, lfr
@@ -38,6 +39,7 @@ class Sample(NamedTuple):
     seconds: float
     step: int
     memory: int  # resident, bytes
+    allocated: int  # of that, bytes in use by the program; the rest are pages of freed memory
     descriptors: int
     threads: int
 
@@ -50,6 +52,7 @@ def take_sample(began: float, metrics: pathlib.Path) -> Sample:
         time.monotonic() - began,
         last_step(metrics),
         1024 * int(status["VmRSS"].split()[0]),
+        malloc.allocated(),
         len(os.listdir("/proc/self/fd")),
         int(status["Threads"]),
     )
@@ -121,13 +124,17 @@ def describe(samples: list[Sample], stops: list[int]) -> str:
         return [statistics.median(getattr(sample, name) for sample in part) for part in parts]
 
     phases = [sum(stop <= sample.step for stop in stops) for sample in (samples[0], samples[-1])]
-    (first, last), speeds = median("memory"), [speed(part) for part in parts]
+    speeds = [speed(part) for part in parts]
     return "\n".join(
         [
             f"phases done       {phases[0]} when all was compiled, {phases[1]} at the end; steps {samples[-1].step}",
             f"                  {'first tenth':>14}{'last tenth':>14}",
-            f"memory, MB        {first / 1e6:14.1f}{last / 1e6:14.1f}   "
-            f"{(last - first) / 1e3 / max(1, phases[1] - phases[0]):+.1f} kB a phase",
+            *(
+                f"{name + ', MB':<18}{first / 1e6:14.1f}{last / 1e6:14.1f}   {100 * (last / first - 1):+.1f} %, "
+                f"{(last - first) / 1e3 / max(1, phases[1] - phases[0]):+.1f} kB a phase"
+                for name in ("memory", "allocated")
+                for first, last in [median(name)]
+            ),
             *("{:<18}{:14.0f}{:14.0f}".format(name, *median(name)) for name in ("descriptors", "threads")),
             f"steps a second    {speeds[0]:14.1f}{speeds[1]:14.1f}   {100 * (speeds[1] / speeds[0] - 1):+.1f} %",
         ]
@@ -142,6 +149,7 @@ def main() -> None:
     parser.add_argument("--every", type=float, default=2.0, help="seconds between two samples")
     parser.add_argument("--out", help="folder for text and run; by default a temporary one")
     asked = parser.parse_args()
+    malloc.keep_freed_memory()  # as the command does
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(asked.out or temporary)
         config = configuration(folder, asked.phases, asked.phase_steps)

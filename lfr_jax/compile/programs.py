@@ -50,8 +50,13 @@ def train(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:
     tx, schedule = _parts(config)
     step = steps.make_train_step(config.model, tx, schedule, config.train.grad_accum_steps, EOS_ID)
     batch = abstract_batch(config, mesh, rows("train", config))
+    if "ref_token_losses" in schedule.extra:
+        batch["ref_token_losses"] = batch["tokens"].update(shape=batch["tokens"].shape, dtype=jnp.float32)
+    if "grad_dot" in schedule.extra:
+        batch["held_out"] = abstract_batch(config, mesh, config.schedule.held_out_blocks)["tokens"]
     with jax.set_mesh(mesh):
-        return step.lower(abstract_state(config, mesh, blocks), batch)
+        state = abstract_state(config, mesh, blocks)
+        return step.lower(state, batch, steps.abstract_weights(schedule, state))
 
 
 def score(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:
@@ -110,4 +115,5 @@ def _block_info(config: Config, blocks: int) -> BlockInfo:
         ref_loss=loss_N if chosen.ref_scores else None,
         weak_loss=loss_N if chosen.weak_scores else None,
         strong_loss=loss_N if chosen.strong_scores else None,
+        columns={word.partition("=")[0]: loss_N for word in chosen.columns},
     )

@@ -144,14 +144,22 @@ class ScheduleConfig(Section):
     stratify: Stratify = ""  # each domain, cluster or length keeps its share of the draws; "": none does
     floor: Share = 0.0  # each block is drawn at least at this share of the mean rate
     cap_noise: ShareBelow1 = 0.0  # share of the blocks, those of the highest loss, that is not drawn at all
+    unbiased: bool = False  # blocks count alike in the loss, however often they are drawn
     score_fraction: ShareAbove0 = 1.0  # share of the blocks that a scoring pass reads
     clusters: AtLeast0 = 0  # groups of blocks with like words, made when a run begins; 0: none
+    ref_model: str = ""  # folder of a run, where the policy asks for "ref_token_losses": its model reads each batch too
+    held_out_blocks: AtLeast1 = 8  # whose gradient a step takes, where the policy asks for "grad_dot"
     ref_scores: str = ""  # files that `lfr score` wrote, under a reference model,
     weak_scores: str = ""  # ... under the weaker of two,
     strong_scores: str = ""  # ... and under the stronger
+    columns: tuple[str, ...] = ()  # other numbers by block or document: NAME=FILE, CSV or Parquet
 
     def __post_init__(self):
         super().__post_init__()
+        names = [word.partition("=")[0] for word in self.columns]
+        for word, name in zip(self.columns, names):
+            if not (name.isidentifier() and word.partition("=")[2]) or names.count(name) > 1:
+                raise ValueError(f"schedule.columns has {shown(word)}, expected NAME=FILE, each name once")
         try:
             json.dumps(self.options, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from lfr_jax.data.documents import Documents
 from lfr_jax.data.store import Store
 
 
@@ -91,6 +92,19 @@ class Blocks:
         tokens_BxT1 = np.full((len(ids_B), self.seq_len + 1), -1, np.int32)
         tokens_BxT1[ids_B >= 0] = self.store.read(start_R, self.seq_len + 1)
         return tokens_BxT1
+
+    def documents(self) -> Documents:
+        """Which documents each block has, and how much of them. It takes 24 bytes a part and a few times that while it
+        is computed; nothing is read but where documents start."""
+        number_N = np.arange(self.num_blocks) - np.repeat(self.first_S, self.blocks_S)
+        start_N = np.repeat(self.start_S, self.blocks_S) + number_N * self.seq_len
+        first_N = np.searchsorted(self.store.doc_starts, start_N, side="right") - 1
+        parts_N = np.searchsorted(self.store.doc_starts, start_N + self.seq_len - 1, side="right") - first_N
+        block_M, document_M = np.repeat(np.arange(self.num_blocks), parts_N), ranges(first_N, parts_N)
+        stop_D = np.append(self.store.doc_starts[1:], self.store.card.tokens)
+        begin_M = np.maximum(self.store.doc_starts[document_M], start_N[block_M])
+        end_M = np.minimum(stop_D[document_M], start_N[block_M] + self.seq_len)
+        return Documents(block_M, document_M, end_M - begin_M)
 
     def checked(self, ids: np.ndarray) -> np.ndarray:
         """`ids` as int64. Raises IndexError unless each is −1 or a block."""

@@ -13,6 +13,7 @@ import functools
 import numpy as np
 
 from lfr_jax.data.blocks import Blocks
+from lfr_jax.data.documents import Documents
 from lfr_jax.data.store import Store
 
 AT_ONCE = 1 << 20  # blocks located at once
@@ -100,6 +101,12 @@ class LengthBlocks(Blocks):
         bucket_B = self.bucket_N[ids]
         positions = [np.flatnonzero(bucket_B == g) for g in range(len(self.lengths))]
         return [(length, some) for length, some in zip(self.lengths, positions) if len(some)]
+
+    def documents(self) -> Documents:
+        """As `Blocks.documents`: each block has one."""
+        blocks_D = np.diff(self.first_D.astype(np.int64), append=self.num_blocks)
+        document_N = np.repeat(np.arange(len(blocks_D)), blocks_D)
+        return Documents(np.arange(self.num_blocks), document_N, np.array(self.lengths)[self.bucket_N])
 
     def tokens(self, ids: np.ndarray) -> np.ndarray:
         """The tokens int32[B, T+1] of the blocks `ids` [B], all of one length T. The id −1 gives a row of −1.

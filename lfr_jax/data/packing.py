@@ -8,6 +8,7 @@ that share rows, as in bin packing (Ding et al. 2024, "Fewer Truncations Improve
 import numpy as np
 
 from lfr_jax.data.blocks import Blocks, ranges
+from lfr_jax.data.documents import Documents
 from lfr_jax.data.store import Store
 
 
@@ -93,6 +94,20 @@ class PackedBlocks(Blocks):
         tokens_BxT1[real_R[is_full_R]] = self.full_rows(number_R[is_full_R] + self.full_S1[source_R[is_full_R]])
         self.write_shared_rows(tokens_BxT1, real_R[~is_full_R], (shared_R + self.shared_S1[source_R])[~is_full_R])
         return tokens_BxT1
+
+    def documents(self) -> Documents:
+        """As `Blocks.documents`. A full row is of one document; in a shared row, all tokens of an item count."""
+        long_F = np.repeat(self.long_L, np.diff(self.full_L1))
+        full_F = np.arange(len(long_F)) + np.repeat(self.first_S - self.full_S1[:-1], np.diff(self.full_S1))
+        first_S = self.first_S + np.diff(self.full_S1) - self.shared_S1[:-1]
+        shared_R = np.arange(self.shared_S1[-1]) + np.repeat(first_S, np.diff(self.shared_S1))
+        length_D = np.diff(self.store.doc_starts, append=self.store.card.tokens)
+        items_P = (length_D[self.document_P] - 1) % self.seq_len + 1
+        block_M = np.concatenate([full_F, np.repeat(shared_R, np.diff(self.item_R1))])
+        document_M = np.concatenate([long_F, self.document_P]).astype(np.int64)
+        tokens_M = np.concatenate([np.full(len(full_F), self.seq_len), items_P])
+        order_M = np.argsort(block_M, kind="stable")
+        return Documents(block_M[order_M], document_M[order_M], tokens_M[order_M])
 
     def full_rows(self, number_R: np.ndarray) -> np.ndarray:
         """int32[R, T+1]: the full rows of these numbers. They are counted through all sources."""

@@ -32,12 +32,14 @@ def compare_policies(config: Config, policies: list[str], given: Mapping[str, st
     """
     with cluster.initialize(config.distributed) as peers:
         page.require_replaceable(as_path(config.run_dir) / "report")  # before any training
-        cost = flops.expected(config, open_corpus(config.data).train)
+        blocks = open_corpus(config.data).train
         steps, passes = count_steps_and_passes(config, policies, given)
         runs: dict[str, Config] = {}
         summaries: dict[str, dict[str, Any]] = {}
         for name in passes:
             if summaries:
+                extra = policy.build(policy.switch(config.schedule, name, given), steps=0).extra
+                cost = flops.expected(config, blocks, extra)
                 steps = cost.steps_within(summaries[policies[0]]["flops"], passes[name])
             runs[name] = run = config_for_policy(config, name, steps, given)
             if peers.first:

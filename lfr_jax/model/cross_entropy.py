@@ -20,6 +20,11 @@ multiplies what is there by the cotangent of L, which is one number.
 So the weights must be given, and not be applied to the losses afterwards: ∂L/∂W is a sum over rows, and nobody could
 weigh its terms later. Where weights depend on the losses, call `token_nll` first; that is the fourth product again.
 
+The derivative of the terms along a direction V [D, V] of the head, with another head W + ε V for each block, is there
+for a product more, as g is:
+
+    ∂L/∂ε = Σ g · h V                           over the rows of the block
+
 Liger Kernel makes gradients in the forward pass in the same way (Hsu et al. 2024, arXiv 2410.10989, section 3.2), with
 one cotangent for all rows. Cut Cross-Entropy (Wijmans et al. 2024, arXiv 2411.09009, section 4) keeps logits out of
 memory altogether, in a kernel of its own, and makes them again in the backward pass.
@@ -41,7 +46,12 @@ ROWS = BATCH[0]  # the mesh axes that split the rows of a chunk
 
 
 def linear_cross_entropy(
-    hidden_BxTxD: jax.Array, head_DxV: jax.Array, targets_BxT: jax.Array, weights_BxT: jax.Array, chunk: int
+    hidden_BxTxD: jax.Array,
+    head_DxV: jax.Array,
+    targets_BxT: jax.Array,
+    weights_BxT: jax.Array,
+    chunk: int,
+    along: tuple[jax.Array, jax.Array] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """The weighted sum of the tokens' losses, to be differentiated; and these losses, as a measurement.
 
@@ -53,10 +63,13 @@ def linear_cross_entropy(
       targets_BxT: int; −1 where there is no target.
       weights_BxT: float; what a target's loss counts. Not read where there is no target.
       chunk: rows (tokens) whose logits exist at once on a device, at most.
+      along: a direction of the head [D, V], as `head_DxV` is, and how far each block's head is moved along it: zeros
+        f32[B], for the sake of their gradient.
 
     Returns:
       The sum over targets of weight · loss, f32[]; the losses f32[B, T] in nats, 0 without a target. The gradient of
-      the sum is that with respect to `hidden`, `head` and `weights`. The losses have none: it would be lost unseen.
+      the sum is that with respect to `hidden`, `head`, `weights` and the zeros of `along`. The losses have none: it
+      would be lost unseen.
 
     Examples:
       >>> from lfr_jax.distributed.mesh import make_mesh
@@ -69,7 +82,10 @@ def linear_cross_entropy(
     weights_BxT = jnp.where(targets_BxT >= 0, weights_BxT, 0.0)
     # Gradients have the types of the arguments.
     hidden_BxTxD, weights_BxT = jax.reshard((hidden_BxTxD, weights_BxT), BATCH)
-    total, nll_BxT = _linear_cross_entropy(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, chunk)
+    if along is not None:
+        along_DxV, shift_B = along
+        along = along_DxV, jnp.broadcast_to(shift_B[:, None], targets_BxT.shape)
+    total, nll_BxT = _linear_cross_entropy(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, along, chunk)
     return total, jax.lax.stop_gradient(nll_BxT)
 
 
@@ -86,13 +102,13 @@ def token_nll(hidden_BxTxD: jax.Array, head_DxV: jax.Array, targets_BxT: jax.Arr
     return _from_chunks(nll_NxC, targets_BxT.shape)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _linear_cross_entropy(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, chunk):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def _linear_cross_entropy(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, along, chunk):
     nll_BxT = token_nll(hidden_BxTxD, head_DxV, targets_BxT, chunk)
     return jnp.sum(weights_BxT * nll_BxT), nll_BxT
 
 
-def _forward(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, chunk):
+def _forward(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, along, chunk):
     """What `_linear_cross_entropy` returns, and the gradients of its sum."""
     head_spec = jax.typeof(head_DxV).sharding.spec
     # Where the head is `reduced`, each device has its own part of the sum.
@@ -101,25 +117,29 @@ def _forward(hidden_BxTxD, head_DxV, targets_BxT, weights_BxT, chunk):
     def gradients_of_chunk(dhead_DxV, piece):
         hidden_CxD, targets_C, weights_C = piece
         nll_C, softmax_CxV, is_target_CxV = _softmax(hidden_CxD, head_DxV, targets_C)
-        dlogits_CxV = (weights_C[:, None] * (softmax_CxV - is_target_CxV)).astype(hidden_CxD.dtype)
+        dlogits_CxV = weights_C[:, None] * (softmax_CxV - is_target_CxV)
+        slope_C = None if along is None else jnp.sum(dlogits_CxV * _logits(hidden_CxD, along[0]), axis=-1)
+        dlogits_CxV = dlogits_CxV.astype(hidden_CxD.dtype)
         dhidden_CxD = jnp.einsum("CV,DV->CD", dlogits_CxV, head_DxV, out_sharding=P(ROWS, None))
         # float32: of many chunks, bfloat16 would lose the later ones.
         dhead_DxV += jnp.einsum(
             "CD,CV->DV", hidden_CxD, dlogits_CxV, preferred_element_type=jnp.float32, out_sharding=dhead_spec
         )
-        return dhead_DxV, (nll_C, dhidden_CxD)
+        return dhead_DxV, (nll_C, dhidden_CxD, slope_C)
 
     pieces = _in_chunks(hidden_BxTxD, chunk), _in_chunks(targets_BxT, chunk), _in_chunks(weights_BxT, chunk)
     zeros_DxV = jnp.zeros(head_DxV.shape, jnp.float32, out_sharding=dhead_spec)
-    dhead_DxV, (nll_NxC, dhidden_NxCxD) = jax.lax.scan(gradients_of_chunk, zeros_DxV, pieces)
+    dhead_DxV, (nll_NxC, dhidden_NxCxD, slope_NxC) = jax.lax.scan(gradients_of_chunk, zeros_DxV, pieces)
     nll_BxT = _from_chunks(nll_NxC, targets_BxT.shape)
     dhidden_BxTxD = _from_chunks(dhidden_NxCxD, hidden_BxTxD.shape)
-    return (jnp.sum(weights_BxT * nll_BxT), nll_BxT), (dhidden_BxTxD, dhead_DxV.astype(head_DxV.dtype), nll_BxT)
+    slope_BxT = None if along is None else _from_chunks(slope_NxC, targets_BxT.shape)
+    gradients = dhidden_BxTxD, dhead_DxV.astype(head_DxV.dtype), nll_BxT, slope_BxT
+    return (jnp.sum(weights_BxT * nll_BxT), nll_BxT), gradients
 
 
 def _backward(chunk, gradients, cotangents):
     """The gradients times the cotangent of the sum."""
-    dhidden_BxTxD, dhead_DxV, nll_BxT = gradients
+    dhidden_BxTxD, dhead_DxV, nll_BxT, slope_BxT = gradients
     factor, _ = cotangents
     # `dhead` is added up over devices later, so each of them needs the factor.
     of_head = jax.reshard(factor, P(reduced=jax.typeof(dhead_DxV).sharding.spec.unreduced))
@@ -128,6 +148,7 @@ def _backward(chunk, gradients, cotangents):
         of_head.astype(dhead_DxV.dtype) * dhead_DxV,
         None,
         factor * nll_BxT,
+        None if slope_BxT is None else (None, factor * slope_BxT),
     )
 
 
@@ -136,9 +157,7 @@ _linear_cross_entropy.defvjp(_forward, _backward)
 
 def _softmax(hidden_CxD, head_DxV, targets_C):
     """(losses f32[C], softmax f32[C, V], whether it is the target bool[C, V]) of a chunk of rows."""
-    logits_CxV = jnp.einsum(
-        "CD,DV->CV", hidden_CxD, head_DxV, preferred_element_type=jnp.float32, out_sharding=P(ROWS, "tensor")
-    )
+    logits_CxV = _logits(hidden_CxD, head_DxV)
     logits_CxV -= jnp.max(logits_CxV, axis=-1, keepdims=True)
     exp_CxV = jnp.exp(logits_CxV)
     sum_C = jnp.sum(exp_CxV, axis=-1)
@@ -146,6 +165,12 @@ def _softmax(hidden_CxD, head_DxV, targets_C):
     is_target_CxV = targets_C[:, None] == jnp.arange(head_DxV.shape[1])[None]
     nll_C = jnp.log(sum_C) - jnp.sum(jnp.where(is_target_CxV, logits_CxV, 0.0), axis=-1)
     return jnp.where(targets_C >= 0, nll_C, 0.0), exp_CxV * (1 / sum_C)[:, None], is_target_CxV
+
+
+def _logits(hidden_CxD, head_DxV):
+    return jnp.einsum(
+        "CD,DV->CV", hidden_CxD, head_DxV, preferred_element_type=jnp.float32, out_sharding=P(ROWS, "tensor")
+    )
 
 
 def _in_chunks(x_BxT: jax.Array, chunk: int) -> jax.Array:

@@ -79,12 +79,7 @@ class Decoder(nnx.Module):
             positions_T = offset + jnp.arange(T)
         if segments_T is not None:
             segments_T = jnp.where(tokens_T < 0, -1, segments_T)
-        x_TxD = self._table().at[jnp.maximum(tokens_T, 0)].get(out_sharding=P(None, "tensor"))
-        x_TxD = jax.reshard(x_TxD, P(None, None))
-        if self.positions is not None:
-            # All rows of the batch may have the same positions: this table meets no rows.
-            table_SxD = gathered(self.positions[...], config.dtype, None, None, reduced=frozenset())
-            x_TxD += table_SxD.at[positions_T].get(out_sharding=P(None, None))
+        x_TxD = self.embed(tokens_T, positions_T)
 
         def layer(x_TxD: jax.Array, layer_and_cache: tuple[Layer, Cache | None]) -> tuple[jax.Array, Cache | None]:
             layer, cache = layer_and_cache
@@ -92,6 +87,16 @@ class Decoder(nnx.Module):
 
         x_TxD, cache = jax.lax.scan(rematerialized(layer, config.remat), x_TxD, (self.layers, cache))
         return self.norm(x_TxD), cache
+
+    def embed(self, tokens_T: jax.Array, positions_T: jax.Array) -> jax.Array:
+        """The input of the first layer, [T, D]."""
+        x_TxD = self._table().at[jnp.maximum(tokens_T, 0)].get(out_sharding=P(None, "tensor"))
+        x_TxD = jax.reshard(x_TxD, P(None, None))
+        if self.positions is not None:
+            # All rows of the batch may have the same positions: this table meets no rows.
+            table_SxD = gathered(self.positions[...], self.config.dtype, None, None, reduced=frozenset())
+            x_TxD += table_SxD.at[positions_T].get(out_sharding=P(None, None))
+        return x_TxD
 
     def logits(self, hidden_TxD: jax.Array) -> jax.Array:
         """float32 logits [T, V], split over 'tensor' along V. For the losses of a batch, see `cross_entropy`."""

@@ -18,16 +18,18 @@ model's losses on the blocks are recorded in the state, the state gives each blo
             train_on(draws[first : first + batch_size])
 
 Some schedules need more of the loop: that it calls `observe` with the losses of every training step
-(`observe_train`), or that it multiplies each block's loss by `loss_weights`. `check_trainer` raises if
-the loop does less than the schedule needs.
+(`observe_train`) and with other signals (`extra`), or that it multiplies losses by `objective_weights`, `loss_weights`
+or `token_weights`. `check_trainer` raises if the loop does less than the schedule needs.
 
 - `POLICIES` has all policies by name: `uniform` (the baseline), `lfr`, ... Their settings all have defaults.
-- `WRAPPERS` has the functions from schedules to a schedule: `chain`, `floor`, `stratified`, `cap_noise`.
+- `WRAPPERS` has the functions from schedules to a schedule: `chain`, `floor`, `stratified`, `cap_noise`, `unbiased`.
 - Phases: `fit` stretches them, `in_epochs` counts in epochs; `consecutive` and `in_rounds` build them.
 - For policies of your own: `scored`, or `Schedule` with `init_measured`, `observe`, `estimate`, `hardest`,
-  `detrend`, `groups_of`, `group_means`, `per_block`, `num_blocks`, `required`, `num_kept`, `num_chosen`;
+  `detrend`, `groups_of`, `group_means`, `per_block`, `num_blocks`, `required`, `num_kept`, `num_chosen`; `SIGNALS`;
+  `documents_of`, `document_means`, `block_means` where documents are the unit;
   `check_phase`, `of_phase` and `phase_switch` for what differs by phase; `jax_key` and `random_blocks`
   for random choices; `init_drawn`, `ignore_losses` and `drawn_rates`, if no loss matters.
+- What blocks count in the loss: `objective_weights`, `weight_variance`, `take_blocks`.
 - `DrawnSource`: the draws of a phase as a data source of Grain, or a data set of torch.
 - Draws and random numbers: `plan`, `checked_rates`, `systematic_sample`, `Purpose`, `numpy_key`, ...
 
@@ -40,8 +42,10 @@ This package needs jax and numpy alone, and works in any trainer.
 import inspect as _inspect
 from types import ModuleType as _ModuleType
 
+from lfr_jax.schedule.arrays.documents import Documents, block_means, document_means, documents_of
 from lfr_jax.schedule.arrays.estimate import estimate
 from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of, per_block
+from lfr_jax.schedule.arrays.lookup import take_blocks
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.arrays.select import hardest, random_blocks
 from lfr_jax.schedule.arrays.trend import detrend
@@ -51,10 +55,15 @@ from lfr_jax.schedule.by_phase import check_phase, of_phase, phase_switch
 from lfr_jax.schedule.draws.drawn_source import DrawnSource
 from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan
 from lfr_jax.schedule.draws.systematic import systematic_sample
+from lfr_jax.schedule.epochs import in_epochs
 from lfr_jax.schedule.hashing import mix32, mix64
-from lfr_jax.schedule.phases import consecutive, fit, in_epochs, in_rounds, num_chosen, num_kept
+from lfr_jax.schedule.objective import objective_weights, weight_variance
+from lfr_jax.schedule.phases import consecutive, fit, in_rounds, num_chosen, num_kept
 from lfr_jax.schedule.policies.ado import AdoState, ado
+from lfr_jax.schedule.policies.aioli import AioliState, aioli
+from lfr_jax.schedule.policies.data_shapley import ShapleyState, data_shapley
 from lfr_jax.schedule.policies.domain_upsampling import domain_upsampling
+from lfr_jax.schedule.policies.doremi import DoremiState, doremi
 from lfr_jax.schedule.policies.frame import FrameState, frame
 from lfr_jax.schedule.policies.infobatch import infobatch
 from lfr_jax.schedule.policies.lfr import lfr
@@ -62,12 +71,16 @@ from lfr_jax.schedule.policies.lfr_clusters import lfr_clusters
 from lfr_jax.schedule.policies.linupper import LinUpperState, linupper
 from lfr_jax.schedule.policies.mixture import mixture
 from lfr_jax.schedule.policies.odm import OdmState, odm
+from lfr_jax.schedule.policies.progress import ProgressState, progress
 from lfr_jax.schedule.policies.random_drop import random_drop
+from lfr_jax.schedule.policies.ranked import RankedState, ranked
 from lfr_jax.schedule.policies.reducible import reducible
+from lfr_jax.schedule.policies.repetition import RepetitionState, repetition
 from lfr_jax.schedule.policies.replay import replay
 from lfr_jax.schedule.policies.seta import seta
 from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
 from lfr_jax.schedule.policies.spaced_repetition import SpacedState, spaced_repetition
+from lfr_jax.schedule.policies.token_selection import token_selection
 from lfr_jax.schedule.policies.uniform import uniform
 from lfr_jax.schedule.randomness import (
     Purpose,
@@ -79,6 +92,7 @@ from lfr_jax.schedule.randomness import (
     sample_phase,
 )
 from lfr_jax.schedule.types import (
+    SIGNALS,
     BlockInfo,
     MissingInfo,
     Phase,
@@ -93,6 +107,7 @@ from lfr_jax.schedule.wrappers.cap_noise import CapNoiseState, cap_noise
 from lfr_jax.schedule.wrappers.chain import ChainState, chain
 from lfr_jax.schedule.wrappers.floor import floor
 from lfr_jax.schedule.wrappers.stratified import StratifiedState, stratified
+from lfr_jax.schedule.wrappers.unbiased import unbiased
 
 
 def _from_folder(folder: str) -> dict:

@@ -36,12 +36,14 @@ class Purpose(bytes, enum.Enum):
     CHUNKS = b"chunk order"  # the order of the chunks of blocks that are sampled; 0
     BLOCKS = b"block order"  # the order of the blocks in a chunk; number of the chunk
     LENGTHS = b"curriculum"  # batches of several lengths; a length in tokens, or 0, −1, −2: see data/phase_batches.py
+    HELD_OUT = b"held-out order"  # the order of the held-out blocks that steps take; 0
     FILL_IN = b"fill in middle"  # which documents are rearranged, and where they are cut; number of the batch
     # For `jax_key`, up to 4 bytes.
     RANDOM_DROP = b"drop"  # the blocks that `random_drop` leaves out
     SETA = b"seta"  # the blocks that `seta` leaves out
     SOFTMAX = b"soft"  # Gumbel's noise of `softmax_rounds`
     FRAME = b"fram"  # where in its quadrant a block falls, under `frame`
+    RANKED = b"rank"  # Gumbel's noise of `ranked`
 
 
 @functools.lru_cache(maxsize=64)  # a batch of draws needs the keys of the batch before

@@ -1,7 +1,7 @@
 """What a schedule is: phases, and pure functions over a carried pytree."""
 
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -28,21 +28,58 @@ class Phase(NamedTuple):
     score: bool = False  # before `begin`, the trainer measures the loss of all blocks (a scoring pass)
 
 
-class BlockInfo(NamedTuple):
-    """What is known about the N blocks of a corpus before training.
+Column = jax.Array | np.ndarray
+LOSSES = ("ref_loss", "weak_loss", "strong_loss")  # columns that may be given and read by name
+RESERVED = ("num_blocks", "domain", "cluster", "length", "columns", "documents", "phase")  # mean something else
 
-    Losses are mean negative log-likelihoods in nats per token, under models that were trained before.
-    """
+
+class BlockInfoFields(NamedTuple):
+    """The fields of `BlockInfo`."""
 
     num_blocks: int  # N, static
-    domain: jax.Array | np.ndarray | None = None  # i32[N]: number of the block's source
-    cluster: jax.Array | np.ndarray | None = None  # i32[N]: number of the block's cluster
-    length: jax.Array | np.ndarray | None = (
-        None  # i32[N]: index of the block's length, from the longest; if lengths differ
-    )
-    ref_loss: jax.Array | np.ndarray | None = None  # f32[N]: under a reference model
-    weak_loss: jax.Array | np.ndarray | None = None  # f32[N]: under the weaker of two references
-    strong_loss: jax.Array | np.ndarray | None = None  # f32[N]: under the stronger of two references
+    domain: Column | None = None  # i32[N]: number of the block's source
+    cluster: Column | None = None  # i32[N]: number of the block's cluster
+    length: Column | None = None  # i32[N]: index of the block's length, from the longest; if lengths differ
+    columns: Mapping[str, Column] = {}  # f32[N] or i32[N] each: anything else, by name
+    # (block i32[M], document i32[M], tokens i32[M]): what each block has of each document, sorted by block
+    documents: tuple[Column, Column, Column] | None = None
+
+
+class BlockInfo(BlockInfoFields):
+    """What is known about the N blocks of a corpus before training.
+
+    `columns` holds numbers of any meaning by name, such as a quality score; policies read them by `required`. Three
+    names have a meaning: mean negative log-likelihoods in nats per token, under models that were trained before.
+    They may be given and read like fields: "ref_loss" (of a reference model), "weak_loss" and "strong_loss" (of the
+    weaker and the stronger of two).
+
+    Args:
+      num_blocks, domain, cluster, length, columns, documents: see `BlockInfoFields`.
+      ref_loss, weak_loss, strong_loss: f32[N], columns of these names.
+
+    Examples:
+      >>> from lfr_jax import schedule
+      >>> info = schedule.BlockInfo(2, ref_loss=[3.5, 4.5], columns={"quality": [0.25, 0.5]})
+      >>> info.ref_loss, info.weak_loss, sorted(info.columns)
+      ([3.5, 4.5], None, ['quality', 'ref_loss'])
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, num_blocks, domain=None, cluster=None, length=None, columns=None, documents=None, **losses):
+        if unknown := sorted(set(losses) - set(LOSSES)):
+            raise TypeError(f"BlockInfo has no field {unknown[0]!r}: give it as columns={{{unknown[0]!r}: ...}}")
+        given = {name: array for name, array in losses.items() if array is not None}
+        return super().__new__(cls, num_blocks, domain, cluster, length, {**(columns or {}), **given}, documents)
+
+    def _replace(self, **changes):
+        columns = dict(changes.pop("columns", self.columns))
+        columns |= {name: changes.pop(name) for name in LOSSES if name in changes}
+        return super()._replace(columns={name: x for name, x in columns.items() if x is not None}, **changes)
+
+    ref_loss = property(lambda self: self.columns.get("ref_loss"))
+    weak_loss = property(lambda self: self.columns.get("weak_loss"))
+    strong_loss = property(lambda self: self.columns.get("strong_loss"))
 
 
 class Schedule(NamedTuple):
@@ -53,31 +90,63 @@ class Schedule(NamedTuple):
     under `jax.jit`, `jax.vmap` and `jax.lax.scan`. So does `begin` with a traced number of the
     phase: it is one program for all phases.
 
-    Three fields say what the schedule needs of its trainer; `check_trainer` checks all of them:
-    `Phase.score`, `observe_train`, and `loss_weights`, if it is not None.
+    Some fields say what the schedule needs of its trainer; `check_trainer` checks all of them: `Phase.score`,
+    `observe_train`, `extra`, and `loss_weights`, `objective` and `token_weights`, if they are not None.
 
-    `rates` depends on what `init` or `begin` wrote, never on `observe`. So the draws of
+    `rates` and `objective` depend on what `init` or `begin` wrote, never on `observe`. So the draws of
     a phase can be rebuilt from a state that was saved in the middle of it.
+
+    Where weights are meant to undo unequal draws, let the policy have an `objective`, and not `loss_weights` of its
+    own: a wrapper may change the rates, and only `objective_weights` sees those that the trainer draws by.
     """
 
     phases: tuple[Phase, ...]
     # block_info -> state. `block_info.num_blocks` is a Python int.
     init: Callable[[BlockInfo], ScheduleState]
-    # (state, ids i32[B] or u32[B], losses f32[B], step i32[]) -> state: record measured mean NLL (nats per token).
-    observe: Callable[[ScheduleState, jax.Array, jax.Array, jax.Array], ScheduleState]
+    # (state, ids i32[B] or u32[B], losses f32[B], step i32[], **extra) -> state: record measured mean NLL (nats per
+    # token), and the signals that `extra` names.
+    observe: Callable[..., ScheduleState]
     # (state, phase_index) -> state: enter phases[phase_index], a Python int or a traced i32[]; set the rates.
     begin: Callable[[ScheduleState, int | jax.Array], ScheduleState]
     # state -> f32[N]: relative draw rate of each block; 0 = not drawn.
     rates: Callable[[ScheduleState], jax.Array]
     # (state, ids i32[B], losses f32[B]) -> f32[B]: the trainer multiplies each block's loss by it. `losses` are those
-    # of the same forward pass, behind a stop_gradient. None: the policy does not weigh losses.
+    # of the same forward pass, behind a stop_gradient. For rules within a batch. None: there is none.
     loss_weights: Callable[[ScheduleState, jax.Array, jax.Array], jax.Array] | None = None
     # At every step the trainer passes the losses of the training forward pass to `observe`.
     observe_train: bool = False
+    # state -> f32[N]: what each block should count in the training loss, in expectation and relative to others (any
+    # scale), however often it is drawn. The trainer multiplies each block's loss by `objective_weights` too. All 0:
+    # this phase has none. None: no phase has one; a block counts as often as it is drawn.
+    objective: Callable[[ScheduleState], jax.Array] | None = None
+    # (state, ids i32[B], token_losses f32[B, T], **extra) -> f32[B, T]: the trainer multiplies each token's loss by it.
+    # Losses are those of the same forward pass, behind a stop_gradient, and NaN without a target. Of the signals in
+    # `extra` it gets those that are known before the gradient: "progress", "ref_token_losses".
+    token_weights: Callable[..., jax.Array] | None = None
+    # Names of the signals that `observe` gets as keyword arguments, besides losses; see `SIGNALS`.
+    extra: tuple[str, ...] = ()
+
+
+SIGNALS = {
+    "progress": "f32[]: steps done / steps of all phases",
+    "learning_rate": "f32[]: that of the step",
+    "token_losses": "f32[B, T]: the loss of each token, nats; NaN without a target",
+    "ref_token_losses": "f32[B, T]: the loss of each token under a reference model, nats; NaN without a target",
+    "grad_norm": "f32[B]: norm of the gradient of each block's loss; NaN in a scoring pass",
+    "grad_dot": "f32[B]: its dot product with the gradient of a held-out batch; NaN in a scoring pass",
+}
+"""The signals that a policy may name in `Schedule.extra`. A trainer may supply others, under names of its own."""
 
 
 def check_trainer(
-    schedule: Schedule, *, scores_blocks: bool = False, observes_training: bool = False, weighs_losses: bool = False
+    schedule: Schedule,
+    *,
+    scores_blocks: bool = False,
+    observes_training: bool = False,
+    weighs_losses: bool = False,
+    follows_objective: bool = False,
+    weighs_tokens: bool = False,
+    supplies: tuple[str, ...] = (),
 ) -> None:
     """Raises unless a trainer does all that a schedule needs. Call it once, before training.
 
@@ -89,6 +158,9 @@ def check_trainer(
       scores_blocks: the trainer measures all blocks, or a sample, where `Phase.score` is true, before `begin`.
       observes_training: the trainer calls `observe` with the losses of every training step.
       weighs_losses: the trainer multiplies each block's loss by `loss_weights`.
+      follows_objective: the trainer multiplies each block's loss by `objective_weights`.
+      weighs_tokens: the trainer multiplies each token's loss by `token_weights`.
+      supplies: names of the signals that the trainer passes to `observe`, if `extra` names them; see `SIGNALS`.
 
     Returns:
       None.
@@ -106,16 +178,42 @@ def check_trainer(
     scored = [f"'{phase.name}'" for phase in schedule.phases if phase.score]
     scoring = ", ".join(scored[:4]) + (f", ... ({len(scored)} phases)" if len(scored) > 4 else "")
     needs = [
-        (bool(scoring), scores_blocks, f"measure the blocks before it begins {scoring}", "scores_blocks"),
-        (schedule.observe_train, observes_training, "observe the losses of every training step", "observes_training"),
+        (scoring, scores_blocks, f"measure the blocks before it begins {scoring}", "scores_blocks=True"),
         (
-            schedule.loss_weights is not None,
+            schedule.observe_train,
+            observes_training,
+            "observe the losses of every training step",
+            "observes_training=True",
+        ),
+        (
+            schedule.loss_weights,
             weighs_losses,
             "multiply each block's loss by schedule.loss_weights(state, ids, losses)",
-            "weighs_losses",
+            "weighs_losses=True",
+        ),
+        (
+            schedule.objective,
+            follows_objective,
+            "multiply each block's loss by objective_weights(schedule, state, ids)",
+            "follows_objective=True",
+        ),
+        (
+            schedule.token_weights,
+            weighs_tokens,
+            "multiply each token's loss by schedule.token_weights(state, ids, token_losses)",
+            "weighs_tokens=True",
         ),
     ]
-    missing = [f"{what} (then pass {name}=True)" for needed, done, what, name in needs if needed and not done]
+    needs += [
+        (
+            True,
+            name in supplies,
+            f"pass {name!r} to schedule.observe, {SIGNALS.get(name, 'a signal')}",
+            f"supplies=({name!r}, ...)",
+        )
+        for name in schedule.extra
+    ]
+    missing = [f"{what} (then pass {argument})" for needed, done, what, argument in needs if needed and not done]
     if missing:
         raise ValueError(f"this trainer does not do what the schedule needs: {'; '.join(missing)}")
 
@@ -124,8 +222,14 @@ class MissingInfo(ValueError):
     """A policy needs the array `name` of `BlockInfo`, and it is None."""
 
     def __init__(self, name: str, policy: str):
-        super().__init__(f"{policy} needs BlockInfo.{name}, one number for each block; found None")
+        what = "the parts of documents that blocks have" if name == "documents" else "one number for each block"
+        super().__init__(f"{policy} needs {place_of(name)}, {what}; found None")
         self.name = name
+
+
+def place_of(name: str) -> str:
+    """Where an array of `BlockInfo` stands, for errors."""
+    return f"BlockInfo.{name}" if name in BlockInfo._fields + LOSSES else f"BlockInfo.columns[{name!r}]"
 
 
 def num_blocks(info: BlockInfo) -> int:
@@ -138,7 +242,8 @@ def num_blocks(info: BlockInfo) -> int:
       `info.num_blocks`.
 
     Raises:
-      ValueError: there is no block, or an array has another shape than `(info.num_blocks,)`.
+      ValueError: there is no block, an array has another shape than `(info.num_blocks,)`, or a column has a name that
+        means something else, such as "domain".
 
     Examples:
       >>> from lfr_jax import schedule
@@ -150,13 +255,21 @@ def num_blocks(info: BlockInfo) -> int:
         raise ValueError(
             f"BlockInfo.num_blocks is {n}, expected 1 to 2**32 - 1: no phase can draw from a corpus without blocks"
         )
-    for name, array in zip(info._fields[1:], info[1:]):
-        if array is not None and np.shape(array) != (n,):
+    if reserved := sorted(set(info.columns) & set(RESERVED)):
+        raise ValueError(f"BlockInfo.columns has {reserved[0]!r}, which means something else: choose another name")
+    for name, array in arrays_of(info).items():
+        if np.shape(array) != (n,):
             raise ValueError(
-                f"BlockInfo.{name} has shape {np.shape(array)}, expected ({n},): one entry for each of "
+                f"{place_of(name)} has shape {np.shape(array)}, expected ({n},): one entry for each of "
                 f"num_blocks={n} blocks"
             )
     return n
+
+
+def arrays_of(info: BlockInfo) -> dict[str, Column]:
+    """All arrays of `info` by name, columns and others."""
+    known = dict(domain=info.domain, cluster=info.cluster, length=info.length)
+    return {name: array for name, array in known.items() if array is not None} | dict(info.columns)
 
 
 def required(info: BlockInfo, name: str, policy: str) -> jax.Array | np.ndarray:
@@ -164,11 +277,11 @@ def required(info: BlockInfo, name: str, policy: str) -> jax.Array | np.ndarray:
 
     Args:
       info: what a trainer passes to `init`.
-      name: of the array, such as "ref_loss".
+      name: "domain", "cluster", "length", or that of a column, such as "ref_loss".
       policy: its name, for the error.
 
     Returns:
-      `BlockInfo.<name>`, [N].
+      The array, [N].
 
     Raises:
       MissingInfo: it is None.
@@ -178,7 +291,7 @@ def required(info: BlockInfo, name: str, policy: str) -> jax.Array | np.ndarray:
       >>> schedule.required(schedule.BlockInfo(2, ref_loss=[3.5, 4.5]), "ref_loss", policy="mine")
       [3.5, 4.5]
     """
-    array = getattr(info, name)
-    if array is None:
+    arrays = arrays_of(info)
+    if name not in arrays:
         raise MissingInfo(name, policy)
-    return array
+    return arrays[name]

@@ -1,16 +1,19 @@
 """What a run tells its schedule about the blocks: computed when the run begins, and saved in its folder."""
 
 import pathlib
+import re
+from collections.abc import Callable
 
 import jax
 import numpy as np
 
-from lfr_jax.config import Config
+from lfr_jax.config import Config, ScheduleConfig
 from lfr_jax.config.values import shown
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.clusters import cluster_blocks
+from lfr_jax.data.column_files import read_column
 from lfr_jax.data.score_files import read_scores, settings_text
-from lfr_jax.schedule import BlockInfo, MissingInfo, Schedule
+from lfr_jax.schedule import BlockInfo, MissingInfo, Schedule, num_blocks
 from lfr_jax.storage.checkpoint import latest_step
 from lfr_jax.storage.files import atomic_file
 from lfr_jax.storage.npy import npz_members, parse_npy
@@ -19,6 +22,7 @@ from lfr_jax.storage.remote_files import exists, read_bytes
 
 FILE = "block_info.npz"
 DTYPES = {"cluster": "<i4", "ref_loss": "<f4", "weak_loss": "<f4", "strong_loss": "<f4"}  # of the arrays in it
+COLUMN = re.compile(r"([fi]4)\.(\w+)")  # the name of another column in it: its type and its own name
 BLOCKS = "blocks"  # the array that says which blocks the others are of, in UTF-8
 HINTS = {
     "cluster": "say how many there are to be: --schedule.clusters 64",
@@ -43,7 +47,7 @@ def load_or_compute(folder: Path, config: Config, blocks: Blocks) -> BlockInfo:
     if exists(folder / FILE):
         return load(folder, blocks)
     chosen = config.schedule
-    if chosen.clusters or chosen.ref_scores or chosen.weak_scores or chosen.strong_scores:
+    if chosen.clusters or files_of(chosen):
         raise FileNotFoundError(
             f"{folder / FILE}: is not there, and the checkpoints of this run depend on what it says of the blocks; put "
             "it back, or begin a new run"
@@ -58,7 +62,7 @@ def load(folder: Path, blocks: Blocks) -> BlockInfo:
       ValueError: the file is damaged, or is of other blocks.
     """
     path = folder / FILE
-    members = npz_members(read_bytes(path), path, (*DTYPES, BLOCKS))
+    members = npz_members(read_bytes(path), path, Known())
     if BLOCKS in members:  # an older release wrote none
         found = parse_npy(members.pop(BLOCKS), path, "|u1", (None,)).tobytes()
         if found != identity(blocks):
@@ -67,16 +71,27 @@ def load(folder: Path, blocks: Blocks) -> BlockInfo:
                 f"{blocks.store.path}, {shown(identity(blocks).decode())}; the run began with another data.store: put "
                 "that one back, or choose another run_dir"
             )
-    arrays = {
-        name: parse_npy(raw, f"{path}: {name}", DTYPES[name], (blocks.num_blocks,)) for name, raw in members.items()
-    }
+    arrays = {}
+    for member, raw in members.items():
+        dtype, name = (DTYPES[member], member) if member in DTYPES else COLUMN.fullmatch(member).groups()
+        arrays[name] = parse_npy(raw, f"{path}: {member}", f"<{dtype[-2:]}", (blocks.num_blocks,))
     cluster_N = arrays.get("cluster", np.zeros(1))
     if cluster_N.min() < 0 or cluster_N.max() >= blocks.num_blocks:
         raise ValueError(
             f"{path}: found clusters from {cluster_N.min()} to {cluster_N.max()}, expected 0 to less than "
             f"{blocks.num_blocks}, the blocks; put the run's own file back"
         )
-    return info_of(blocks, **arrays)
+    try:
+        return info_of(blocks, **arrays)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}; put the run's own file back") from None
+
+
+class Known:
+    """The names of arrays that the file may have."""
+
+    def __contains__(self, name: str) -> bool:
+        return name in DTYPES or name == BLOCKS or COLUMN.fullmatch(name) is not None
 
 
 def identity(blocks: Blocks) -> bytes:
@@ -84,28 +99,62 @@ def identity(blocks: Blocks) -> bytes:
     return f"store {blocks.store.fingerprint} {settings_text(blocks)}".encode()
 
 
-def info_of(blocks: Blocks, **arrays: np.ndarray) -> BlockInfo:
-    return BlockInfo(blocks.num_blocks, domain=blocks.domain_N, length=blocks.bucket_N, **arrays)
+def info_of(blocks: Blocks, cluster: np.ndarray | None = None, **columns: np.ndarray) -> BlockInfo:
+    """What a schedule is told. Raises ValueError if a column has a name that means something else."""
+    info = BlockInfo(blocks.num_blocks, blocks.domain_N, cluster, blocks.bucket_N, columns)
+    num_blocks(info)
+    return info
 
 
 def compute(config: Config, blocks: Blocks) -> dict[str, np.ndarray]:
     """The arrays of `BlockInfo` that the settings ask for, by name."""
     chosen = config.schedule
-    files = dict(ref_loss=chosen.ref_scores, weak_loss=chosen.weak_scores, strong_loss=chosen.strong_scores)
-    arrays = {name: read_scores(path, blocks) for name, path in files.items() if path}
+    arrays = {}
+    for name, (path, read) in files_of(chosen).items():
+        array = read(path, name, blocks)
+        arrays[name] = array.astype(DTYPES.get(name, array.dtype))
     if chosen.clusters:
         arrays["cluster"] = cluster_blocks(blocks, chosen.clusters, config.train.seed)
     return arrays
 
 
+def files_of(chosen: ScheduleConfig) -> dict[str, tuple[str, Callable[[str, str, Blocks], np.ndarray]]]:
+    """The files that the settings name, and how each is read, by the name of the column.
+
+    Raises:
+      ValueError: two settings name a file for the same column.
+    """
+    scores = dict(ref_loss=chosen.ref_scores, weak_loss=chosen.weak_scores, strong_loss=chosen.strong_scores)
+    files = {
+        name: (path, lambda path, name, blocks: read_scores(path, blocks)) for name, path in scores.items() if path
+    }
+    columns = dict(word.split("=", 1) for word in chosen.columns)
+    if twice := sorted(set(files) & set(columns)):
+        setting = HINTS[twice[0]].split()[-2]
+        raise ValueError(f"schedule.columns names a file for {twice[0]!r}, and so does {setting}: leave one out")
+    return files | {name: (path, read_column) for name, path in columns.items()}
+
+
 def save(folder: pathlib.Path, info: BlockInfo, blocks: Blocks) -> None:
     """Writes what `load_or_compute` cannot read off the blocks. It stays as it is once a checkpoint depends on it."""
     if latest_step(folder / "checkpoints") is None or not (folder / FILE).exists():
-        names = [name for name in DTYPES if getattr(info, name) is not None]
-        arrays = {name: np.asarray(getattr(info, name), DTYPES[name]) for name in names}
+        told = dict(info.columns) | ({} if info.cluster is None else {"cluster": info.cluster})
+        arrays = {}
+        for name, array in told.items():
+            dtype = DTYPES.get(name) or ("<i4" if np.issubdtype(np.asarray(array).dtype, np.integer) else "<f4")
+            arrays[name if name in DTYPES else f"{dtype[-2:]}.{name}"] = np.asarray(array, dtype)
         arrays[BLOCKS] = np.frombuffer(identity(blocks), np.uint8)
         with atomic_file(folder / FILE) as file:
             np.savez(file.buffer, **arrays)
+
+
+def with_documents(schedule: Schedule, info: BlockInfo, blocks: Blocks) -> BlockInfo:
+    """Adds the documents of the blocks, if the policy needs them. They follow from the store, so they are not saved."""
+    try:
+        jax.eval_shape(lambda: schedule.init(info))
+    except MissingInfo as missing:
+        return info._replace(documents=blocks.documents()) if missing.name == "documents" else info
+    return info
 
 
 def check(schedule: Schedule, info: BlockInfo) -> None:
@@ -113,4 +162,5 @@ def check(schedule: Schedule, info: BlockInfo) -> None:
     try:
         jax.eval_shape(lambda: schedule.init(info))
     except MissingInfo as missing:
-        raise ValueError(f"{missing}; {HINTS[missing.name]}") from None
+        hint = HINTS.get(missing.name, f"name a file that has it: --schedule.columns {missing.name}=FILE")
+        raise ValueError(f"{missing}; {hint}") from None

@@ -3,6 +3,9 @@
 A training token costs three forward passes (one forward, two backward), a scored token one. In a longer block each
 token costs more, as attention does. So where blocks have several lengths, a run's cost follows from which of them it
 draws: it is counted exactly, and what is known before is an expectation.
+Where a policy asks for dot products of gradients ("grad_dot"), each product with a weight is made once more for every
+training token (see `gradient_scores`), and a step's held-out tokens cost as much as if it trained on them. A reference
+model that reads each batch costs one forward pass of its own.
 Padding counts as tokens here: it is computed, though nothing is learned from it.
 Held-out evaluation and probes are measurement, not training, and are not charged.
 """
@@ -15,6 +18,7 @@ import numpy as np
 from lfr_jax.config import Config, ModelConfig
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.schedule import Phase, num_chosen
+from lfr_jax.train.reference import model_of
 from lfr_jax.train.track.progress import short
 
 # Larger shares of all FLOPs are worth a word.
@@ -40,6 +44,19 @@ def attention_flops_per_token(config: ModelConfig, seq_len: int) -> int:
     return 4 * config.num_layers * seq_len * config.dim
 
 
+def dot_flops(config: ModelConfig, tokens: int, length: int, held_out: tuple[int, int]) -> int:
+    """FLOPs that a step costs more, if it makes the dot products of its blocks' gradients with a held-out batch's.
+
+    Args:
+      tokens: of the step, in blocks of `length`.
+      held_out: rows of the held-out batch, and tokens in a row.
+    """
+    products = forward_flops_per_token(config, length) - attention_flops_per_token(config, length)
+    held_out_rows, held_out_length = held_out
+    held_out_tokens = held_out_rows * held_out_length
+    return tokens * products + 3 * held_out_tokens * forward_flops_per_token(config, held_out_length)
+
+
 class Spent(NamedTuple):
     """What a run has cost so far."""
 
@@ -52,6 +69,16 @@ class Spent(NamedTuple):
         tokens = rows * length
         flops = 3 * tokens * forward_flops_per_token(config, length)
         return Spent(self.trained_tokens + tokens, self.scored_tokens, self.flops + flops)
+
+    def dot_gradients(self, config: ModelConfig, rows: int, length: int, held_out: tuple[int, int]) -> "Spent":
+        """With the dot products of a step more. `held_out`: rows and tokens in a row of the held-out batch."""
+        flops = dot_flops(config, rows * length, length, held_out)
+        return Spent(self.trained_tokens, self.scored_tokens, self.flops + flops)
+
+    def refer(self, reference: ModelConfig, rows: int, length: int) -> "Spent":
+        """With the forward pass of a reference model more, over the blocks of a step."""
+        flops = rows * length * forward_flops_per_token(reference, length)
+        return Spent(self.trained_tokens, self.scored_tokens, self.flops + flops)
 
     def score(self, config: ModelConfig, blocks: Blocks, ids: np.ndarray) -> "Spent":
         """With a scoring pass more, over the blocks `ids`."""
@@ -75,14 +102,29 @@ class Expected(NamedTuple):
         return (flops - scoring_passes * self.scoring_pass) // self.step
 
 
-def expected(config: Config, blocks: Blocks) -> Expected:
-    """What a run of `config` on these training blocks is expected to cost."""
+def expected(config: Config, blocks: Blocks, extra: tuple[str, ...] = ()) -> Expected:
+    """What a run of `config` on these training blocks is expected to cost.
+
+    Args:
+      extra: the signals that its schedule asks for.
+    """
     once = sum(
         count * length * forward_flops_per_token(config.model, length)
         for length, count in blocks.count_by_length.items()
     )  # a forward pass of all blocks
+    tokens, held_out = config.train.batch_size * config.data.seq_len, (config.schedule.held_out_blocks, blocks.seq_len)
+    step = Fraction(3 * tokens * once, blocks.num_tokens)
+    if "grad_dot" in extra:
+        dots = sum(
+            dot_flops(config.model, count * length, length, (0, 0)) for length, count in blocks.count_by_length.items()
+        )
+        step += Fraction(tokens * dots, blocks.num_tokens) + dot_flops(config.model, 0, blocks.seq_len, held_out)
+    if "ref_token_losses" in extra:
+        model = model_of(config.schedule.ref_model)
+        read = sum(n * length * forward_flops_per_token(model, length) for length, n in blocks.count_by_length.items())
+        step += Fraction(tokens * read, blocks.num_tokens)
     return Expected(
-        step=Fraction(3 * config.train.batch_size * config.data.seq_len * once, blocks.num_tokens),
+        step=step,
         scoring_pass=Fraction(num_scored(config, blocks.num_blocks) * once, blocks.num_blocks),
     )
 
@@ -92,13 +134,16 @@ def num_scored(config: Config, num_blocks: int) -> int:
     return num_chosen(num_blocks, config.schedule.score_fraction)
 
 
-def forecast(config: Config, phases: tuple[Phase, ...], blocks: Blocks, num_probed: int = 0) -> str:
+def forecast(
+    config: Config, phases: tuple[Phase, ...], blocks: Blocks, num_probed: int = 0, extra: tuple[str, ...] = ()
+) -> str:
     """What a run is expected to train on and to score, in a line; and what to change if it scores or probes much.
 
     Args:
       num_probed: blocks that are computed for the probes alone.
+      extra: the signals that the schedule asks for.
     """
-    cost, steps, passes = expected(config, blocks), phases[-1].stop, sum(phase.score for phase in phases)
+    cost, steps, passes = expected(config, blocks, extra), phases[-1].stop, sum(phase.score for phase in phases)
     trained = steps * config.train.batch_size * config.data.seq_len
     spent = steps * cost.step + passes * cost.scoring_pass
     line = f"{steps} steps train {short(trained)} tokens ({trained / blocks.num_tokens:.2f} epochs)"
@@ -111,6 +156,8 @@ def forecast(config: Config, phases: tuple[Phase, ...], blocks: Blocks, num_prob
                 f". Scoring is {'most' if share > 0.5 else 'much'} of the run: train for more steps, or score a sample "
                 "(--schedule.score-fraction 0.1; lfr then needs --schedule.options.scores mixed)"
             )
+    if (factor := float(cost.step / expected(config, blocks).step)) > 1:
+        line += f"; what the policy is told makes a step cost {factor:.2f} times as much"
     probes = float(cost.scoring_pass * num_probed / num_scored(config, blocks.num_blocks) / spent)
     if probes > DEAR_PROBES:
         line += f". Probes add {100 * probes:.0f} %: set fewer (--train.probe-blocks), or evaluate less often"

@@ -17,11 +17,12 @@ from lfr_jax.data.pipeline import batches, shard_batch
 from lfr_jax.distributed import cluster, compilation_cache
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
-from lfr_jax.schedule import check_trainer
+from lfr_jax.schedule import objective_weights, weight_variance
 from lfr_jax.storage.checkpoint import Checkpointer
 from lfr_jax.storage.run_dir import RunDir
-from lfr_jax.train import evaluate, flops, optimizer, policy, score, start, steps
+from lfr_jax.train import evaluate, flops, optimizer, policy, reference, score, start, steps
 from lfr_jax.train.begin import begin_compiled
+from lfr_jax.train.held_out import HeldOutBatches
 from lfr_jax.train.probes import Probes
 from lfr_jax.train.track.clock import Clock, table
 from lfr_jax.train.track.recorder import NonFiniteLoss, StepRecord
@@ -50,10 +51,14 @@ def train(config: Config, quiet: bool = False) -> Result:
         peers = stack.enter_context(cluster.initialize(config.distributed))
         corpus = open_corpus(config.data)
         sched = policy.build(config.schedule, config.train.steps)
-        check_trainer(sched, scores_blocks=True, observes_training=True, weighs_losses=True)
+        policy.check_supplied(sched, config.schedule.ref_model)
         num_steps = sched.phases[-1].stop
         mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.tensor)
         start.check(config, corpus, mesh, num_steps)
+        held_out = HeldOutBatches(config, corpus.valid, num_steps, mesh) if "grad_dot" in sched.extra else None
+        ref = None
+        if "ref_token_losses" in sched.extra:
+            ref = reference.load(config.schedule.ref_model, corpus, config.data.seq_len, mesh)
         cluster.assert_equal_across_processes(peers, start.must_agree(config, corpus))
         run_dir = RunDir(config.run_dir)
         block_info = stack.enter_context(start.claim_run_dir(run_dir, config, corpus, sched, peers))
@@ -65,17 +70,23 @@ def train(config: Config, quiet: bool = False) -> Result:
         )
         eos_id = corpus.tokenizer.eos_id
         tx = optimizer.make_optimizer(config.optimizer, num_steps)
-        train_step = compiled(steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, eos_id))
-        score_step = compiled(steps.make_score_step(config.model, eos_id))
+        learning_rate = optimizer.learning_rate(config.optimizer, num_steps)
+        train_step = compiled(
+            steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, eos_id, learning_rate)
+        )
+        ref_losses = ref and compiled(ref.token_losses)
+        score_step = compiled(steps.make_score_step(config.model, eos_id, "token_losses" in sched.extra))
         score_batch_size = config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
         observe = compiled(score.make_observe_step(sched))
         begin_phase, rates_of = begin_compiled(sched, compiled), compiled(jax.jit(sched.rates))
+        weights_of, variance_of = (
+            compiled(jax.jit(functools.partial(f, sched))) for f in (objective_weights, weight_variance)
+        )
 
         # What the run writes: checkpoints, metrics, the losses of a few probe blocks.
         checkpoints = stack.enter_context(
             contextlib.closing(Checkpointer(run_dir.path / "checkpoints", config.train.keep_checkpoints))
         )
-        learning_rate = optimizer.learning_rate(config.optimizer, num_steps)
         tokens_per_step = config.train.batch_size * config.data.seq_len
         tracker = stack.enter_context(
             Tracker(run_dir.folder, num_steps, config.train, tokens_per_step, learning_rate, clock, peers.first, quiet)
@@ -133,16 +144,17 @@ def train(config: Config, quiet: bool = False) -> Result:
             with clock.stage("saving"):
                 run_dir.upload()
                 spent_so_far = {"seconds": clock.seconds, "stages": clock.stages, "spent": spent}
-                checkpoints.save(state, start.origin(corpus) | spent_so_far | {"evaluated": evaluated})
+                checkpoints.save(state, origin | spent_so_far | {"evaluated": evaluated})
 
         # Restore, or begin.
+        origin = start.origin(corpus) | ({"reference": ref.identity} if ref else {})
         parts = (config.model, tx, sched, block_info, mesh)
         restored = checkpoints.restore(steps.abstract_state(*parts))
         if restored is None:
             state, spent, evaluated = steps.init_state(*parts, config.train.seed), flops.Spent(), []
         else:
             state, meta = restored
-            start.check_meta(meta, start.origin(corpus), config)
+            start.check_meta(meta, origin, config)
             spent = flops.Spent(*meta["spent"])
             evaluated = meta.get("evaluated", [])  # checkpoints of older releases do not say it
             clock.credit(meta.get("stages", {"training": meta["seconds"]}))  # older releases add up all work
@@ -156,7 +168,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             return Result(state, run_dir.load_summary())
         tracker.progress.note(f"policy {policy.described(config.schedule)}")
         num_probed = probes.num_computed(config.train.eval_every)
-        tracker.progress.note(flops.forecast(config, sched.phases, corpus.train, num_probed))
+        tracker.progress.note(flops.forecast(config, sched.phases, corpus.train, num_probed, sched.extra))
         for note in filter(None, (compilation_cache.described(), corpus.train.summary(), *corpus.unchecked)):
             tracker.progress.note(note)
 
@@ -191,6 +203,12 @@ def train(config: Config, quiet: bool = False) -> Result:
                 cluster.assert_equal_across_processes(peers, {f"the digest of the rates of {phase.name}": digest})
                 tracker.phase(phase, rates_N > 0, corpus.train)
                 probes.enter(phase, rates_N)
+                weights_N = None
+                if sched.objective is not None:  # they stay on the devices, where steps look up those of their blocks
+                    weights_N = weights_of(state.schedule)
+                    tracker.note(
+                        step, f"{phase.name}: variance of the weights {float(variance_of(state.schedule)):.3g}"
+                    )
             with clock.stage("plan"):
                 plan = plan_batches(
                     corpus.train,
@@ -207,10 +225,17 @@ def train(config: Config, quiet: bool = False) -> Result:
             loader = batches(plan, corpus.train, mesh, done, config.data.workers, fill_in_the_middle)
             for batch in clock.each("pipeline", loader):
                 # Step. `metrics` stay on the device: reading them now would make it wait for the host.
-                state, metrics = train_step(state, shard_batch(batch, mesh))
-                step += 1
+                placed = shard_batch(batch, mesh)
                 ids_B, (rows, length) = batch["ids"], (len(batch["ids"]), batch["tokens"].shape[1] - 1)
                 spent = spent.train(config.model, rows, length)
+                if ref is not None:
+                    placed["ref_token_losses"] = ref_losses(ref.params, placed["tokens"])
+                    spent = spent.refer(ref.config, rows, length)
+                if held_out is not None:
+                    placed["held_out"] = held_out[step]
+                    spent = spent.dot_gradients(config.model, rows, length, held_out.shape)
+                state, metrics = train_step(state, placed, weights_N)
+                step += 1
                 tracker.step(StepRecord(step, phase.name, spent.trained_tokens, spent.flops, ids_B, metrics))
 
                 # Evaluate and save at their steps.

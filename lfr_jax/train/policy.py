@@ -15,12 +15,13 @@ import msgspec
 from lfr_jax import schedule
 from lfr_jax.config import Config, ScheduleConfig, nearest
 from lfr_jax.config.values import check_value, from_word, shown
+from lfr_jax.train import signals
 
 
 def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
     """The schedule that the settings name, its phases stretched to last `steps` steps (0: not stretched).
 
-    Wrappers are applied in this order: `stratify`, then `floor`, then `cap_noise`. So the groups keep their
+    Wrappers are applied in this order: `stratify`, then `floor`, `cap_noise`, `unbiased`. So the groups keep their
     natural shares of what the policy draws, every block gets its floor, and the noisiest blocks get nothing.
 
     Raises:
@@ -42,10 +43,39 @@ def build(config: ScheduleConfig, steps: int) -> schedule.Schedule:
         built = schedule.floor(built, config.floor)
     if config.cap_noise:
         built = schedule.cap_noise(built, config.cap_noise)
+    if config.unbiased:
+        built = schedule.unbiased(built)
     try:
         return schedule.fit(built, steps) if steps else built
     except ValueError as error:
         raise ValueError(f"policy {config.policy}: {error}") from None
+
+
+def check_supplied(sched: schedule.Schedule, ref_model: str = "") -> None:
+    """Raises ValueError if the schedule asks for a signal that this trainer does not supply. It does all else.
+
+    Args:
+      ref_model: the setting of this name.
+
+    >>> check_supplied(schedule.lfr()._replace(extra=("progress", "attention")))
+    Traceback (most recent call last):
+    ValueError: this trainer does not do what the schedule needs: pass 'attention' to schedule.observe, a signal (then \
+pass supplies=('attention', ...))
+    """
+    if "ref_token_losses" in sched.extra and not ref_model:
+        raise ValueError(
+            "the policy goes by the token losses of a reference model, and none is named: --schedule.ref-model RUN, a "
+            "run on text as the model should have it"
+        )
+    schedule.check_trainer(
+        sched,
+        scores_blocks=True,
+        observes_training=True,
+        weighs_losses=True,
+        follows_objective=True,
+        weighs_tokens=True,
+        supplies=signals.SUPPLIED,
+    )
 
 
 def check_score_fraction(config: ScheduleConfig, options: dict[str, Any], scoring: bool) -> None:

@@ -9,11 +9,14 @@ import numpy as np
 from lfr_jax import schedule
 from lfr_jax.data import pipeline
 from lfr_jax.data.blocks import Blocks
+from lfr_jax.train import signals
 from lfr_jax.train.loss import mean_nll
 
 
 def make_observe_step(sched: schedule.Schedule) -> Callable:
-    """Builds `observe(schedule_state, step, (ids_B, nll_B, count_B)) -> schedule_state`, jitted.
+    """Builds `observe(schedule_state, step, (ids_B, nll_B, count_B, ...)) -> schedule_state`, jitted.
+
+    What follows the first three is the losses of tokens f32[B, T], which a schedule may name as "token_losses".
 
     It consumes (donates) the state. One program for each batch: what it computes is little, so that each
     operation dispatched by itself would cost more than all of them together.
@@ -21,9 +24,10 @@ def make_observe_step(sched: schedule.Schedule) -> Callable:
 
     @functools.partial(jax.jit, donate_argnums=0)
     def observe(schedule_state, step, scored):
-        ids_B, nll_B, count_B = scored
+        ids_B, nll_B, count_B, *tokens = scored
         losses_B = jax.reshard(mean_nll(nll_B, count_B), jax.sharding.PartitionSpec())
-        return sched.observe(schedule_state, ids_B, losses_B, step)
+        extra = signals.asked(sched, step, ids_B, **dict(zip(("token_losses",), tokens)))
+        return sched.observe(schedule_state, ids_B, losses_B, step, **extra)
 
     return observe
 
@@ -94,7 +98,7 @@ def losses(
 def on_host(measured: Iterator) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yields (ids, nll, count) of each batch that `losses` yields, as numpy arrays without the rows of padding."""
     for batch, sums in measured:
-        nll_B, count_B = jax.device_get([whole(x) for x in sums])
+        nll_B, count_B = jax.device_get([whole(x) for x in sums[:2]])
         real_B = batch["ids"] >= 0
         yield batch["ids"][real_B], nll_B[real_B], count_B[real_B]
 

@@ -18,8 +18,9 @@ from jax.sharding import PartitionSpec as P
 from lfr_jax.config import ModelConfig
 from lfr_jax.distributed.mesh import BATCH
 from lfr_jax.model import decoder
-from lfr_jax.schedule import Schedule
-from lfr_jax.train import loss
+from lfr_jax.schedule import Schedule, objective_weights, take_blocks
+from lfr_jax.train import loss, signals
+from lfr_jax.train.gradient_scores import Along
 
 
 class TrainState(NamedTuple):
@@ -83,52 +84,120 @@ def abstract_state(config: ModelConfig, optimizer, schedule: Schedule, block_inf
     return TrainState(on_mesh(step), params, *jax.tree.map(on_mesh, rest))
 
 
-def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_accum_steps: int, eos_id: int) -> Callable:
-    """Builds `step(state, batch) -> (state, metrics)`, jitted, which consumes (donates) its state.
+def make_train_step(
+    config: ModelConfig,
+    optimizer,
+    schedule: Schedule,
+    grad_accum_steps: int,
+    eos_id: int,
+    learning_rate: optax.Schedule = lambda count: np.float32(np.nan),
+) -> Callable:
+    """Builds `step(state, batch, weights_N=None) -> (state, metrics)`, jitted, which consumes (donates) its state.
 
-    The batch's loss is the mean over its real target tokens, each block weighted by
-    `schedule.loss_weights` if the policy has them (it sees a micro-batch at a time). The
+    The batch's loss is the mean over its real target tokens. Each block is weighted by its entry in `weights_N`, the
+    phase's `objective_weights` of all blocks, if the policy has an objective; by `schedule.loss_weights`, if it has
+    them; and each token by `schedule.token_weights`. The latter two see a micro-batch at a time. The
     gradient is summed over `grad_accum_steps` micro-batches on each device, and over 'data' once, after
     the last. metrics: `loss` f32[] (unweighted, nats per token), `grad_norm` f32[] (before clipping),
     `update_norm` f32[] (of what was added to the params), `losses` f32[B] (each block's mean NLL, from
     the same forward pass).
+
+    A batch holds `ids` and `tokens`; and `ref_token_losses` f32[B, T], if the policy asks for them.
+    If it asks for "grad_dot", the batch has `held_out` too, tokens of a held-out batch. The signal is the dot
+    product of the gradient of its mean loss with that of each block's mean loss, as weighted; 0 for a block without
+    targets.
+
+    Args:
+      learning_rate: of a step, given the number of steps before it: the signal of this name.
+
+    Raises:
+      ValueError: from the step: the policy has an objective and `weights_N` is None, or the other way round.
     """
 
-    def batch_loss(params, batch, schedule_state, total_targets):
+    needs_dots = "grad_dot" in schedule.extra
+
+    def batch_loss(params, shift_B, batch, direction, state, total_targets):
+        ids_B = batch["ids"]
+
         def weigh(losses_B):
-            weights_B = schedule.loss_weights(schedule_state, *map(replicated, (batch["ids"], losses_B)))
-            return jax.reshard(weights_B, BATCH)
+            factors = [batch["weights"]] if "weights" in batch else []
+            if schedule.loss_weights is not None:
+                weights_B = schedule.loss_weights(state.schedule, *map(replicated, (ids_B, losses_B)))
+                factors.append(jax.reshard(weights_B, BATCH))
+            return functools.reduce(jnp.multiply, factors)
 
-        weighs = schedule.loss_weights is not None
-        return loss.mean_loss(config, params, batch["tokens"], eos_id, total_targets, weigh if weighs else None)
+        def weigh_tokens(losses_BxT):
+            known = signals.before_the_gradient(schedule, state.step, **of_reference(batch))
+            weights_BxT = schedule.token_weights(state.schedule, *map(replicated, (ids_B, losses_BxT)), **known)
+            return jax.reshard(weights_BxT, BATCH)
 
-    def gradients(params, batch, schedule_state):
-        total_targets = jnp.maximum(jnp.sum(loss.num_targets(loss.targets(config, batch["tokens"], eos_id))), 1)
-        grad = jax.grad(batch_loss, has_aux=True)
+        total, (nll_B, count_B, nll_BxT) = loss.mean_loss(
+            config,
+            params,
+            batch["tokens"],
+            eos_id,
+            total_targets,
+            weigh if "weights" in batch or schedule.loss_weights is not None else None,
+            weigh_tokens if schedule.token_weights is not None else None,
+            Along(decoder.merge(config, direction), shift_B) if needs_dots else None,
+        )
+        measured = {"token_losses": nll_BxT} if "token_losses" in schedule.extra else {}
+        return total, (nll_B, count_B, measured)
+
+    def num_targets(tokens_BxT1):
+        return jnp.maximum(jnp.sum(loss.num_targets(loss.targets(config, tokens_BxT1, eos_id))), 1)
+
+    def held_out_gradient(params, tokens_BxT1):
+        total_targets = num_targets(tokens_BxT1)
+        return jax.grad(lambda params: loss.mean_loss(config, params, tokens_BxT1, eos_id, total_targets)[0])(params)
+
+    def gradients(params, batch, state):
+        total_targets = num_targets(batch["tokens"])
+        direction, shift_B = None, None
+        if needs_dots:
+            direction = held_out_gradient(params, batch["held_out"])
+            shift_B = jnp.zeros(batch["ids"].shape, out_sharding=BATCH)
+        batch = {name: x for name, x in batch.items() if name != "held_out"}
+        grad = jax.grad(batch_loss, argnums=(0, 1), has_aux=True)
         if grad_accum_steps == 1:
-            return grad(params, batch, schedule_state, total_targets)
+            (grads, slope_B), losses = grad(params, shift_B, batch, direction, state, total_targets)
+            return grads, dots_of(slope_B, total_targets, *losses)
 
-        micro_batches = jax.tree.map(functools.partial(split_microbatches, pieces=grad_accum_steps), batch)
+        split = functools.partial(split_microbatches, pieces=grad_accum_steps)
         local_params, summed_over_data = jax.vjp(decoder.with_local_gradients, params)
+        local_direction = direction and decoder.with_local_gradients(direction)
 
         def add(total, micro_batch):
-            grads, losses = grad(local_params, micro_batch, schedule_state, total_targets)
-            return jax.tree.map(jnp.add, total, grads), losses
+            (grads, slope_B), losses = grad(local_params, *micro_batch, local_direction, state, total_targets)
+            return jax.tree.map(jnp.add, total, grads), (slope_B, *losses)
 
-        grads, losses = jax.lax.scan(add, jax.tree.map(no_gradient, local_params), micro_batches)
+        zeros = jax.tree.map(no_gradient, local_params)
+        grads, measured = jax.lax.scan(add, zeros, jax.tree.map(split, (shift_B, batch)))
         (grads,) = summed_over_data(grads)
-        return grads, jax.tree.map(merge_microbatches, losses)
+        slope_B, *losses = jax.tree.map(merge_microbatches, measured)
+        return grads, dots_of(slope_B, total_targets, *losses)
+
+    def dots_of(slope_B, total_targets, nll_B, count_B, measured):
+        """The losses and signals of a batch; a block's part of the batch's slope becomes that of its own mean loss."""
+        if needs_dots:
+            measured = measured | {"grad_dot": loss.mean_nll(slope_B * total_targets, count_B)}
+        return nll_B, count_B, measured
 
     @functools.partial(jax.jit, donate_argnums=0)
-    def train_step(state: TrainState, batch):
-        grads, (nll_B, count_B) = gradients(state.params, batch, state.schedule)
+    def train_step(state: TrainState, batch, weights_N=None):
+        if (weights_N is None) != (schedule.objective is None):
+            raise ValueError("weights_N must be given if and only if the schedule has an objective: objective_weights")
+        ids_B = replicated(batch["ids"])
+        if weights_N is not None:
+            batch = batch | {"weights": jax.reshard(take_blocks(weights_N, ids_B), BATCH)}
+        grads, (nll_B, count_B, measured) = gradients(state.params, batch, state)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         losses_B = loss.mean_nll(nll_B, count_B)
         schedule_state = state.schedule
         if schedule.observe_train:  # a scatter of B numbers: no host sees them
-            schedule_state = schedule.observe(
-                schedule_state, replicated(batch["ids"]), replicated(losses_B), state.step
-            )
+            known = of_reference(batch) | {"learning_rate": learning_rate(state.step)}
+            extra = signals.asked(schedule, state.step, ids_B, **measured, **known)
+            schedule_state = schedule.observe(schedule_state, ids_B, replicated(losses_B), state.step, **extra)
         metrics = {
             "loss": loss.mean_nll(jnp.sum(nll_B), jnp.sum(count_B)),
             "grad_norm": optax.tree.norm(grads),
@@ -141,12 +210,28 @@ def make_train_step(config: ModelConfig, optimizer, schedule: Schedule, grad_acc
     return train_step
 
 
-def make_score_step(config: ModelConfig, eos_id: int) -> Callable:
+def abstract_weights(schedule: Schedule, state: TrainState):
+    """The `weights_N` of a train step, as shape, type and sharding; `state` is such a one of `abstract_state`."""
+    if schedule.objective is None:
+        return None
+    weights_N = jax.eval_shape(functools.partial(objective_weights, schedule), state.schedule)
+    sharding = NamedSharding(state.step.sharding.mesh, P())
+    return jax.ShapeDtypeStruct(weights_N.shape, weights_N.dtype, sharding=sharding)
+
+
+def of_reference(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """What a reference model has said of a batch: signals."""
+    return {"ref_token_losses": batch["ref_token_losses"]} if "ref_token_losses" in batch else {}
+
+
+def make_score_step(config: ModelConfig, eos_id: int, token_losses: bool = False) -> Callable:
     """Builds `score(params, tokens_BxT1) -> (nll_B, count_B)`, jitted: a forward pass, `block_nll`.
 
-    A block's mean NLL in nats per token is `mean_nll` of the two; a row of padding has count 0.
+    A block's mean NLL in nats per token is `mean_nll` of the two; a row of padding has count 0. With `token_losses`,
+    they are a third result, f32[B, T].
     """
-    return jax.jit(lambda params, tokens_BxT1: loss.block_nll(config, params, tokens_BxT1, eos_id))
+    nll = loss.block_and_token_nll if token_losses else loss.block_nll
+    return jax.jit(lambda params, tokens_BxT1: nll(config, params, tokens_BxT1, eos_id))
 
 
 def replicated(x):
@@ -168,17 +253,18 @@ def split_microbatches(x_B, pieces: int):
 
 
 def merge_microbatches(x_AxB):
-    """The inverse of `split_microbatches`, for per-block results."""
+    """The inverse of `split_microbatches`, for results [pieces, B/pieces, ...]."""
     x = jnp.moveaxis(x_AxB, 0, 1)
-    return jnp.reshape(x, (x.shape[0] * x.shape[1],), out_sharding=BATCH)
+    rest = x.shape[2:]
+    return jnp.reshape(x, (x.shape[0] * x.shape[1], *rest), out_sharding=P(*BATCH, *(None,) * len(rest)))
 
 
 def compiled_off_the_clock(
     jitted: Callable, paused: Callable[[], AbstractContextManager], together: Callable[[], Any] = lambda: None
 ) -> Callable:
-    """Compiles a jitted function at its first call, and again for each new shape of its last argument.
+    """Compiles a jitted function at its first call, and again for each new shape of its arguments behind the first.
 
-    The time that it takes counts apart. The shapes of the other arguments must not change.
+    The time that it takes counts apart. The shapes of the first argument must not change.
 
     Args:
       paused: makes the context in which it compiles, such as `Clock.stage` with the name of a stage.
@@ -187,7 +273,7 @@ def compiled_off_the_clock(
     executables: dict[Any, Callable] = {}
 
     def call(*args):
-        shapes = tuple(map(np.shape, jax.tree.leaves(args[-1])))
+        shapes = tuple(map(np.shape, jax.tree.leaves(args[1:])))
         if shapes not in executables:
             jax.block_until_ready(args)  # steps still running are work, and must be counted
             with paused():

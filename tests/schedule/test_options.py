@@ -6,7 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from policies import block_info
+from policies import block_info, supplied
 
 from lfr_jax import schedule
 from lfr_jax.schedule import checks
@@ -28,6 +28,7 @@ def build(name: str, **options) -> schedule.Schedule:
 
 def assert_draws(s: schedule.Schedule, info: schedule.BlockInfo, num_draws: int = 7) -> None:
     """The first phases and the last one can be drawn from, and as often as is asked for."""
+    s = supplied(s)
     state, ids_N = s.init(info), np.arange(info.num_blocks, dtype=np.int32)
     for index in {0, 1, 2, len(s.phases) - 1} & set(range(len(s.phases))):
         state = s.observe(state, ids_N, np.float32(1 + ids_N % 3), s.phases[index].start)

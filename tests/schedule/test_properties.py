@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policies import SCHEDULES, N, block_info, gamma, parts, run, same
+from policies import FIELDS, SCHEDULES, N, block_info, gamma, parts, run, same
 
 from lfr_jax import schedule
 
@@ -144,7 +144,7 @@ def test_padding_is_ignored_and_invalid_losses_are_counted(name):
 def test_what_is_not_needed_is_not_used(name):
     """Catches: an error that names another field or policy; a field that is used if it is given, but not asked for."""
     s, full = SCHEDULES[name], block_info()
-    for field in full._fields[1:]:
+    for field in FIELDS:
         try:
             state = s.init(full._replace(**{field: None}))
         except ValueError as error:
@@ -159,10 +159,14 @@ def test_what_is_not_needed_is_not_used(name):
 def test_block_information_must_fit(name):
     """Catches: checking only what the policy uses; checking the length alone."""
     info = block_info()
-    for field, array in zip(info._fields[1:], info[1:]):
+    for field in FIELDS:
+        array = getattr(info, field)
         for wrong in (array[:-1], array[:, None], array[0]):
             with pytest.raises(ValueError, match=rf"BlockInfo.{field} has shape .*, expected \({N},\)"):
                 SCHEDULES[name].init(info._replace(**{field: wrong}))
+    wrong = info._replace(columns={"quality": info.ref_loss[:-1]})
+    with pytest.raises(ValueError, match=r"BlockInfo.columns\['quality'\] has shape .*, expected"):
+        SCHEDULES[name].init(wrong)
 
 
 @every_schedule

@@ -21,6 +21,9 @@ def test_public_functions_are_documented(name):
         assert parameter in arguments, parameter
 
 
+DOES = ("scores_blocks", "observes_training", "weighs_losses", "follows_objective", "weighs_tokens")
+
+
 @pytest.mark.parametrize(
     "sched, needs",
     [
@@ -30,16 +33,22 @@ def test_public_functions_are_documented(name):
         (schedule.lfr(scores="train"), ["observes_training"]),
         (schedule.lfr(scores="mixed"), ["scores_blocks", "observes_training"]),
         (schedule.linupper(), ["weighs_losses"]),
-        (schedule.infobatch(), ["observes_training", "weighs_losses"]),
+        (schedule.infobatch(), ["observes_training", "follows_objective"]),
+        (schedule.unbiased(schedule.uniform()), ["follows_objective"]),
+        (
+            schedule.chain(schedule.uniform(), schedule.floor(schedule.infobatch())),
+            ["observes_training", "follows_objective"],
+        ),
+        (schedule.uniform()._replace(token_weights=lambda state, ids, losses: losses), ["weighs_tokens"]),
         (schedule.cap_noise(schedule.floor(schedule.stratified(schedule.odm()))), ["observes_training"]),
         (schedule.chain(schedule.linupper(), schedule.lfr()), ["scores_blocks", "weighs_losses"]),
     ],
 )
 def test_a_trainer_is_told_what_it_does_not_do(sched, needs):
     """Catches: a need that is not looked at, named when it is met, or lost in a wrapper; only the first one named."""
-    does = {name: name in needs for name in ("scores_blocks", "observes_training", "weighs_losses")}
+    does = {name: name in needs for name in DOES}
     schedule.check_trainer(sched, **does)
-    schedule.check_trainer(sched, scores_blocks=True, observes_training=True, weighs_losses=True)
+    schedule.check_trainer(sched, **dict.fromkeys(DOES, True))
     for missing in needs:
         with pytest.raises(ValueError, match=f"does not do .* needs: .*{missing}=True") as raised:
             schedule.check_trainer(sched, **(does | {missing: False}))
@@ -54,3 +63,14 @@ def test_a_trainer_is_told_which_phases_score():
     """Catches: every phase named, or the number in place of the name."""
     with pytest.raises(ValueError, match="measure the blocks before it begins 'focus', 'focus2' "):
         schedule.check_trainer(schedule.lfr(reps=1))
+
+
+def test_a_trainer_is_told_which_signals_it_lacks():
+    """Catches: any signal taken for supplied where one is; names lost in a wrapper, or asked for twice."""
+    one, two = (schedule.uniform()._replace(extra=names) for names in (("grad_norm", "mine"), ("mine", "progress")))
+    sched = schedule.cap_noise(schedule.floor(schedule.stratified(schedule.chain(one, two))))
+    assert sched.extra == ("grad_norm", "mine", "progress")
+    schedule.check_trainer(sched, supplies=("progress", "mine", "grad_norm", "token_losses"))
+    with pytest.raises(ValueError, match="pass 'grad_norm' to schedule.observe, .*supplies=.'grad_norm'") as raised:
+        schedule.check_trainer(sched, supplies=("mine", "progress"))
+    assert "'mine'" not in str(raised.value)

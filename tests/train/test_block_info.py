@@ -47,7 +47,7 @@ def test_the_settings_fill_it_in(tmp_path, asking, blocks):
     np.testing.assert_array_equal(info.cluster, clusters.cluster_blocks(blocks, 3, asking.train.seed))
     np.testing.assert_array_equal(info.domain, blocks.domain_N)
     plain = known(tiny(tmp_path / "run", asking.data.store), blocks, tmp_path)
-    assert plain[2:] == (None,) * 5 and plain.num_blocks == blocks.num_blocks
+    assert (plain.cluster, plain.length, plain.columns) == (None, None, {}) and plain.num_blocks == blocks.num_blocks
 
 
 def test_a_run_goes_on_as_it_began(tmp_path, asking, blocks):
@@ -74,7 +74,8 @@ def test_only_a_run_without_a_checkpoint_is_told_anew(tmp_path, asking, blocks):
     block_info.save(run, known(asking, blocks, tmp_path), blocks)
     block_info.save(run, known(plain, blocks, tmp_path), blocks)
     (run / "checkpoints" / "4").mkdir(parents=True)
-    assert known(asking, blocks, tmp_path)[2:] == (None,) * 5
+    told = known(asking, blocks, tmp_path)
+    assert told.cluster is None and not told.columns
     block_info.save(run, known(asking, blocks, tmp_path)._replace(cluster=blocks.domain_N), blocks)
     assert known(asking, blocks, tmp_path).cluster is None
 
@@ -92,7 +93,7 @@ def test_what_a_checkpoint_depends_on_may_not_be_missing(tmp_path, begun, asking
     (begun / block_info.FILE).unlink()
     with pytest.raises(FileNotFoundError, match="run/block_info.npz: is not there, and the checkpoints"):
         known(asking, blocks, tmp_path)
-    assert known(tiny(begun, asking.data.store), blocks, tmp_path)[2:] == (None,) * 5
+    assert not known(tiny(begun, asking.data.store), blocks, tmp_path).columns
 
 
 def test_what_is_of_other_blocks_is_refused(begun, corpus_dir, blocks):
@@ -116,6 +117,31 @@ def test_a_file_of_an_older_release_is_read(begun, blocks):
     assert not block_info.load(begun, blocks).cluster.any()
 
 
+def test_columns_go_on_as_they_began(tmp_path, asking, blocks):
+    """Catches: a column that is not saved, or under another name or type; a file that is read again; a column that is
+    named twice, or like something else."""
+    run, quality, topic = tmp_path / "run", tmp_path / "quality.csv", tmp_path / "topic.csv"
+    run.mkdir()
+    quality.write_text("block,x\n" + "".join(f"{i},{i / 4}\n" for i in range(blocks.num_blocks)))
+    topic.write_text("block,topic\n" + "".join(f"{i},{i % 3}\n" for i in range(blocks.num_blocks)))
+    named = dataclasses.replace(asking.schedule, columns=(f"quality={quality}", f"topic={topic}"))
+    config = dataclasses.replace(asking, schedule=named)
+    block_info.save(run, known(config, blocks, tmp_path), blocks)
+    quality.unlink()
+    (run / "checkpoints" / "4").mkdir(parents=True)
+    columns = known(config, blocks, tmp_path).columns
+    assert sorted(columns) == ["quality", "ref_loss", "strong_loss", "topic", "weak_loss"]
+    assert columns["quality"].dtype == np.float32 and columns["topic"].dtype == np.int32
+    np.testing.assert_array_equal(columns["quality"], np.arange(blocks.num_blocks) / 4)
+    for name, error in (("ref_loss", "for 'ref_loss', and so does --schedule.ref-scores"), ("domain", "has 'domain'")):
+        columns = dataclasses.replace(asking.schedule, columns=(f"{name}={topic}",))
+        with pytest.raises(ValueError, match=error):
+            block_info.info_of(blocks, **block_info.compute(dataclasses.replace(asking, schedule=columns), blocks))
+    for words in (("quality",), ("=a.csv",), ("a b=c.csv",), ("quality=",), ("a=b", "a=c")):
+        with pytest.raises(ValueError, match="schedule.columns has .*, expected NAME=FILE, each name once"):
+            dataclasses.replace(asking.schedule, columns=words)
+
+
 @hypothesis.settings(deadline=None, max_examples=100)
 @hypothesis.given(data=st.data())
 def test_any_bytes_give_arrays_or_an_error(edited, blocks, data):
@@ -132,7 +158,8 @@ def test_any_bytes_give_arrays_or_an_error(edited, blocks, data):
 def edited(tmp_path_factory, blocks):
     """A folder, and the bytes of a sound file."""
     folder = tmp_path_factory.mktemp("run")
-    info = block_info.info_of(blocks, cluster=blocks.domain_N, ref_loss=np.ones(blocks.num_blocks, np.float32))
+    told = dict(cluster=blocks.domain_N, ref_loss=np.ones(blocks.num_blocks, np.float32), topic=blocks.domain_N)
+    info = block_info.info_of(blocks, **told)
     block_info.save(folder, info, blocks)
     return folder, (folder / block_info.FILE).read_bytes()
 
@@ -145,15 +172,17 @@ def edited(tmp_path_factory, blocks):
         ("strong_loss", "--schedule.strong-scores FILE"),
         ("cluster", "--schedule.clusters 64"),
         ("length", "--data.packing by_length"),
+        ("quality", "--schedule.columns quality=FILE"),
     ],
 )
 def test_what_a_policy_lacks_comes_with_the_setting(blocks, name, setting):
     """Catches: an error that names a field of the library and leaves the reader to find the option."""
     picky = schedule.scored(schedule.uniform(4).phases, (None,), needs=(name,), policy="picky")
     info = schedule.BlockInfo(blocks.num_blocks, domain=blocks.domain_N)
-    with pytest.raises(ValueError, match=f"picky needs BlockInfo.{name}, .*: {setting}"):
+    with pytest.raises(ValueError, match=f"picky needs BlockInfo.*{name}.*, one number for each block; .*: {setting}"):
         block_info.check(picky, info)
-    block_info.check(picky, info._replace(**{name: blocks.domain_N}))
+    given = {name: blocks.domain_N} if name in info._fields else {"columns": {name: blocks.domain_N}}
+    block_info.check(picky, info._replace(**given))
 
 
 def test_checking_allocates_nothing(blocks):

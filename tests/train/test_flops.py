@@ -62,6 +62,21 @@ def test_a_step_and_a_pass_are_charged_each_block_at_its_length(blocks):
     assert Spent().score(MODEL, blocks, ids[:0]) == Spent()
 
 
+def test_dot_products_of_gradients_are_charged(blocks):
+    """Every product with a weight once more, and 3 passes of the held-out tokens. Catches: attention charged as well;
+    the head left out; the cost of one length for all; an estimate that forgets what the run is charged for."""
+    attention = 2 * 3 * 2 * 32 * 16  # of a token, as in `by_hand`
+    more = 256 * (by_hand(32) - attention) + 3 * 2 * 64 * by_hand(64)
+    assert Spent(1, 2, 3).dot_gradients(MODEL, 8, 32, (2, 64)) == Spent(1, 2, 3 + more)
+    plain = Blocks(blocks.store, 32)
+    without, found = (flops.expected(config(held_out_blocks=2), plain, extra) for extra in ((), ("grad_dot",)))
+    assert found.step == without.step + 256 * (by_hand(32) - attention) + 3 * 2 * 32 * by_hand(32)
+    assert found.scoring_pass == without.scoring_pass
+    line = flops.forecast(config(held_out_blocks=2), schedule.uniform(5).phases, plain, extra=("grad_dot",))
+    factor = float(found.step / without.step)
+    assert line.endswith(f"what the policy is told makes a step cost {factor:.2f} times as much")
+
+
 @pytest.mark.parametrize("packed", [Blocks, PackedBlocks])
 def test_blocks_of_one_length_cost_what_is_expected(corpus_dir, packed):
     """Catches: scoring charged for the held-out blocks, a padded batch, or another length; a forgotten layer; padding

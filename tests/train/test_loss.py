@@ -55,7 +55,8 @@ def fused(config, params, tokens, weigh):
     def placed(losses_B):
         return jax.reshard(weigh(jax.reshard(losses_B, jax.P())), BATCH)
 
-    return loss.mean_loss(config, params, tokens, EOS, 100, weigh and placed)
+    total, (nll_B, count_B, _) = loss.mean_loss(config, params, tokens, EOS, 100, weigh and placed)
+    return total, (nll_B, count_B)
 
 
 def tokens_on(mesh):

@@ -20,7 +20,7 @@ LENGTHS = dict(learn=10, focus=5, review=5, focus2=4)
 def test_every_policy_can_be_named():
     """Catches: a policy of `lfr_jax.schedule` that no configuration can name, or a name without a policy."""
     not_policies = {*schedule.WRAPPERS, "fit", "scored"}  # they take schedules, or phases
-    assert set(schedule.WRAPPERS) == {"chain", "floor", "stratified", "cap_noise"}
+    assert set(schedule.WRAPPERS) == {"chain", "floor", "stratified", "cap_noise", "unbiased"}
     functions = {name: getattr(schedule, name) for name in schedule.__all__ if name.islower()}
     makers = {
         name

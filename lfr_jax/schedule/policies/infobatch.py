@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured
 from lfr_jax.schedule.arrays.groups import Groups, group_means
-from lfr_jax.schedule.arrays.shards import on_shards
-from lfr_jax.schedule.by_loss import ScoredState, scored
+from lfr_jax.schedule.by_loss import scored
 from lfr_jax.schedule.checks import DROP, real_number
 from lfr_jax.schedule.phases import in_rounds
 from lfr_jax.schedule.types import Schedule
@@ -30,19 +29,28 @@ def infobatch(
     Let $\bar\ell$ be the mean of the known losses, and ρ = `drop`. A round has
 
     $$ r_i = \begin{cases} 1 - \rho & \ell_i < \bar\ell \\ 1 & \text{otherwise} \end{cases},
-       \qquad w_i = 1 / r_i $$
+       \qquad o_i = 1, \qquad w_i = \frac{1}{r_i} \cdot \frac{1}{N} \sum_j r_j $$
 
-    where $r_i$ is the draw rate and $w_i$ the factor on the block's loss. So the expected
-    weight of all blocks is the same, and the weighted gradient is, up to a constant, an unbiased
-    estimate of the gradient over all blocks. The first round, when nothing is known, and the last
+    where $r_i$ is the draw rate, $o_i$ the objective and $w_i$ the factor on the block's loss, which follows from
+    both (`objective_weights`). So all blocks count alike in the expected loss, and the weighted gradient is an
+    unbiased estimate of the gradient over all blocks. It stays so under wrappers that change the rates, such as
+    `floor`: the weights are then those of the new rates. The first round, when nothing is known, and the last
     ones (annealing) draw all blocks.
+
+    The weights are normalised: their mean over the draws is 1. The authors' code multiplies by $1 / r_i$ alone, so
+    that its mean weight is $N / \sum_j r_j$: 1.33 with half of the blocks easy and ρ = 1/2, and 1 while annealing.
+    Up to this factor, which acts as one on the learning rate, the two are the same.
+
+    The authors' code also keeps a tenth of the easy samples at least, whatever ρ is. And a sample that it has not seen
+    counts as one of 3 nats, in the mean too (1 nat in their code for research). Ours has no such limit, and leaves
+    blocks without a loss out of the mean.
 
     In each epoch the paper chooses at random which of the easy samples are dropped. Here `plan` does
     that, and the policy needs no seed: in a round of $\sum_j r_j$ draws, a block with $r_i = 1$ is drawn once,
     and a block with $r_i = 1 - \rho$ is drawn once with that probability, or not at all. In a round of another
     length, the expected counts have the same proportions.
 
-    The trainer must multiply losses by `loss_weights`, or easy blocks count for less than others.
+    The trainer must multiply losses by `objective_weights`, or easy blocks count for less than others.
 
     Args:
       first, later, last: lengths in steps of the first round, of the rounds that drop, and of the last
@@ -54,7 +62,7 @@ def infobatch(
       unmeasured: as of `lfr`; under "hardest", blocks without a loss count as above the mean.
 
     Returns:
-      The schedule, with phases 'round.1', 'round.2', ..., 'anneal', and with `loss_weights`. Its
+      The schedule, with phases 'round.1', 'round.2', ..., 'anneal', and with an `objective`. Its
       state is a `ScoredState`: `measured` (f32[N], i32[N], i32[]) and `rate` f32[N].
 
     Raises:
@@ -68,12 +76,12 @@ def infobatch(
       >>> state = s.init(schedule.BlockInfo(num_blocks=4))
       >>> state = s.observe(state, jnp.arange(4), jnp.array([2.0, 6.0, 3.0, 5.0]), 9)
       >>> state = s.begin(state, 1)  # the mean is 4
-      >>> s.rates(state).tolist(), s.loss_weights(state, jnp.array([0, 1]), jnp.array([1.9, 5.8])).tolist()
-      ([0.25, 1.0, 0.25, 1.0], [4.0, 1.0])
+      >>> s.rates(state).tolist(), schedule.objective_weights(s, state, jnp.array([0, 1])).tolist()
+      ([0.25, 1.0, 0.25, 1.0], [2.5, 0.625])
 
     References:
       Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", arXiv
-      2303.04947, and the authors' code (github.com/NUS-HPC-AI-Lab/InfoBatch).
+      2303.04947, and the authors' code (github.com/NUS-HPC-AI-Lab/InfoBatch, infobatch/infobatch.py).
     """
     drop = real_number("drop", drop, DROP)
     phases = in_rounds(
@@ -82,7 +90,7 @@ def infobatch(
     dropping = functools.partial(fewer_easy, drop=drop)
     choices = tuple(dropping if 0 < index < len(phases) - anneal else None for index in range(len(phases)))
     schedule = scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="infobatch", dtype=jnp.float32)
-    return schedule._replace(loss_weights=loss_weights)
+    return schedule._replace(objective=lambda state: jnp.ones_like(state.rate))
 
 
 def fewer_easy(loss_N: jax.Array, info, drop: float) -> jax.Array:
@@ -90,16 +98,3 @@ def fewer_easy(loss_N: jax.Array, info, drop: float) -> jax.Array:
     everything = Groups(jnp.zeros_like(loss_N, jnp.int32), jnp.array([loss_N.shape[0]]))
     mean, _ = group_means(loss_N, everything)
     return jnp.where(loss_N < mean, 1.0 - drop, 1.0)  # also 1 where the loss is NaN
-
-
-def loss_weights(state: ScoredState, ids_B: jax.Array, losses_B: jax.Array) -> jax.Array:
-    """f32[B]: 1 divided by the rate; 1 for ids outside 0..N−1."""
-
-    def found(shard, rate_N, ids_B):
-        ids_B = ids_B.astype(jnp.uint32) - shard.first
-        return shard.total(
-            rate_N.at[ids_B].get(mode="fill", fill_value=0.0)
-        )  # only the part that has the block adds more than 0
-
-    rate_B = on_shards(found, state.rate, ids_B, summed=True)
-    return 1.0 / jnp.where(rate_B > 0, rate_B, 1.0)

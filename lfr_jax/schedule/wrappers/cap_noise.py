@@ -28,7 +28,7 @@ def cap_noise(schedule: Schedule, top: float = 0.02) -> Schedule:
     highest are not drawn in this phase, whatever the policy says. This holds in all phases.
     Before the first measurement, no block is left out. A block comes back
     when a later measurement puts it below others. Only a scoring pass measures it again, as training does not
-    draw it. If only noise remains, nothing is removed.
+    draw it. If only noise remains, nothing is removed. An objective of the policy then holds for the other blocks.
 
     The wrapper needs no losses beyond those that the policy needs. It keeps the last loss of each
     block. If these are losses of training, it subtracts their trend over steps (see
@@ -58,8 +58,8 @@ def cap_noise(schedule: Schedule, top: float = 0.02) -> Schedule:
         n = num_blocks(info)
         return CapNoiseState(schedule.init(info), init_measured(n), jnp.zeros(n, bool))
 
-    def fold(state, ids_B, losses_B, step):
-        inner = schedule.observe(state.inner, ids_B, losses_B, step)
+    def fold(state, ids_B, losses_B, step, **extra):
+        inner = schedule.observe(state.inner, ids_B, losses_B, step, **extra)
         return state._replace(inner=inner, measured=observe(state.measured, ids_B, losses_B, step))
 
     def begin(state, phase_index):
@@ -76,9 +76,15 @@ def cap_noise(schedule: Schedule, top: float = 0.02) -> Schedule:
         capped_N = jnp.where(state.noise, 0.0, drawn_N)
         return jnp.where(jnp.any(capped_N > 0), capped_N, drawn_N)
 
-    def loss_weights(state, ids_B, losses_B):
-        return schedule.loss_weights(state.inner, ids_B, losses_B)
+    def of_inner(function):
+        return function and (lambda state, *args, **extra: function(state.inner, *args, **extra))
 
     return schedule._replace(
-        init=init, observe=fold, begin=begin, rates=rates, loss_weights=schedule.loss_weights and loss_weights
+        init=init,
+        observe=fold,
+        begin=begin,
+        rates=rates,
+        loss_weights=of_inner(schedule.loss_weights),
+        objective=of_inner(schedule.objective),
+        token_weights=of_inner(schedule.token_weights),
     )

@@ -25,13 +25,15 @@ def chain(*stages: Schedule) -> Schedule:
 
     Every stage observes every loss from the start, so that a later stage knows what was learned
     before it began. If one stage needs the losses of training, all stages observe them, also those
-    that go by scoring passes.
+    that go by scoring passes. Each stage gets the signals that it names in `extra`; "progress" is that of the whole
+    run.
 
     Args:
       *stages: at least one schedule, each with phases from step 0.
 
     Returns:
-      The schedule; its state is a `ChainState`. A stage without loss weights has weights 1, if another stage has some.
+      The schedule; its state is a `ChainState`. A stage without loss weights or token weights has weights 1, if another
+      stage has some; and one without an objective has none in its own phases.
 
     Raises:
       ValueError: there is no stage.
@@ -52,9 +54,9 @@ def chain(*stages: Schedule) -> Schedule:
     def init(info):
         return ChainState(jnp.int32(0), tuple(stage.init(info) for stage in stages))
 
-    def observe(state, ids_B, losses_B, step):
-        observed = tuple(s.observe(x, ids_B, losses_B, step) for s, x in zip(stages, state.stages))
-        return state._replace(stages=observed)
+    def observe(state, ids_B, losses_B, step, **extra):
+        pairs = zip(stages, state.stages)
+        return state._replace(stages=tuple(s.observe(x, ids_B, losses_B, step, **asked(s, extra)) for s, x in pairs))
 
     begin_of_stages = [functools.partial(begin_stage, stage, number) for number, stage in enumerate(stages)]
     begin_of_phases = [begin_of_stages[number] for number in numbers]
@@ -62,12 +64,23 @@ def chain(*stages: Schedule) -> Schedule:
     def begin(state, phase_index):
         return phase_switch(begin_of_phases, phase_index, state.stages, of_phase(indices, phase_index))
 
-    rates = of_stage([stage.rates for stage in stages])
-    loss_weights = of_stage([stage.loss_weights or ones for stage in stages])
+    def of_some(name, otherwise):
+        """One function for those that some stages have under this name; None if no stage has one."""
+        functions = [getattr(stage, name) or functools.partial(otherwise, stage) for stage in stages]
+        return of_stage(stages, functions) if any(getattr(stage, name) for stage in stages) else None
 
-    weighs = any(stage.loss_weights for stage in stages)
-    observe_train = any(stage.observe_train for stage in stages)
-    return Schedule(phases, init, observe, begin, rates, loss_weights if weighs else None, observe_train)
+    return Schedule(
+        phases,
+        init,
+        observe,
+        begin,
+        of_stage(stages, [stage.rates for stage in stages]),
+        loss_weights=of_some("loss_weights", ones),
+        observe_train=any(stage.observe_train for stage in stages),
+        objective=of_some("objective", no_objective),
+        token_weights=of_some("token_weights", ones),
+        extra=tuple(dict.fromkeys(name for stage in stages for name in stage.extra)),
+    )
 
 
 def begin_stage(stage: Schedule, number: int, states: tuple[Any, ...], index: int | jax.Array) -> ChainState:
@@ -76,11 +89,20 @@ def begin_stage(stage: Schedule, number: int, states: tuple[Any, ...], index: in
     return ChainState(jnp.int32(number), states[:number] + (begun,) + states[number + 1 :])
 
 
-def of_stage(functions):
+def of_stage(stages, functions):
     """One function of a chain's state for a function of each stage's. Only the state tells the stage."""
-    branches = [lambda states, *args, i=i, f=f: f(states[i], *args) for i, f in enumerate(functions)]
+
+    def call(number, function, states, args, extra):
+        return function(states[number], *args, **asked(stages[number], extra))
+
+    branches = [functools.partial(call, number, function) for number, function in enumerate(functions)]
     # Jitted, or each call outside of a jit would compile the switch again.
-    return jax.jit(lambda state, *args: jax.lax.switch(state.stage, branches, state.stages, *args))
+    return jax.jit(lambda state, *args, **extra: jax.lax.switch(state.stage, branches, state.stages, args, extra))
+
+
+def asked(stage: Schedule, extra: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """The signals that this stage names."""
+    return {name: signal for name, signal in extra.items() if name in stage.extra}
 
 
 def consecutive_stages(stages: tuple[Schedule, ...]) -> tuple[tuple[Phase, ...], tuple[int, ...], tuple[int, ...]]:
@@ -96,6 +118,11 @@ def consecutive_stages(stages: tuple[Schedule, ...]) -> tuple[tuple[Phase, ...],
     return tuple(phases), tuple(numbers), tuple(indices)
 
 
-def ones(state, ids_B: jax.Array, losses_B: jax.Array) -> jax.Array:
-    """f32[B]: loss weights of a policy that has none."""
-    return jnp.ones(ids_B.shape, jnp.float32)
+def ones(stage: Schedule, state, ids_B: jax.Array, losses: jax.Array, **extra) -> jax.Array:
+    """f32[B] or f32[B, T]: loss weights or token weights of a stage that has none."""
+    return jnp.ones(losses.shape, jnp.float32)
+
+
+def no_objective(stage: Schedule, state) -> jax.Array:
+    """f32[N]: the objective of a stage that has none."""
+    return jnp.zeros_like(stage.rates(state))

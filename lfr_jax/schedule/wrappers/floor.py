@@ -23,7 +23,7 @@ def floor(schedule: Schedule, share: float = 0.1) -> Schedule:
       share: of the draws, 0 to 1; the default is ours.
 
     Returns:
-      The schedule with other rates. Its state does not change.
+      The schedule with other rates. Its state and its objective do not change.
 
     Raises:
       ValueError: `share` is outside [0, 1].

@@ -8,7 +8,7 @@ import numpy as np
 
 from lfr_jax.schedule.arrays.estimate import one_of
 from lfr_jax.schedule.arrays.groups import groups_of, relative
-from lfr_jax.schedule.types import BlockInfo, Schedule, num_blocks
+from lfr_jax.schedule.types import BlockInfo, Schedule, arrays_of, num_blocks
 
 By = Literal["domain", "cluster", "length"]
 
@@ -30,9 +30,11 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
     $$ r'_i = r_i / \bar r_g, \qquad \bar r_g = \text{mean of } r_j \text{ over the group} $$
 
     so that a group of n_g blocks gets n_g / N of the draws (proportional allocation). There is a
-    special case: each group draws some of its blocks, all at one rate, and the same share of each group, up to
-    rounding. Then $r'_i = 1$ for all blocks that are drawn. This moves less
-    than one block's draws in any group, and equal rates make the phase shuffled epochs.
+    special case: each group draws some of its blocks, all at one rate, and their number differs by less than one from
+    the same share of each group. Then $r'_i = 1$ for all blocks that are drawn, and equal rates make the phase shuffled
+    epochs. The groups then get their natural share only up to this rounding, which is much for a group of few blocks:
+    half of a group of 1,000 and half of ten groups of one block, rounded up, are 500 blocks and ten, so the ten get 2 %
+    of the draws in place of 1 %.
 
     The cost grows with the number of groups, since each is compiled on its own. Tens are fine. A
     policy that chooses at random makes the same choice in groups of the same size. The state must not be sharded.
@@ -42,7 +44,9 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
       by: the array of `BlockInfo` that numbers the groups: "domain", "cluster" or "length".
 
     Returns:
-      The schedule; its state is a `StratifiedState`. If the policy has loss weights, they are computed by group too.
+      The schedule; its state is a `StratifiedState`. Loss weights and token weights are computed by group too: for each
+      group, rows of other groups look like padding (id −1, loss NaN). An objective is scaled to mean 1 in each group,
+      so that groups keep their natural share of it.
 
     Raises:
       ValueError: `by` has another value. From `init`: `BlockInfo` lacks the groups.
@@ -72,9 +76,9 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
         inner = tuple(schedule.init(only(info, blocks)) for blocks in np.split(order_N, starts))
         return StratifiedState(jnp.asarray(place_N, jnp.int32), jnp.array([0, *starts, len(of_N)], jnp.int32), inner)
 
-    def observe(state, ids_B, losses_B, step):
+    def observe(state, ids_B, losses_B, step, **extra):
         pairs = zip(state.inner, numbers(state, ids_B))
-        return state._replace(inner=tuple(schedule.observe(x, own_B, losses_B, step) for x, own_B in pairs))
+        return state._replace(inner=tuple(schedule.observe(x, own_B, losses_B, step, **extra) for x, own_B in pairs))
 
     def begin(state, phase_index):
         return state._replace(inner=tuple(schedule.begin(inner, phase_index) for inner in state.inner))
@@ -82,25 +86,44 @@ def stratified(schedule: Schedule, by: By = "domain") -> Schedule:
     def rates(state):
         return joined([schedule.rates(inner) for inner in state.inner])[state.place]
 
-    def loss_weights(state, ids_B, losses_B):
-        total_B = jnp.zeros(ids_B.shape, jnp.float32)
-        for inner, own_B in zip(state.inner, numbers(state, ids_B)):
-            total_B = jnp.where(own_B >= 0, schedule.loss_weights(inner, own_B, losses_B), total_B)
-        return total_B
+    def objective(state):
+        return jnp.concatenate([shares(schedule.objective(inner)) for inner in state.inner])[state.place]
+
+    def by_group(weights):
+        def joint(state, ids_B, losses, **extra):
+            total = jnp.zeros(losses.shape, jnp.float32)
+            for inner, own_B in zip(state.inner, numbers(state, ids_B)):
+                own = own_B >= 0 if losses.ndim == 1 else (own_B >= 0)[:, None]
+                total = jnp.where(own, weights(inner, own_B, jnp.where(own, losses, jnp.nan), **extra), total)
+            return total
+
+        return weights and joint
 
     return schedule._replace(
         init=init,
         observe=observe,
         begin=begin,
         rates=rates,
-        loss_weights=schedule.loss_weights and loss_weights,
+        loss_weights=by_group(schedule.loss_weights),
+        objective=schedule.objective and objective,
+        token_weights=by_group(schedule.token_weights),
     )
 
 
 def only(info: BlockInfo, blocks: np.ndarray) -> BlockInfo:
     """The `BlockInfo` of these blocks alone."""
-    known = {name: array for name, array in info._asdict().items() if name != "num_blocks" and array is not None}
-    return BlockInfo(len(blocks), **{name: np.asarray(array)[blocks] for name, array in known.items()})
+    cut = {name: np.asarray(array)[blocks] for name, array in arrays_of(info).items()}
+    domain, cluster, length = (cut.pop(name, None) for name in ("domain", "cluster", "length"))
+    return BlockInfo(len(blocks), domain, cluster, length, cut, info.documents and parts_in(info, blocks))
+
+
+def parts_in(info: BlockInfo, blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The parts of documents that these blocks have, of all documents."""
+    number_N = np.full(info.num_blocks, -1)
+    number_N[blocks] = np.arange(len(blocks))
+    block_M, document_M, tokens_M = map(np.asarray, info.documents)
+    own_M = number_N[block_M] >= 0
+    return number_N[block_M[own_M]], document_M[own_M], tokens_M[own_M]
 
 
 def numbers(state: StratifiedState, ids_B: jax.Array) -> list[jax.Array]:
@@ -125,3 +148,9 @@ def joined(rates: list[jax.Array]) -> jax.Array:
     least, most = jnp.max((counts_G - 1) / sizes_G), jnp.min((counts_G + 1) / sizes_G)
     alike = jnp.all(one_rate) & (least <= most * np.float32(1 + 2**-22))
     return jnp.where(alike, jnp.concatenate(drawn), jnp.concatenate([relative(rate) for rate in rates]))
+
+
+@jax.jit
+def shares(objective: jax.Array) -> jax.Array:
+    """f32[n]: the objective of a group divided by its mean; 0 if all of it is 0."""
+    return jnp.where(jnp.any(objective > 0), relative(objective), 0.0)
