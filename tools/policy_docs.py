@@ -31,6 +31,9 @@ SECTIONS = ("Args", "Returns", "Raises", "Examples", "References")
 STEPS = 120  # of the runs that the pictures show
 SHOWN = {  # settings of these runs, where the policy's name alone would show nothing
     "mixture": dict(options=dict(stages=[(1, "natural"), (1, "equal")])),
+    "ranked": dict(options=dict(column="ref_loss", prefer="low", keep=0.5, tilt=0.5)),
+    "repetition": dict(options=dict(column="ref_loss", prefer="low")),
+    "aioli": dict(score_fraction=0.1, options=dict(rounds=3, trial_steps=3, round_steps=22)),
     "stratified": dict(policy="lfr", stratify="domain"),
     "floor": dict(policy="lfr", floor=0.25),
     "cap_noise": dict(policy="lfr", cap_noise=0.1),
@@ -230,7 +233,7 @@ def draw_all(names: list[str]) -> None:
         settings = dict(policy=name) | SHOWN.get(name, {})
         if settings["policy"] not in schedule.POLICIES:  # chain, which no setting of a run names
             continue
-        needs = needed(getattr(schedule, settings["policy"])())
+        needs = needed(getattr(schedule, settings["policy"])(**settings.get("options", {})))
         settings |= {f"{field.removesuffix('_loss')}_scores": scores(base, field) for field in needs if "loss" in field}
         settings |= dict(clusters=16) if "cluster" in needs else {}
         draw(trained(base, name, STEPS, ScheduleConfig(**settings)), PAGES / f"{name}.png")

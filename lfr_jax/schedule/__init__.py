@@ -26,6 +26,7 @@ or `token_weights`. `check_trainer` raises if the loop does less than the schedu
 - Phases: `fit` stretches them, `in_epochs` counts in epochs; `consecutive` and `in_rounds` build them.
 - For policies of your own: `scored`, or `Schedule` with `init_measured`, `observe`, `estimate`, `hardest`,
   `detrend`, `groups_of`, `group_means`, `per_block`, `num_blocks`, `required`, `num_kept`, `num_chosen`; `SIGNALS`;
+  `documents_of`, `document_means`, `block_means` where documents are the unit;
   `check_phase`, `of_phase` and `phase_switch` for what differs by phase; `jax_key` and `random_blocks`
   for random choices; `init_drawn`, `ignore_losses` and `drawn_rates`, if no loss matters.
 - What blocks count in the loss: `objective_weights`, `weight_variance`, `take_blocks`.
@@ -41,6 +42,7 @@ This package needs jax and numpy alone, and works in any trainer.
 import inspect as _inspect
 from types import ModuleType as _ModuleType
 
+from lfr_jax.schedule.arrays.documents import Documents, block_means, document_means, documents_of
 from lfr_jax.schedule.arrays.estimate import estimate
 from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of, per_block
 from lfr_jax.schedule.arrays.lookup import take_blocks
@@ -55,6 +57,7 @@ from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan
 from lfr_jax.schedule.draws.systematic import systematic_sample
 from lfr_jax.schedule.epochs import in_epochs
 from lfr_jax.schedule.hashing import mix32, mix64
+from lfr_jax.schedule.needs import SIGNALS, check_trainer
 from lfr_jax.schedule.objective import objective_weights, weight_variance
 from lfr_jax.schedule.phases import consecutive, fit, in_rounds, num_chosen, num_kept
 from lfr_jax.schedule.policies.ado import AdoState, ado
@@ -90,13 +93,11 @@ from lfr_jax.schedule.randomness import (
     sample_phase,
 )
 from lfr_jax.schedule.types import (
-    SIGNALS,
     BlockInfo,
     MissingInfo,
     Phase,
     Schedule,
     ScheduleState,
-    check_trainer,
     num_blocks,
     required,
 )

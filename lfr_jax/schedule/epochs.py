@@ -12,10 +12,13 @@ from lfr_jax.schedule.policies.frame import frame
 from lfr_jax.schedule.policies.infobatch import infobatch
 from lfr_jax.schedule.policies.lfr import lfr
 from lfr_jax.schedule.policies.lfr_clusters import lfr_clusters
+from lfr_jax.schedule.policies.progress import progress
 from lfr_jax.schedule.policies.random_drop import random_drop
+from lfr_jax.schedule.policies.ranked import ranked
 from lfr_jax.schedule.policies.reducible import reducible
 from lfr_jax.schedule.policies.seta import seta
 from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
+from lfr_jax.schedule.policies.token_selection import token_selection
 from lfr_jax.schedule.policies.uniform import uniform
 from lfr_jax.schedule.types import Schedule
 
@@ -38,6 +41,16 @@ def first_and_later(n: int, keep: float) -> dict[str, int | Fraction]:
     return dict(first=n, later=num_chosen(n, keep))
 
 
+def warmup_and_watch(n: int, keep: float) -> dict[str, int | Fraction]:
+    """`progress`: two phases over all blocks, then one over those that are chosen."""
+    return dict(warmup=n, watch=n, focus=num_chosen(n, keep))
+
+
+def chosen(n: int, keep: float, skip: float) -> dict[str, int | Fraction]:
+    """`ranked`: each round draws the blocks that are chosen; the window ends with the last block."""
+    return dict(round_steps=min(num_chosen(n, keep), num_kept(n, skip)))
+
+
 def half_are_easy(n: int, drop: float) -> dict[str, int | Fraction]:
     """`infobatch`, where half of the blocks are below the mean."""
     return dict(first=n, later=n - as_written(drop) * n / 2, last=n)
@@ -55,7 +68,7 @@ def parts(n: int, rounds: int) -> dict[str, int | Fraction]:
 
 
 def everything(n: int) -> dict[str, int | Fraction]:
-    """`uniform`."""
+    """All blocks, for as long as the policy lasts."""
     return dict(steps=n)
 
 
@@ -64,10 +77,13 @@ PASSES = {
     "infobatch": Passes(infobatch, half_are_easy),
     "lfr": Passes(lfr, learn_focus_review),
     "lfr_clusters": Passes(lfr_clusters, learn_focus_review),
+    "progress": Passes(progress, warmup_and_watch),
     "random_drop": Passes(random_drop, learn_focus_review),
+    "ranked": Passes(ranked, chosen),
     "reducible": Passes(reducible, first_and_later),
     "seta": Passes(seta, windows),
     "softmax_rounds": Passes(softmax_rounds, first_and_later),
+    "token_selection": Passes(token_selection, everything),
     "uniform": Passes(uniform, everything),
 }
 
@@ -82,8 +98,8 @@ def in_epochs(num_blocks: int, batch_size: int, policy: str = "lfr", **options: 
     Args:
       num_blocks: N, blocks in the corpus.
       batch_size: blocks in a step.
-      policy: its name: "frame", "infobatch", "lfr", "lfr_clusters", "random_drop", "reducible", "seta",
-        "softmax_rounds" or "uniform". The lengths of the others are steps of training, whatever they draw.
+      policy: its name: "frame", "infobatch", "lfr", "lfr_clusters", "progress", "random_drop", "ranked", "reducible",
+        "seta", "softmax_rounds", "token_selection" or "uniform". The others count in steps, whatever they draw.
       **options: of the policy. Its lengths are numbers of epochs here, 1 where they are not given. For `lfr`, these
         are the values of the first version of its paper.
 

@@ -208,12 +208,13 @@ def train(config: Config, quiet: bool = False) -> Result:
                 digest = f"{zlib.crc32(rates_N):08x}"
                 cluster.assert_equal_across_processes(peers, {f"the digest of the rates of {phase.name}": digest})
                 tracker.phase(phase, rates_N > 0, corpus.train)
-                # What each block counts, beside how often it is drawn. It stays on the devices, as steps read of it.
-                weights_N = None
-                if sched.objective is not None:
-                    weights_N = weights_of(state.schedule)
-                    tracker.note(step, f"{phase.name} weighs blocks, variance {float(variance_of(state.schedule)):.3g}")
                 probes.enter(phase, rates_N)
+                weights_N = None
+                if sched.objective is not None:  # they stay on the devices, where steps look up those of their blocks
+                    weights_N = weights_of(state.schedule)
+                    tracker.note(
+                        step, f"{phase.name}: variance of the weights {float(variance_of(state.schedule)):.3g}"
+                    )
             with clock.stage("plan"):
                 plan = plan_batches(
                     corpus.train,

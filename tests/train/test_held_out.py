@@ -15,7 +15,7 @@ from lfr_jax.train.loop import train
 
 
 def made(corpus_dir, mesh=(2, 1, 1), steps=50, **changes):
-    config = changed(tiny("unused", corpus_dir, "data_shapley"), train__eval_blocks=4, **changes)
+    config = changed(tiny("unused", corpus_dir, "data_shapley"), **({"train__eval_blocks": 4} | changes))
     blocks = Blocks(opened(corpus_dir)[1], 32)
     return HeldOutBatches(config, blocks, steps, make_mesh(*mesh)), blocks
 

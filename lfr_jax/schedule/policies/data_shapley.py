@@ -97,12 +97,12 @@ def data_shapley(*, first: int = 2000, later: int = 1000, rounds: int = 5, keep:
 
 def add(state: ShapleyState, ids_B: jax.Array, did_B: jax.Array, step: jax.Array) -> ShapleyState:
     """Adds what blocks did in a step. Said twice of one step, it counts once; if it is NaN, not at all."""
+    newest = observe(state.newest, ids_B, did_B, step)
     of_B, at_B = take_blocks(state.newest.loss, ids_B), take_blocks(state.newest.step, ids_B)
     sum_B = take_blocks(state.before.loss, ids_B)
-    is_older_B = (at_B >= 0) & (at_B < step) & jnp.isfinite(did_B)
-    sum_B = jnp.where(jnp.isnan(sum_B), 0.0, sum_B) + jnp.where(is_older_B, of_B, 0.0)
+    sum_B = jnp.where(jnp.isnan(sum_B), 0.0, sum_B) + jnp.where((at_B >= 0) & (at_B < step), of_B, 0.0)
     before = observe(state.before, ids_B, jnp.where(jnp.isfinite(did_B), sum_B, jnp.nan), step)
-    return state._replace(newest=observe(state.newest, ids_B, did_B, step), before=before)
+    return state._replace(newest=newest, before=before)
 
 
 def values(state: ShapleyState) -> jax.Array:

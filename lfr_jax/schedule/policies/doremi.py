@@ -6,13 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from lfr_jax.schedule.arrays.estimate import one_of
-from lfr_jax.schedule.arrays.groups import Groups, groups_of, per_block
+from lfr_jax.schedule.arrays.groups import Groups, groups_of
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
-from lfr_jax.schedule.by_domain import By, losses_since, rounded
+from lfr_jax.schedule.by_domain import By, losses_since, natural, rates_of_shares, rounded
 from lfr_jax.schedule.by_phase import check_phase
 from lfr_jax.schedule.checks import NOT_NEGATIVE, SHARE, real_number
 from lfr_jax.schedule.phases import equal_rounds
-from lfr_jax.schedule.policies.ado import natural
 from lfr_jax.schedule.types import Schedule, num_blocks, required
 
 HIGHEST = 1e30  # an excess loss is at most this: sums of a few of them stay finite
@@ -31,7 +30,13 @@ class DoremiState(NamedTuple):
 
 
 def doremi(
-    *, rounds: int = 20, round_steps: int = 100, eta: float = 1.0, smoothing: float = 1e-3, by: By = "domain"
+    *,
+    rounds: int = 20,
+    round_steps: int = 100,
+    eta: float = 1.0,
+    smoothing: float = 1e-3,
+    weigh: bool = False,
+    by: By = "domain",
 ) -> Schedule:
     r"""Draws more from domains on which the model is furthest behind a reference model.
 
@@ -48,22 +53,24 @@ def doremi(
     largest λ of the others. (In the authors' code it has the logarithm of the vocabulary.)
 
     The paper does this with a small model, and trains a large one by $\bar\alpha$: `average` in the state, which
-    `mixture` takes. There the small model draws as the reference model did, and α weighs its losses; here α decides the
-    draws, which has the same gradient in expectation. There each step makes an update, and losses are clipped token by
-    token; rounds are ours, and we clip losses of blocks. So λ is smaller here, as good tokens make up for bad ones.
+    `mixture` takes. There the small model draws as the reference model did, and α weighs its losses: so does `weigh`.
+    By default α decides the draws, which has the same gradient in expectation. There each step makes an update, and
+    losses are clipped token by token; rounds are ours, and we clip losses of blocks. So λ is smaller here, as good
+    tokens make up for bad ones.
 
     Args:
       rounds, round_steps: how often the shares are decided, and the length of a round in steps; ours.
       eta: η; the paper's is 1, for each step.
       smoothing: the paper's; the default of the authors' code is 1e-4, their script for The Pile has 1e-3.
+      weigh: all blocks are drawn equally often, and shares are what the domains count in the loss (`objective`).
       by: the array of `BlockInfo` that numbers the domains: "domain" or "cluster".
 
     Returns:
       The schedule; its state is a `DoremiState`. It needs the losses of training. Its phases are 'round.1', ...
 
     Raises:
-      ValueError: a number is not positive and whole, or out of its range, or `by` has another value. From `init`:
-        `BlockInfo` lacks the domains or `ref_loss`.
+      ValueError: a number is not positive and whole, or out of its range, `weigh` is no truth value, or `by` has
+        another value. From `init`: `BlockInfo` lacks the domains or `ref_loss`.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -82,6 +89,8 @@ def doremi(
     """
     one_of("by", by, By)
     eta, smoothing = real_number("eta", eta, NOT_NEGATIVE), real_number("smoothing", smoothing, SHARE)
+    if not isinstance(weigh, bool):
+        raise ValueError(f"weigh is {weigh!r}, expected True or False")
     phases = equal_rounds(rounds, round_steps)
 
     def init(info):
@@ -103,12 +112,14 @@ def doremi(
         average_G = rounded(state.average + (share_G - state.average) / (phase_index + 1))
         return state._replace(newest=jnp.max(state.measured.step), excess=excess_G, average=average_G, share=share_G)
 
-    def rates(state):
-        prior_G = natural(state.groups)
-        rate_G = jnp.where(prior_G > 0, state.share / prior_G, 0.0)  # exactly 1 while all blocks are drawn alike
-        return per_block(rate_G, state.groups)
+    def of_shares(state):
+        return rates_of_shares(state.share, state.groups)
 
-    return Schedule(phases, init, fold, begin, rates, observe_train=True)
+    def alike(state):
+        return jnp.ones_like(state.ref_loss)
+
+    rates, objective = (alike, of_shares) if weigh else (of_shares, None)
+    return Schedule(phases, init, fold, begin, rates, observe_train=True, objective=objective)
 
 
 @jax.jit

@@ -49,8 +49,8 @@ def progress(
     and what is learned stays easy; both have a small fall. `reducible` finds the same blocks by a reference model.
 
     Falls are compared over phases that draw all blocks alike, as training on a block lowers its loss, whatever its
-    worth. The warm-up matters: in its first steps a model learns which tokens are common, and that is what tells one
-    block from another. In a corpus of which half was shuffled words and hexadecimal digits, the better half by
+    worth. The warm-up matters: what is learned first is easy, and noise has easy parts too, such as that there are only
+    hexadecimal digits. In a corpus of which half was shuffled words and such digits, the better half by
     $\ell^{50} - \ell^{200}$ (losses after so many steps) was 48 % clean, by $\ell^{100} - \ell^{400}$ 81 %, by
     $\ell^{200} - \ell^{400}$ 95 %, with one seed and a model of half a million parameters.
 

@@ -53,7 +53,7 @@ def ranked(
     These published rules are settings of it; the columns are made by the authors' own tools:
 
     - PreSelect: `keep=0.1`, of the score of a classifier of words.
-    - CoLoR-Filter: `column="prior_loss", minus="conditional_loss"`. These are the losses of a model, and of the same
+    - CoLoR-Filter: `column="prior", minus="conditional"`. These are the losses of a model, and of the same
       one after training on text of the target. The authors keep a share of 1/τ, their setting.
     - QuRating: `temperature=2.0`. The authors' code divides normalised scores by it and adds Gumbel numbers too.
     - INGENIOUS: `temperature`, and `rounds`, as it chooses a subset anew. Its score is the gain of a block in a
@@ -63,7 +63,7 @@ def ranked(
     reference model finds easy and what may be noise.
 
     Args:
-      column: name of the array of `BlockInfo` that has the scores.
+      column: name of the array of `BlockInfo` that has the scores. A block without a number counts as the worst.
       minus: name of another one, which is subtracted from it; "": none.
       prefer: whether "high" numbers are better, or "low" ones.
       rounds: how often blocks are chosen. It matters with a temperature only.

@@ -61,6 +61,18 @@ def test_a_domain_that_was_never_met_has_the_largest_excess():
     )
 
 
+def test_weighing_is_what_drawing_is_in_expectation():
+    """Catches: shares that count twice, in draws and in weights; weights of a block in place of its domain's."""
+    losses = [3.0, 2.0, 3.0, 5.0, 3.0, 5.0]
+    drawing, weighing = (start(eta=0.5, weigh=weigh) for weigh in (False, True))
+    (s, drawn), (w, weighed) = ((s, after(s, state, losses, 1)) for s, state in (drawing, weighing))
+    assert s.objective is None and (np.asarray(w.rates(weighed)) == 1).all()
+    counts = np.asarray(w.rates(weighed) * schedule.objective_weights(w, weighed))
+    np.testing.assert_allclose(counts / counts.sum(), s.rates(drawn) / s.rates(drawn).sum(), rtol=1e-5)
+    with pytest.raises(ValueError, match="weigh is 'yes', expected True or False"):
+        schedule.doremi(weigh="yes")
+
+
 def test_extreme_losses_and_one_domain():
     """Catches: inf − inf in the logarithms; ln of one domain."""
     s, state = start(eta=1e30)

@@ -34,8 +34,8 @@ def test_color_filter_as_its_authors_code_selects():
     k = int(len(prior) / tau)  # scripts/select_index_np.py: argsort(prior − conditional)[-k:]
     expected = sorted(np.argsort(prior - conditional)[-k:].tolist())
     assert expected == [2, 3]
-    s = schedule.ranked(column="prior_loss", minus="conditional_loss", keep=1 / tau)
-    assert drawn(s, prior_loss=prior, conditional_loss=conditional) == expected
+    s = schedule.ranked(column="prior", minus="conditional", keep=1 / tau)
+    assert drawn(s, prior=prior, conditional=conditional) == expected
 
 
 def test_tilt_by_hand():
