@@ -1,5 +1,8 @@
 """Numbers by block or document, from files."""
 
+import pathlib
+import re
+
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -9,6 +12,7 @@ from helpers import write_side
 from lfr_jax.data import score_files
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.column_files import read_column
+from lfr_jax.data.tokenizer import Bytes
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,20 @@ def test_numbers_of_documents_are_averaged_by_tokens(tmp_path, blocks):
     found = read(tmp_path, "document,quality\n1,8\n0,4\n", blocks)
     assert found.dtype == np.float32 and found.tolist() == [4, 6, 8]
     np.testing.assert_array_equal(read(tmp_path, "document,quality\n1,8\n0,\n", blocks), np.float32([np.nan, 8, 8]))
+
+
+def test_the_recipe_of_the_page_numbers_documents_as_the_store_does(tmp_path, monkeypatch):
+    """Catches: a name on the page that does not exist; end-of-text in the text; the last document left out."""
+    page = (pathlib.Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    texts = [b"first", b"the second", b"3rd"]
+    store = write_side(tmp_path / "data/v1/train", [("one", "a", [[*text, 256] for text in texts])])
+    Bytes().save(tmp_path / "data/v1/tokenizer")
+    read_texts = []
+    exec(code, {"quality": lambda text: read_texts.append(text) or len(text)})
+    assert [text.encode() for text in read_texts] == texts
+    assert read_column("quality.csv", "quality", Blocks(store, 2)).tolist() == [5, 5, 5, 10, 10, 10, 10, 10, 6.5, 3]
 
 
 def test_parquet_and_scores(tmp_path, blocks):
