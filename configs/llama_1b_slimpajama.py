@@ -24,5 +24,5 @@ config = Config(
     ),
     optimizer=OptimizerConfig(peak_lr=4e-4, end_lr=4e-5, lr_schedule="cosine", warmup_steps=2000),
     mesh=MeshConfig(data=1, fsdp=-1),
-    train=TrainConfig(batch_size=1024, grad_accum_steps=16, score_batch_size=128, eval_every=1000),
+    train=TrainConfig(batch_size=1024, grad_accum_steps=8, score_batch_size=128, eval_every=1000),
 )

@@ -25,5 +25,5 @@ config = Config(
     ),
     optimizer=OptimizerConfig(peak_lr=2.5e-4, end_lr=2.5e-5, lr_schedule="cosine", warmup_steps=2000),
     mesh=MeshConfig(data=-1),
-    train=TrainConfig(batch_size=256, grad_accum_steps=8, score_batch_size=128, eval_every=1000),
+    train=TrainConfig(batch_size=256, grad_accum_steps=32, score_batch_size=128, eval_every=1000),
 )

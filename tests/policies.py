@@ -31,8 +31,9 @@ VARIANTS = {
     "lfr, detrended": schedule.lfr(reps=1, scores="detrended"),
     "lfr, mixed": schedule.lfr(reps=1, scores="mixed", unmeasured="domain"),
     "lfr, dropping nothing": schedule.lfr(reps=1, drop=0, drop2=0),
+    "odm, exp3": schedule.odm(rounds=4, reward="exp3", warmup=8),
     "middle": ADDED["middle"](),
-    "progress": FROM_SCRATCH["progress"](),
+    "falling": FROM_SCRATCH["falling"](),
 }
 LFR = schedule.lfr(reps=1)
 WRAPPED = {

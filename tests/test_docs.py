@@ -109,7 +109,7 @@ def test_the_policy_from_scratch_draws_what_the_page_says():
     """Catches: a change of the schedule's interface that the page does not follow."""
     counts = FROM_SCRATCH["counts"].tolist()
     assert sum(counts) == 30 and set(counts) <= {0, 1, 2, 3} and sum(counts[:10]) < sum(counts[10:])
-    s = FROM_SCRATCH["progress"]()
+    s = FROM_SCRATCH["falling"]()
     state = s.begin(s.init(schedule.BlockInfo(4)), 0)
     for phase_index, losses in enumerate(([5.0, 5.0, 3.0], [2.0, 4.0, 3.5]), start=1):
         state = s.begin(s.observe(state, jnp.arange(3), jnp.array(losses), phase_index), phase_index)

@@ -19,6 +19,9 @@ import pyarrow.parquet
 import pytest
 
 from lfr_jax import cli
+from lfr_jax.commands import experiments, tpu
+from lfr_jax.config import Config
+from lfr_jax.config.words import overridden
 from lfr_jax.prepare import inspect, link, noise, prepare
 from lfr_jax.prepare.clean import clean
 
@@ -46,6 +49,7 @@ NOT_HERE = {
     r"^lfr link --out data/dolma": "needs OLMo's token files; tests/prepare/test_link.py makes some",
     r"--distributed\.coordinator": "needs two machines; tests/distributed has two processes",
     r"JAX_PLATFORMS=cuda": "needs a GPU",
+    r"^lfr mixture": "trains many runs; tests/experiments/test_mixture_search.py",
     r"^lfr compile|tools/tpu_table": "needs libtpu, and minutes; tests/compile",
     r"tools/bench_|tools/score_study": "measures for minutes; tests/test_tools.py runs the tools with small sizes",
     r"^tools/test|^EXTRAS=": "is the test suite",
@@ -59,6 +63,7 @@ PYTHON_RUNS_IN = {
     "README.md": "tests/test_readme.py",
     "add_a_policy.md": "tests/policies.py",
     "policy_from_scratch.md": "tests/policies.py",
+    "your_trainer.md": "tests/schedule/test_outsiders_*.py",
     "scale.md": "nowhere: the lines need several hosts",
     "add_a_model_family.md": "nowhere: parts of files that the reader changes",
     "add_a_text_source.md": "nowhere: a file that the reader adds",
@@ -112,9 +117,10 @@ def parse(arguments: list[str]) -> None:
             patch.setattr(module, function, does_nothing(getattr(module, function)))
         if name in ("prepare", "link", "data"):
             cli.COMMANDS[name](rest)
-        elif name in ("train", "compare", "compile"):
-            kinds = {"train": cli.Config, "compare": cli.Comparison, "compile": cli.Compilation}
-            cli.overridden(kinds[name], rest, f"lfr {name}")
+        elif name in ("train", "compare", "mixture", "compile"):
+            kinds = {"train": Config, "compare": experiments.Comparison, "compile": tpu.Compilation}
+            kinds["mixture"] = experiments.MixtureSearch
+            overridden(kinds[name], rest, f"lfr {name}")
 
 
 def does_nothing(function):

@@ -31,6 +31,9 @@ SECTIONS = ("Args", "Returns", "Raises", "Examples", "References")
 STEPS = 120  # of the runs that the pictures show
 SHOWN = {  # settings of these runs, where the policy's name alone would show nothing
     "mixture": dict(options=dict(stages=[(1, "natural"), (1, "equal")])),
+    "ranked": dict(options=dict(column="ref_loss", prefer="low", keep=0.5, tilt=0.5)),
+    "repetition": dict(options=dict(column="ref_loss", prefer="low")),
+    "aioli": dict(score_fraction=0.1, options=dict(rounds=3, trial_steps=3, round_steps=22)),
     "stratified": dict(policy="lfr", stratify="domain"),
     "floor": dict(policy="lfr", floor=0.25),
     "cap_noise": dict(policy="lfr", cap_noise=0.1),
@@ -165,7 +168,8 @@ def of_policy(s: schedule.Schedule) -> list[str]:
     rows = [f"| {p.name} | {p.start}–{p.stop} | {'yes' if p.score else '–'} |" for p in s.phases]
     if len(rows) > 8:
         rows[3:-1] = ["| ... | | |"]
-    needs = ", ".join(f"`BlockInfo.{field}`" for field in needed(s)) or "nothing but the number of blocks"
+    places = [f"BlockInfo.{f}" if hasattr(schedule.BlockInfo, f) else f'BlockInfo.columns["{f}"]' for f in needed(s)]
+    needs = ", ".join(f"`{place}`" for place in places) or "nothing but the number of blocks"
     words = ", ".join(words for words, _ in trainer(s)) or "nothing"
     arguments = "".join(f", {argument}" for _, argument in trainer(s))
     training = f"Of its trainer it needs {words}: `schedule.check_trainer(s{arguments})`."
@@ -195,7 +199,8 @@ def commented(kind: type) -> dict[str, str]:
 def block_info() -> schedule.BlockInfo:
     """All that can be known of 8 blocks."""
     group, loss = np.arange(8, dtype=np.int32) % 2, np.linspace(1, 2, 8, dtype=np.float32)
-    return schedule.BlockInfo(8, domain=group, cluster=group, ref_loss=loss, weak_loss=loss + 1, strong_loss=loss)
+    losses = dict(ref_loss=loss, weak_loss=loss + 1, strong_loss=loss)
+    return schedule.BlockInfo(8, domain=group, cluster=group, **losses, columns={"quality": loss})
 
 
 def needed(s: schedule.Schedule) -> list[str]:
@@ -228,7 +233,7 @@ def draw_all(names: list[str]) -> None:
         settings = dict(policy=name) | SHOWN.get(name, {})
         if settings["policy"] not in schedule.POLICIES:  # chain, which no setting of a run names
             continue
-        needs = needed(getattr(schedule, settings["policy"])())
+        needs = needed(getattr(schedule, settings["policy"])(**settings.get("options", {})))
         settings |= {f"{field.removesuffix('_loss')}_scores": scores(base, field) for field in needs if "loss" in field}
         settings |= dict(clusters=16) if "cluster" in needs else {}
         draw(trained(base, name, STEPS, ScheduleConfig(**settings)), PAGES / f"{name}.png")

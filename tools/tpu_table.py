@@ -11,10 +11,12 @@ import argparse
 import dataclasses
 import hashlib
 import json
+import math
 import pathlib
 import runpy
 import subprocess
 import sys
+import tomllib
 from typing import Any, NamedTuple
 
 from lfr_jax.compile import topologies
@@ -23,8 +25,8 @@ from lfr_jax.config import Config
 
 ROOT = pathlib.Path(__file__).parent.parent
 PLACES = ("v5litepod-8", "v6e-8", "v4-32", "v5p-64", "v6e-256", "v6e-256x2")  # as in tpu/topologies
-HOME = 8  # devices that the configs are written for
-ONE_HOST = ("smoke",)  # configs that are too small for more
+HOME = "v5litepod-8"  # what the micro-batches of the configs are for
+ONE_HOST = ("smoke",)  # configs that are too small for more than 8 chips
 HEAD = (
     "| config | place | options | GiB a chip | step, bound | MFU, bound | collectives into a chip | exposed |\n"
     "|---|---|---|---|---|---|---|---|"
@@ -36,14 +38,17 @@ class Job(NamedTuple):
 
     config: str  # name of a file in configs/
     place: str
-    options: tuple[str, ...]  # for the number of chips
+    options: tuple[str, ...]  # that the place needs
 
     @property
     def command(self) -> list[str]:
-        """The command that compiles it, behind `lfr`."""
+        """The command that compiles it, behind `lfr`; with the options of the compiler that the place's runs have."""
         accelerator, slices = parted(self.place)
+        settings = tomllib.loads((ROOT / "tpu" / "topologies" / f"{self.place}.toml").read_text(encoding="utf-8"))
+        flags = [word.removeprefix("--") for word in settings.get("libtpu_init_args", "").split()]
         where = ["--topology", accelerator, "--slices", str(slices), "--programs", "train", "--json"]
-        return ["compile", f"configs/{self.config}.py", *where, *self.options]
+        compiler = ["--compiler-options", *flags] if flags else []
+        return ["compile", f"configs/{self.config}.py", *where, *self.options, *compiler]
 
     @property
     def file(self) -> str:
@@ -68,19 +73,20 @@ def settings_of(name: str) -> Config:
 
 
 def job(name: str, place: str) -> Job:
-    """A config, with the options that a place's number of chips needs."""
+    """A config, with the options that a place needs."""
     accelerator, slices = parted(place)
-    return Job(name, place, tuple(options(settings_of(name), topologies.find(accelerator, slices).num_chips)))
+    return Job(name, place, tuple(options(settings_of(name), topologies.find(accelerator, slices))))
 
 
-def options(config: Config, chips: int) -> list[str]:
-    """What must be set for this number of chips, beside what the config says for 8.
+def options(config: Config, place: topologies.Topology) -> list[str]:
+    """What must be set at a place, beside what the config says for `HOME`.
 
-    A chip has as many rows at once as with 8 chips, if the batch has so many. 'tensor' is 1, unless there are more
-    chips than rows in a batch; a model whose heads it cannot split gets a larger batch. 'fsdp', where the config has
-    it, splits as far as the model's sizes allow, and 'data' takes the rest.
+    A chip has as many rows at once as there, times its memory in powers of two, if the batch has so many. 'tensor' is
+    1, unless there are more chips than rows in a batch; a model whose heads it cannot split gets a larger batch.
+    'fsdp', where the config has it, splits as far as the model's sizes allow, and 'data' takes the rest. In a network
+    of three axes, 'fsdp' has the two longest: over all three, the compiler reduces gradients whole.
     """
-    train, model, words = config.train, config.model, []
+    train, model, words, chips = config.train, config.model, [], place.num_chips
     tensor = max(1, chips // train.batch_size)
     if model.num_kv_heads % tensor:
         tensor, train = 1, dataclasses.replace(train, batch_size=chips)
@@ -89,9 +95,12 @@ def options(config: Config, chips: int) -> list[str]:
     if tensor > 1:
         words += ["--mesh.tensor", str(tensor)]
     if config.mesh.fsdp == -1:
-        fsdp = max(size for size in powers(rows) if not (model.dim % size or model.vocab_size % size))
+        most = min(rows, math.prod(sorted(place.shape)[-2:]) if len(place.shape) == 3 else rows)
+        fsdp = max(size for size in powers(most) if not (model.dim % size or model.vocab_size % size))
         words += ["--mesh.data", str(rows // fsdp)] if fsdp < rows else []
-    at_once = max(1, train.batch_size // train.grad_accum_steps // HOME)
+    home = topologies.find(HOME)
+    times = round(place.generation.hbm_gib / home.generation.hbm_gib)
+    at_once = max(1, train.batch_size // train.grad_accum_steps // home.num_chips) * max(powers(times))
     pieces = max(1, train.batch_size // (rows * at_once))
     if pieces != train.grad_accum_steps:
         words += ["--train.grad-accum-steps", str(pieces)]
@@ -165,7 +174,7 @@ def main() -> None:
     asked = parser.parse_args()
     asked.results.mkdir(parents=True, exist_ok=True)
     pairs = [(name, place) for name in asked.configs for place in asked.places]
-    jobs = [job(*pair) for pair in pairs if pair[0] not in ONE_HOST or pair[1].endswith(f"-{HOME}")]
+    jobs = [job(*pair) for pair in pairs if pair[0] not in ONE_HOST or pair[1].endswith("-8")]
     for number, each in enumerate(jobs if not asked.table_only else (), start=1):
         print(f"{number} of {len(jobs)}: {each.config} on {each.place}", file=sys.stderr, flush=True)
         compiled(each, asked.results)

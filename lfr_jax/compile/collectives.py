@@ -49,8 +49,8 @@ def find(module: Module) -> list[Collective]:
 def _of(module: Module, computation: Computation, times: int) -> list[Collective]:
     """The collectives of one computation.
 
-    One collective may be several instructions: a start and a done; or fusions that each do a part of it beside their
-    own work, on a TPU. These have one channel.
+    One collective may be several instructions: a start and a done, which may be those of a call to another core; or
+    fusions that each do a part of it beside their own work, on a TPU. These have one channel.
     """
     places: dict[Channel, list[int]] = {}  # channel -> positions of its instructions
     found: dict[Channel, tuple[Instruction, Computation, Instruction]] = {}
@@ -90,7 +90,7 @@ def _collectives_in(module: Module, computation: Computation, instruction: Instr
     """(computation, collective) for each that an instruction is or contains."""
     if instruction.opcode.removesuffix("-start") in KINDS:
         yield computation, instruction
-    elif instruction.opcode in ("fusion", "async-start"):
+    elif instruction.opcode in ("fusion", "async-start", "call-start"):
         for inner in module.called(instruction):
             for each in inner.values():
                 yield from _collectives_in(module, inner, each)

@@ -85,6 +85,8 @@ def traffic(module: Module, computation: Computation, instruction: Instruction) 
     if opcode == "dynamic-update-slice":
         return 2 * _in_hbm(inputs[1])
     results = instruction.arrays[:1] if opcode == "copy-start" else instruction.arrays
+    if opcode == "call-start":  # its operands stand before its results
+        results = results[sum(map(len, inputs)) :]
     return _in_hbm(itertools.chain(*inputs)) + _in_hbm(results)
 
 

@@ -14,8 +14,8 @@ from lfr_jax.compile.roofline import Bound, bound
 from lfr_jax.compile.topologies import Topology
 from lfr_jax.config import Config
 from lfr_jax.model import decoder
+from lfr_jax.train import steps
 from lfr_jax.train.flops import PEAK_FLOPS, attention_flops_per_token, forward_flops_per_token
-from lfr_jax.train.steps import TrainState
 
 
 class Examined(NamedTuple):
@@ -63,10 +63,10 @@ def examine(
     flops = totals.flops + (kernel_flops(program, config) / chips if totals.kernels else 0)
     if program == "generate":
         alone, batch = decoder.abstract(config.model, programs.first_chip(mesh)), ()
-        state = TrainState(step=(), params=alone, opt_state=(), schedule=())
+        state = steps.TrainState(step=(), params=alone, opt_state=(), schedule=())
     else:
         state = programs.abstract_state(config, mesh, blocks)
-        batch = programs.abstract_batch(config, mesh, programs.rows(program, config))
+        batch = steps.abstract_batch(config, mesh, programs.rows(program, config))
     memory = measure(compiled, topology.generation.hbm_gib, state, batch, others=program != "train")
     least = bound(flops, totals.hbm_bytes, found, mesh, topology, peak)
     by_model = model_flops(program, config)

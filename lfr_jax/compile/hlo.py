@@ -45,7 +45,7 @@ class Instruction(NamedTuple):
     @property
     def calls(self) -> tuple[str, ...]:
         """Names of the computations that it is made of; a reduction's function of two numbers is none."""
-        named = "to_apply" if self.opcode == "call" else "calls|body|branch_computations"
+        named = "to_apply" if self.opcode in ("call", "call-start") else "calls|body|branch_computations"
         lists = re.findall(rf"\b(?:{named})=(\{{[^}}]*\}}|\S+)", self.attributes)
         return tuple(re.findall(r"%([\w.\-]+)", "".join(lists)))
 

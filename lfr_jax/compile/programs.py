@@ -1,6 +1,5 @@
 """The programs of a run, traced for devices that need not be here: the trainer's own functions on abstract arrays."""
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +10,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lfr_jax.config import Config
-from lfr_jax.distributed.mesh import BATCH, make_mesh
+from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder, generate
 from lfr_jax.schedule import BlockInfo, Schedule
 from lfr_jax.train import optimizer, policy, start, steps
@@ -39,30 +38,18 @@ def abstract_state(config: Config, mesh: Mesh, blocks: int) -> steps.TrainState:
     return steps.abstract_state(config.model, tx, schedule, _block_info(config, blocks), mesh)
 
 
-def abstract_batch(config: Config, mesh: Mesh, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-    """A batch as `pipeline.shard_batch` puts it on the devices; of several lengths, the longest."""
-    array = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32, sharding=NamedSharding(mesh, BATCH))
-    return {"ids": array((size,)), "tokens": array((size, config.data.seq_len + 1))}
-
-
 def train(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:
     """The train step."""
     tx, schedule = _parts(config)
     step = steps.make_train_step(config.model, tx, schedule, config.train.grad_accum_steps, EOS_ID)
-    batch = abstract_batch(config, mesh, rows("train", config))
-    if "ref_token_losses" in schedule.extra:
-        shape = (config.train.batch_size, config.data.seq_len)
-        batch["ref_token_losses"] = jax.ShapeDtypeStruct(shape, jnp.float32, sharding=NamedSharding(mesh, BATCH))
-    if "grad_dot" in schedule.extra:
-        batch["held_out"] = abstract_batch(config, mesh, config.schedule.held_out_blocks)["tokens"]
+    state = abstract_state(config, mesh, blocks)
     with jax.set_mesh(mesh):
-        state = abstract_state(config, mesh, blocks)
-        return step.lower(state, batch, steps.abstract_weights(schedule, state))
+        return step.lower(*steps.abstract_arguments(config, schedule, state, mesh))
 
 
 def score(config: Config, mesh: Mesh, blocks: int) -> jax.stages.Lowered:
     """The scoring step, with which held-out text is evaluated and probes are measured too."""
-    batch = abstract_batch(config, mesh, rows("score", config))
+    batch = steps.abstract_batch(config, mesh, rows("score", config))
     with jax.set_mesh(mesh):
         return steps.make_score_step(config.model, EOS_ID).lower(decoder.abstract(config.model, mesh), batch["tokens"])
 
@@ -117,4 +104,5 @@ def _block_info(config: Config, blocks: int) -> BlockInfo:
         weak_loss=loss_N if chosen.weak_scores else None,
         strong_loss=loss_N if chosen.strong_scores else None,
         columns={word.partition("=")[0]: loss_N for word in chosen.columns},
+        documents=(number_N, number_N, np.broadcast_to(np.int32(1), blocks)),  # one in each block, at least
     )

@@ -24,3 +24,28 @@ def keep_freed_memory() -> None:
         mallopt(M_MMAP_THRESHOLD, 2**30)
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
         mallopt(M_TOP_PAD, 2**28)
+
+
+class Usage(ctypes.Structure):
+    """glibc's `struct mallinfo2`."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def allocated() -> int:
+    """Bytes that the process has allocated from glibc and not freed; 0 where there is no glibc 2.33 or later.
+
+    Resident memory also counts pages of freed memory, which go up and down without a leak.
+    """
+    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+    if mallinfo2 is None:
+        return 0
+    mallinfo2.restype = Usage
+    usage = mallinfo2()
+    return usage.uordblks + usage.hblkhd

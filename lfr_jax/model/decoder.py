@@ -18,7 +18,7 @@ import functools
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lfr_jax.config import ModelConfig
@@ -135,10 +135,17 @@ def new_params(config: ModelConfig, key: jax.Array) -> dict:
     return nnx.to_pure_dict(nnx.state(Decoder(config, nnx.Rngs(key)), nnx.Param))
 
 
-@functools.cache
 def definition(config: ModelConfig) -> nnx.GraphDef:
     """The model without its params; hashable. `nnx.merge` joins the two. Call it under `jax.set_mesh`."""
-    return nnx.graphdef(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))))
+    return _outline(config, jax.sharding.get_abstract_mesh())[0]
+
+
+@functools.cache
+def _outline(config: ModelConfig, mesh: AbstractMesh) -> tuple[nnx.GraphDef, dict]:
+    """What `init` gives, with `jax.ShapeDtypeStruct`s for the params. All uses of the model read of this one trace."""
+    with jax.sharding.use_abstract_mesh(mesh):
+        graphdef, params, _ = nnx.split(nnx.eval_shape(lambda: Decoder(config, nnx.Rngs(0))), nnx.Param, ...)
+    return graphdef, nnx.to_pure_dict(params)
 
 
 def merge(config: ModelConfig, params: dict) -> Decoder:
@@ -174,8 +181,7 @@ def with_local_gradients(params: dict) -> dict:
 def abstract(config: ModelConfig, mesh: Mesh) -> dict:
     """The params as sharded `jax.ShapeDtypeStruct`s; allocates nothing. Raises what `init` raises."""
     _check_divisible(config, mesh)
-    with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(lambda: new_params(config, jax.random.key(0)))
+    _, shapes = _outline(config, mesh.abstract_mesh)
 
     def on_mesh(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, x.sharding.spec))

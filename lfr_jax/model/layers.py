@@ -39,7 +39,12 @@ def gathered(weight: jax.Array, dtype: str, *spec: str | None, reduced: Set[str]
     the part that a device keeps: a reduce-scatter (ZeRO-3). So each use must be one with an array that has the batch's
     rows. For a weight that is used without them, `reduced` is empty.
     """
-    return jax.reshard(weight.astype(dtype), P(*spec, reduced=reduced))
+    weight = weight.astype(dtype)
+    stored = jax.typeof(weight).sharding.spec
+    # First over 'data' alone: so, on the way back, 'fsdp' scatters, and 'data' adds up what is left. In one step,
+    # XLA:TPU would add up whole gradients over both, where the two span three axes of the network.
+    weight = jax.reshard(weight, P(*stored.partitions, reduced=stored.reduced | (reduced & {"data"})))
+    return jax.reshard(weight, P(*spec, reduced=reduced))
 
 
 class Linear(nnx.Module):

@@ -26,9 +26,11 @@ or `token_weights`. `check_trainer` raises if the loop does less than the schedu
 - Phases: `fit` stretches them, `in_epochs` counts in epochs; `consecutive` and `in_rounds` build them.
 - For policies of your own: `scored`, or `Schedule` with `init_measured`, `observe`, `estimate`, `hardest`,
   `detrend`, `groups_of`, `group_means`, `per_block`, `num_blocks`, `required`, `num_kept`, `num_chosen`; `SIGNALS`;
+  `documents_of`, `document_means`, `block_means` where documents are the unit;
   `check_phase`, `of_phase` and `phase_switch` for what differs by phase; `jax_key` and `random_blocks`
   for random choices; `init_drawn`, `ignore_losses` and `drawn_rates`, if no loss matters.
 - What blocks count in the loss: `objective_weights`, `weight_variance`, `take_blocks`.
+- `DrawnSource`: the draws of a phase as a data source of Grain, or a data set of torch.
 - Draws and random numbers: `plan`, `checked_rates`, `systematic_sample`, `Purpose`, `numpy_key`, ...
 
 To add a policy here: write it in a file of its own name in `policies/`, and add its import below.
@@ -40,6 +42,7 @@ This package needs jax and numpy alone, and works in any trainer.
 import inspect as _inspect
 from types import ModuleType as _ModuleType
 
+from lfr_jax.schedule.arrays.documents import Documents, block_means, document_means, documents_of
 from lfr_jax.schedule.arrays.estimate import estimate
 from lfr_jax.schedule.arrays.groups import Groups, group_means, groups_of, per_block
 from lfr_jax.schedule.arrays.lookup import take_blocks
@@ -49,14 +52,19 @@ from lfr_jax.schedule.arrays.trend import detrend
 from lfr_jax.schedule.by_domain import DomainState
 from lfr_jax.schedule.by_loss import ScoredState, scored
 from lfr_jax.schedule.by_phase import check_phase, of_phase, phase_switch
+from lfr_jax.schedule.draws.drawn_source import DrawnSource
 from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan
 from lfr_jax.schedule.draws.systematic import systematic_sample
+from lfr_jax.schedule.epochs import in_epochs
 from lfr_jax.schedule.hashing import mix32, mix64
+from lfr_jax.schedule.needs import SIGNALS, check_trainer
 from lfr_jax.schedule.objective import objective_weights, weight_variance
-from lfr_jax.schedule.phases import consecutive, fit, in_epochs, in_rounds, num_chosen, num_kept
+from lfr_jax.schedule.phases import consecutive, fit, in_rounds, num_chosen, num_kept
 from lfr_jax.schedule.policies.ado import AdoState, ado
+from lfr_jax.schedule.policies.aioli import AioliState, aioli
 from lfr_jax.schedule.policies.data_shapley import ShapleyState, data_shapley
 from lfr_jax.schedule.policies.domain_upsampling import domain_upsampling
+from lfr_jax.schedule.policies.doremi import DoremiState, doremi
 from lfr_jax.schedule.policies.frame import FrameState, frame
 from lfr_jax.schedule.policies.infobatch import infobatch
 from lfr_jax.schedule.policies.lfr import lfr
@@ -64,8 +72,11 @@ from lfr_jax.schedule.policies.lfr_clusters import lfr_clusters
 from lfr_jax.schedule.policies.linupper import LinUpperState, linupper
 from lfr_jax.schedule.policies.mixture import mixture
 from lfr_jax.schedule.policies.odm import OdmState, odm
+from lfr_jax.schedule.policies.progress import ProgressState, progress
 from lfr_jax.schedule.policies.random_drop import random_drop
+from lfr_jax.schedule.policies.ranked import RankedState, ranked
 from lfr_jax.schedule.policies.reducible import reducible
+from lfr_jax.schedule.policies.repetition import RepetitionState, repetition
 from lfr_jax.schedule.policies.replay import replay
 from lfr_jax.schedule.policies.seta import seta
 from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
@@ -82,13 +93,11 @@ from lfr_jax.schedule.randomness import (
     sample_phase,
 )
 from lfr_jax.schedule.types import (
-    SIGNALS,
     BlockInfo,
     MissingInfo,
     Phase,
     Schedule,
     ScheduleState,
-    check_trainer,
     num_blocks,
     required,
 )

@@ -75,6 +75,17 @@ def staged(
     return Schedule(phases, init, ignore_losses, begin, lambda state: per_block(state.rate, state.groups))
 
 
+def natural(groups: Groups) -> jax.Array:
+    """f32[G]: each domain's share of the blocks."""
+    return groups.size / np.float32(groups.of.shape[0])
+
+
+def rates_of_shares(share_G: jax.Array, groups: Groups) -> jax.Array:
+    """f32[N]: the rates that give the domains these shares of the draws; exactly 1 where all have their natural one."""
+    natural_G = natural(groups)
+    return per_block(jnp.where(natural_G > 0, share_G / natural_G, 0.0), groups)
+
+
 def losses_since(step: jax.Array, measured: Measured, groups: Groups) -> jax.Array:
     """f32[G]: each domain's mean loss, over its blocks that were measured after `step`; NaN if there is none."""
     return group_means(jnp.where(measured.step > step, measured.loss, jnp.nan), groups)[0]

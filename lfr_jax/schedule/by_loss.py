@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lfr_jax.schedule.arrays.documents import Documents, documents_of
 from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured, estimate, one_of
 from lfr_jax.schedule.arrays.groups import Groups, groups_of
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
@@ -16,9 +17,9 @@ from lfr_jax.schedule.types import BlockInfo, Phase, Schedule, num_blocks, requi
 Choice = Callable[[jax.Array, dict[str, Any]], jax.Array]
 """(loss f32[N], info) -> bool[N] or f32[N]: the rates of a phase.
 
-The loss of a block that was not measured is NaN. `info` holds the arrays of `BlockInfo` that the policy
-names in `needs`: f32[N] reference losses, and `Groups` for "domain" and "cluster"; and under "phase" the
-number of the phase, a Python integer or traced, for `jax_key` and `of_phase`.
+The loss of a block that was not measured is NaN. `info` holds what the policy names in `needs`: columns of
+`BlockInfo` as f32[N], such as "ref_loss"; `Groups` for "domain" and "cluster"; `Documents` for "documents"; and under
+"phase" the number of the phase, a Python integer or traced, for `jax_key` and `of_phase`.
 """
 
 
@@ -26,7 +27,7 @@ class ScoredState(NamedTuple):
     """State of the policies that `scored` builds."""
 
     measured: Measured  # f32[N], i32[N], i32[]: each block's last loss
-    info: dict[str, Any]  # f32[N] arrays and `Groups`: what the policy needs from BlockInfo
+    info: dict[str, Any]  # f32[N] arrays, `Groups` and `Documents`: what the policy needs from BlockInfo
     rate: jax.Array  # bool[N] or f32[N]: the rates of this phase
 
 
@@ -51,8 +52,8 @@ def scored(
         the losses of training steps.
       unmeasured: what a block without a loss counts as. "hardest" leaves it NaN, which
         `hardest` marks first; "domain" and "cluster" give it the mean loss of its group.
-      minus: name of an array of `BlockInfo`, which is subtracted from every loss first.
-      needs: names of the arrays of `BlockInfo` that the choices read.
+      minus: name of a column of `BlockInfo`, which is subtracted from every loss first.
+      needs: names of what the choices read of `BlockInfo`, columns included.
       policy: its name, for errors.
       dtype: of the rates, bool or jnp.float32.
 
@@ -105,8 +106,10 @@ def scored(
     return Schedule(phases, init, fold, begin, phase_rates, observe_train=scores != "pass")
 
 
-def info_array(info: BlockInfo, name: str, policy: str) -> jax.Array | Groups:
-    """`BlockInfo.<name>` as it stands in the state: f32[N] losses, or `Groups`."""
+def info_array(info: BlockInfo, name: str, policy: str) -> jax.Array | Groups | Documents:
+    """What `BlockInfo` has under this name, as it stands in the state: f32[N] numbers, `Groups` or `Documents`."""
+    if name == "documents":
+        return documents_of(info, policy)
     if name in ("domain", "cluster"):
         return groups_of(info, name, policy)
     return jnp.asarray(required(info, name, policy), jnp.float32)

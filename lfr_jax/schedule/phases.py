@@ -1,10 +1,10 @@
-"""Phases: how they are built, stretched to the length of a run, and counted in epochs."""
+"""Phases: how they are built, and stretched to the length of a run; shares of the blocks as whole numbers."""
 
 import math
 from collections.abc import Iterable
 from fractions import Fraction
 
-from lfr_jax.schedule.checks import DROP, PHASES, POSITIVE, STEPS, positive_int, real_number, whole_number
+from lfr_jax.schedule.checks import DROP, PHASES, STEPS, positive_int, real_number, whole_number
 from lfr_jax.schedule.types import Phase, Schedule
 
 
@@ -138,55 +138,6 @@ def fit(schedule: Schedule, steps: int) -> Schedule:
                 f"{steps}: train for more steps, or choose fewer or longer phases"
             )
     return schedule._replace(phases=phases)
-
-
-def in_epochs(
-    num_blocks: int,
-    batch_size: int,
-    *,
-    learn: float = 1.0,
-    focus: float = 1.0,
-    review: float = 1.0,
-    focus2: float = 1.0,
-    drop: float = 0.5,
-    drop2: float = 0.7,
-) -> dict[str, int | float]:
-    """Converts phase lengths from epochs to steps, for `lfr` and `random_drop`.
-
-    An epoch is one pass over the blocks that the phase draws; in a Focus phase, these are the
-    kept blocks. Steps are rounded up, so that a pass is complete. The defaults are those
-    of the first version of the LFR paper.
-
-    Args:
-      num_blocks: N, blocks in the corpus.
-      batch_size: blocks in a step.
-      learn, focus, review, focus2: epochs.
-      drop, drop2: share of the blocks that Focus and Focus 2 drop.
-
-    Returns:
-      Keyword arguments of these policies: the four lengths in steps, and both shares.
-
-    Raises:
-      ValueError: a number is not positive, or a share is outside [0, 1).
-
-    Examples:
-      >>> from lfr_jax import schedule
-      >>> schedule.in_epochs(num_blocks=6400, batch_size=64)
-      {'learn': 100, 'focus': 50, 'review': 100, 'focus2': 30, 'drop': 0.5, 'drop2': 0.7}
-
-    References:
-      Prakriya et al., "Accelerating LLM Pretraining via LFR Pedagogy", arXiv 2409.06131.
-    """
-    num_blocks, batch_size = positive_int("num_blocks", num_blocks), positive_int("batch_size", batch_size)
-    epochs = dict(learn=(learn, 0.0), focus=(focus, drop), review=(review, 0.0), focus2=(focus2, drop2))
-    for name, (count, share) in epochs.items():
-        real_number(f"the number of epochs of {name}", count, POSITIVE)
-        real_number(f"the share that {name} drops", share, DROP)
-    steps = {
-        name: math.ceil(as_written(count) * num_kept(num_blocks, share) / batch_size)
-        for name, (count, share) in epochs.items()
-    }
-    return steps | dict(drop=drop, drop2=drop2)
 
 
 def num_kept(num_blocks: int, drop: float) -> int:

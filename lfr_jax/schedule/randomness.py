@@ -43,6 +43,7 @@ class Purpose(bytes, enum.Enum):
     SETA = b"seta"  # the blocks that `seta` leaves out
     SOFTMAX = b"soft"  # Gumbel's noise of `softmax_rounds`
     FRAME = b"fram"  # where in its quadrant a block falls, under `frame`
+    RANKED = b"rank"  # Gumbel's noise of `ranked`
 
 
 @functools.lru_cache(maxsize=64)  # a batch of draws needs the keys of the batch before

@@ -34,12 +34,12 @@ def init_drawn(info: BlockInfo) -> DrawnState:
     return DrawnState(jnp.ones(num_blocks(info), bool))
 
 
-def ignore_losses(state, ids_B, losses_B, step):
+def ignore_losses(state, ids_B, losses_B, step, **extra):
     """An `observe` for policies that measure nothing: the state stays as it is.
 
     Args:
       state: any.
-      ids_B, losses_B, step: as of `Schedule.observe`; not looked at.
+      ids_B, losses_B, step, extra: as of `Schedule.observe`; not looked at.
 
     Returns:
       `state`.

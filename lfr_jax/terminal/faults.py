@@ -110,12 +110,32 @@ def explained(error: BaseException) -> str:
         text = f"found something that is nested too deeply ({error})"
     elif type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in text:
         text = f"the memory of a device is full ({text}); lower train.batch_size, or raise train.grad_accum_steps"
+    elif isinstance(error, ModuleNotFoundError) and not_installed("train"):
+        text = f"{text}; this needs more packages than lfr_jax.schedule does; run: pip install 'lfr_jax[train]'"
     elif not isinstance(error, (ValueError, OSError, ArithmeticError, ImportError, RuntimeError)):
         text = (
             f"{type(error).__name__}: {error}; this is a fault in lfr_jax: please report it; "
             "LFR_TRACEBACK=1 shows where it is"
         )
     return "; ".join([text, *getattr(error, "__notes__", [])])
+
+
+def not_installed(extra: str) -> list[str]:
+    """The packages of an extra of setup.cfg that are not installed. None, if lfr_jax itself is used without installing.
+
+    >>> not_installed("an extra that does not exist")
+    []
+    """
+    import importlib.metadata
+
+    try:
+        requirements = importlib.metadata.requires("lfr_jax") or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    of_extra = re.compile(rf"""extra == (["']){re.escape(extra)}\1""")
+    names = [re.match(r"[\w.-]+", requirement)[0] for requirement in requirements if of_extra.search(requirement)]
+    installed = {name.replace("_", "-").lower() for each in importlib.metadata.distributions() if (name := each.name)}
+    return [name for name in names if name.replace("_", "-").lower() not in installed]
 
 
 def one_line(text: str) -> str:

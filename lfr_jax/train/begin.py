@@ -19,7 +19,7 @@ def begin_compiled(
 
     Args:
       schedule: any.
-      compiled: what becomes of a jitted function, such as `steps.compiled_off_the_clock`.
+      compiled: what becomes of a jitted function, such as `compiled.compiled_off_the_clock`.
 
     Returns:
       `begin(state, phase_index) -> state`, with a Python integer.

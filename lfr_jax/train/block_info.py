@@ -148,6 +148,15 @@ def save(folder: pathlib.Path, info: BlockInfo, blocks: Blocks) -> None:
             np.savez(file.buffer, **arrays)
 
 
+def with_documents(schedule: Schedule, info: BlockInfo, blocks: Blocks) -> BlockInfo:
+    """Adds the documents of the blocks, if the policy needs them. They follow from the store, so they are not saved."""
+    try:
+        jax.eval_shape(lambda: schedule.init(info))
+    except MissingInfo as missing:
+        return info._replace(documents=blocks.documents()) if missing.name == "documents" else info
+    return info
+
+
 def check(schedule: Schedule, info: BlockInfo) -> None:
     """Raises ValueError if the policy needs an array that `info` lacks; the message names the setting that gives it."""
     try:

@@ -18,10 +18,11 @@ from lfr_jax.distributed import cluster, compilation_cache
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.schedule import objective_weights, weight_variance
-from lfr_jax.storage.checkpoint import Checkpointer
+from lfr_jax.storage.checkpoint import Checkpointer, latest_step
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import evaluate, flops, optimizer, policy, reference, score, start, steps
 from lfr_jax.train.begin import begin_compiled
+from lfr_jax.train.compiled import CompiledAhead, compiled_off_the_clock
 from lfr_jax.train.held_out import HeldOutBatches
 from lfr_jax.train.probes import Probes
 from lfr_jax.train.track.clock import Clock, table
@@ -66,14 +67,20 @@ def train(config: Config, quiet: bool = False) -> Result:
 
         # The jitted functions. Compiling does not count as time worked, so that runs can be compared.
         compiled = functools.partial(
-            steps.compiled_off_the_clock, paused=lambda: clock.stage("compilation"), together=peers.gather
+            compiled_off_the_clock, paused=lambda: clock.stage("compilation"), together=peers.gather
         )
         eos_id = corpus.tokenizer.eos_id
         tx = optimizer.make_optimizer(config.optimizer, num_steps)
         learning_rate = optimizer.learning_rate(config.optimizer, num_steps)
-        train_step = compiled(
-            steps.make_train_step(config.model, tx, sched, config.train.grad_accum_steps, eos_id, learning_rate)
+        train_step = steps.make_train_step(
+            config.model, tx, sched, config.train.grad_accum_steps, eos_id, learning_rate
         )
+        parts = (config.model, tx, sched, block_info, mesh)
+        abstract = steps.abstract_state(*parts)
+        if latest_step(run_dir.path / "checkpoints") != num_steps:  # it takes longest to compile, so it comes first
+            arguments = steps.abstract_arguments(config, sched, abstract, mesh)
+            train_step = stack.enter_context(CompiledAhead(train_step, *arguments))
+        train_step = compiled(train_step)
         ref_losses = ref and compiled(ref.token_losses)
         score_step = compiled(steps.make_score_step(config.model, eos_id, "token_losses" in sched.extra))
         score_batch_size = config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
@@ -148,8 +155,7 @@ def train(config: Config, quiet: bool = False) -> Result:
 
         # Restore, or begin.
         origin = start.origin(corpus) | ({"reference": ref.identity} if ref else {})
-        parts = (config.model, tx, sched, block_info, mesh)
-        restored = checkpoints.restore(steps.abstract_state(*parts))
+        restored = checkpoints.restore(abstract)
         if restored is None:
             state, spent, evaluated = steps.init_state(*parts, config.train.seed), flops.Spent(), []
         else:
@@ -202,12 +208,13 @@ def train(config: Config, quiet: bool = False) -> Result:
                 digest = f"{zlib.crc32(rates_N):08x}"
                 cluster.assert_equal_across_processes(peers, {f"the digest of the rates of {phase.name}": digest})
                 tracker.phase(phase, rates_N > 0, corpus.train)
-                # What each block counts, beside how often it is drawn. It stays on the devices, as steps read of it.
-                weights_N = None
-                if sched.objective is not None:
-                    weights_N = weights_of(state.schedule)
-                    tracker.note(step, f"{phase.name} weighs blocks, variance {float(variance_of(state.schedule)):.3g}")
                 probes.enter(phase, rates_N)
+                weights_N = None
+                if sched.objective is not None:  # they stay on the devices, where steps look up those of their blocks
+                    weights_N = weights_of(state.schedule)
+                    tracker.note(
+                        step, f"{phase.name}: variance of the weights {float(variance_of(state.schedule)):.3g}"
+                    )
             with clock.stage("plan"):
                 plan = plan_batches(
                     corpus.train,

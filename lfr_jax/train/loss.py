@@ -13,17 +13,22 @@ from lfr_jax.train import gradient_scores
 
 def block_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
     """Summed negative log-likelihood f32[B] of each block, and the number of its targets f32[B]. Forward only."""
-    nll_B, count_B, _ = block_and_token_nll(config, params, tokens_BxT1, eos_id)
-    return nll_B, count_B
+    nll_BxT, targets_BxT = forward_nll(config, params, tokens_BxT1, eos_id)
+    return jnp.sum(nll_BxT, axis=-1), num_targets(targets_BxT)
 
 
 def block_and_token_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
     """What `block_nll` returns, and the losses of the tokens, f32[B, T] in nats, NaN without a target."""
+    nll_BxT, targets_BxT = forward_nll(config, params, tokens_BxT1, eos_id)
+    return jnp.sum(nll_BxT, axis=-1), num_targets(targets_BxT), of_targets(nll_BxT, targets_BxT)
+
+
+def forward_nll(config: ModelConfig, params, tokens_BxT1, eos_id: int):
+    """The losses of the tokens, 0 without a target, and the targets: f32[B, T], i32[B, T]."""
     network = decoder.merge(config, params)
     hidden_BxTxD = hidden(network, tokens_BxT1, eos_id)
     targets_BxT = targets(config, tokens_BxT1, eos_id)
-    nll_BxT = token_nll(hidden_BxTxD, network.output_head(), targets_BxT, config.loss_chunk)
-    return jnp.sum(nll_BxT, axis=-1), num_targets(targets_BxT), of_targets(nll_BxT, targets_BxT)
+    return token_nll(hidden_BxTxD, network.output_head(), targets_BxT, config.loss_chunk), targets_BxT
 
 
 def mean_loss(

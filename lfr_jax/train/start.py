@@ -100,6 +100,7 @@ def claim_run_dir(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, 
         if peers.first:
             run.check_config(config)  # before what depends on the settings is read
             info = block_info.load_or_compute(run.path, config, corpus.train)
+            info = block_info.with_documents(sched, info, corpus.train)
             block_info.check(sched, info)
             held.enter_context(run.lock())
             run.save_config(config)
@@ -110,7 +111,7 @@ def claim_run_dir(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, 
         last, *_ = peers.gather(latest_step(run.path / "checkpoints") if peers.first else None)
         if not peers.first:
             check_shared(run, last)
-            info = block_info.load(run.path, corpus.train)
+            info = block_info.with_documents(sched, block_info.load(run.path, corpus.train), corpus.train)
         yield info
 
 

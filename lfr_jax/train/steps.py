@@ -5,17 +5,16 @@ Both run the same model, and the same loss.
 
 import functools
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lfr_jax.config import ModelConfig
+from lfr_jax.config import Config, ModelConfig
 from lfr_jax.distributed.mesh import BATCH
 from lfr_jax.model import decoder
 from lfr_jax.schedule import Schedule, objective_weights, take_blocks
@@ -44,8 +43,9 @@ def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, m
     decoder.abstract(config, mesh)  # raises
     # It runs once, for milliseconds. On a CPU, optimising it takes longer than compiling all else but the train step.
     is_cpu = mesh.devices.flat[0].platform == "cpu"
+    quickly = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1} if is_cpu else None)
+    @functools.partial(jax.jit, compiler_options=quickly if is_cpu else None)
     def new(seed):
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), PARAMS)
         params = decoder.new_params(config, key)
@@ -224,6 +224,25 @@ def of_reference(batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
     return {"ref_token_losses": batch["ref_token_losses"]} if "ref_token_losses" in batch else {}
 
 
+def abstract_arguments(
+    config: Config, schedule: Schedule, state: TrainState, mesh: Mesh
+) -> tuple[TrainState, dict[str, jax.ShapeDtypeStruct], jax.ShapeDtypeStruct | None]:
+    """What the train step is called with, as shapes, types and shardings; `state` is such a one already."""
+    batch = abstract_batch(config, mesh, config.train.batch_size)
+    if "ref_token_losses" in schedule.extra:
+        shape = (config.train.batch_size, config.data.seq_len)
+        batch["ref_token_losses"] = batch["tokens"].update(shape=shape, dtype=jnp.float32)
+    if "grad_dot" in schedule.extra:
+        batch["held_out"] = abstract_batch(config, mesh, config.schedule.held_out_blocks)["tokens"]
+    return state, batch, abstract_weights(schedule, state)
+
+
+def abstract_batch(config: Config, mesh: Mesh, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch as `pipeline.shard_batch` puts it on the devices; of several lengths, the longest."""
+    array = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.int32, sharding=NamedSharding(mesh, BATCH))
+    return {"ids": array((size,)), "tokens": array((size, config.data.seq_len + 1))}
+
+
 def make_score_step(config: ModelConfig, eos_id: int, token_losses: bool = False) -> Callable:
     """Builds `score(params, tokens_BxT1) -> (nll_B, count_B)`, jitted: a forward pass, `block_nll`.
 
@@ -257,28 +276,3 @@ def merge_microbatches(x_AxB):
     x = jnp.moveaxis(x_AxB, 0, 1)
     rest = x.shape[2:]
     return jnp.reshape(x, (x.shape[0] * x.shape[1], *rest), out_sharding=P(*BATCH, *(None,) * len(rest)))
-
-
-def compiled_off_the_clock(
-    jitted: Callable, paused: Callable[[], AbstractContextManager], together: Callable[[], Any] = lambda: None
-) -> Callable:
-    """Compiles a jitted function at its first call, and again for each new shape of its arguments behind the first.
-
-    The time that it takes counts apart. The shapes of the first argument must not change.
-
-    Args:
-      paused: makes the context in which it compiles, such as `Clock.stage` with the name of a stage.
-      together: returns once all processes of a run have called it.
-    """
-    executables: dict[Any, Callable] = {}
-
-    def call(*args):
-        shapes = tuple(map(np.shape, jax.tree.leaves(args[1:])))
-        if shapes not in executables:
-            jax.block_until_ready(args)  # steps still running are work, and must be counted
-            with paused():
-                executables[shapes] = jitted.lower(*args).compile()
-                together()  # on CPUs, a collective fails if one process comes 30 s later than another
-        return executables[shapes](*args)
-
-    return call

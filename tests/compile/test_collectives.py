@@ -112,6 +112,26 @@ def test_a_tpu_s_reduce_scatter_is_recognised():
     assert (one.kind, one.wire_bytes) == ("reduce-scatter", 150)
 
 
+ON_ANOTHER_CORE = f"""%sent (p: bf16[100], t: token[]) -> bf16[25] {{
+  %t = token[] parameter(1)
+  %p = bf16[100]{{0}} parameter(0)
+  ROOT %r = bf16[25]{{0}} reduce-scatter(%p), channel_id=3, {ALL}, dimensions={{0}}, to_apply=%add
+}}, execution_thread="sparsecore"
+
+"""
+
+
+def test_a_collective_that_another_core_does_meanwhile():
+    """Catches: one that a SparseCore does not found, or taken for one that everything waits for."""
+    lines = f"""  %t = token[] custom-call(), custom_call_target="PrepareAsyncCallDone"
+  %s = ((bf16[100]{{0}}, token[]), bf16[25]{{0}}) call-start(%x, %t), to_apply=%sent
+{PRODUCT}  %d = bf16[25]{{0}} call-done(%s)
+"""
+    (one,) = found(lines, before=ON_ANOTHER_CORE)
+    assert (one.kind, one.wire_bytes) == ("reduce-scatter", 150)
+    assert one.asynchronous and one.flops_meanwhile == 2000
+
+
 @pytest.mark.parametrize(
     "text, group",
     [

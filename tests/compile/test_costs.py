@@ -128,9 +128,11 @@ def test_slices_behind_other_names_and_in_fusions_within():
         ('%c = f32[100]{0} custom-call(%a), custom_call_target="tpu_custom_call"', 800),
         ("%c = f32[100]{0} dynamic-update-slice(%a, %u, %a)", 16),
         ("%c = f32[100]{0} all-gather-done(%a)", 0),
+        ("%c = ((f32[100]{0}, f32[2]{0}), f32[25]{0}) call-start(%a, %u)", 508),
     ],
 )
 def test_bytes_of_plain_instructions(last, moved):
-    """Catches: a copy into the chip's memory counted at both ends; a name for a part counted as a copy."""
+    """Catches: a copy into the chip's memory counted at both ends; a name for a part counted as a copy; operands
+    that a call to another core names again in its result counted twice."""
     lines = ["%a = f32[100]{0} parameter(0)", "%b = f32[100]{0} parameter(1)", "%u = f32[2]{0} parameter(2)", last]
     assert costs.traffic(*only(*lines)) == moved

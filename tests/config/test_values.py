@@ -17,7 +17,7 @@ NUMBERS = [
     (section, name, kind)
     for section, cls in SECTIONS.items()
     for name, kind in get_type_hints(cls, include_extras=True).items()
-    if kind not in (str, bool, str | None, dict[str, Any])
+    if kind not in (str, bool, str | None, dict[str, Any], tuple[str, ...])
     and not getattr(kind, "__origin__", None).__name__ == "Literal"
 ]
 

@@ -76,4 +76,4 @@ def train(folder, stop=None):
 def test_a_linen_trainer_chooses_and_resumes(tmp_path):
     """Catches: rates that `observe` changes, so that a restored plan is another; a state that Orbax does not hold;
     a plan that depends on more than rates, seed and phase."""
-    check(train, tmp_path, stop=20)
+    check(train, tmp_path, 20, 24)

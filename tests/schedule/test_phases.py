@@ -1,4 +1,4 @@
-"""Phases: their edges, stretched or not, and lengths in epochs."""
+"""Phases: their edges, stretched or not."""
 
 import numpy as np
 import pytest
@@ -77,26 +77,6 @@ def test_fit_names_the_phase_that_vanishes():
         schedule.fit(s, 0)
 
 
-def test_in_epochs():
-    """Catches: an epoch of Focus over all blocks; rounding down; the share dropped taken for the one kept."""
-    # 1000 blocks, 30 a step. Learn: 1000/30 = 33.3 -> 34. Focus keeps 750: 2·750/30 = 50.
-    # Review: 500/30 = 16.7 -> 17. Focus 2 keeps 290: 290/30 = 9.7 -> 10.
-    got = schedule.in_epochs(1000, 30, focus=2.0, review=0.5, drop=0.25, drop2=0.71)
-    assert got == dict(learn=34, focus=50, review=17, focus2=10, drop=0.25, drop2=0.71)
-    schedule.lfr(**got)
-    schedule.random_drop(**got)
-    # 1.1 · 100 / 10 is 11, where floats give 11.000000000000002.
-    assert schedule.in_epochs(100, 10, learn=1.1)["learn"] == 11
-
-
-def test_one_epoch_covers_the_kept_blocks():
-    """Catches: a length that leaves out part of a pass, or adds a step."""
-    lengths = schedule.in_epochs(101, 8)
-    for name, drop in dict(learn=0, focus=0.5, review=0, focus2=0.7).items():
-        kept = num_kept(101, drop)
-        assert (lengths[name] - 1) * 8 < kept <= lengths[name] * 8
-
-
 def test_num_kept():
     """Catches: the float product (0.29 · 100 = 28.999…); rounding; keeping the floor, not dropping it."""
     assert num_kept(100, 0.29) == 71
@@ -127,15 +107,11 @@ def test_errors(policy):
 
 
 def test_other_errors():
-    """Catches: an unknown mode taken for the default; endless epochs; a phase counted from the end."""
+    """Catches: an unknown mode taken for the default; a phase counted from the end."""
     with pytest.raises(ValueError, match="scores is 'passs', expected one of 'pass', 'train', 'detrended', 'mixed'"):
         schedule.lfr(scores="passs")
     with pytest.raises(ValueError, match="steps is 0"):
         schedule.uniform(0)
-    with pytest.raises(ValueError, match="the number of epochs of focus is inf, expected a positive number"):
-        schedule.in_epochs(10, 1, focus=float("inf"))
-    with pytest.raises(ValueError, match="the share that focus2 drops is 1, expected a share of the blocks"):
-        schedule.in_epochs(10, 1, drop2=1)
     s = schedule.lfr(reps=1)
     state = s.init(schedule.BlockInfo(4))
     for index in (-1, 4):

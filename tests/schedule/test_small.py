@@ -8,7 +8,10 @@ from test_options import assert_draws
 
 from lfr_jax import schedule
 
-LENGTHS = ("steps", "round_steps", "learn", "focus", "review", "focus2", "first", "later", "last", "warmup", "weighted")
+LENGTHS = (
+    *("steps", "round_steps", "trial_steps", "learn", "focus", "review", "focus2", "first", "later", "last"),
+    *("warmup", "watch", "weighted"),
+)
 WRAPPERS = {
     "alone": lambda s: s,
     "chain": lambda s: schedule.chain(schedule.uniform(1), s),
@@ -38,7 +41,7 @@ def of_single_steps(name: str) -> schedule.Schedule:
 def few_blocks(n: int, num_groups: int) -> schedule.BlockInfo:
     group_N, loss_N = np.arange(n, dtype=np.int32) % num_groups, np.linspace(1, 2, n, dtype=np.float32)
     losses = dict(ref_loss=loss_N, weak_loss=loss_N + 1, strong_loss=loss_N)
-    return schedule.BlockInfo(n, group_N, group_N, group_N, **losses)
+    return schedule.BlockInfo(n, group_N, group_N, group_N, **losses, columns={"quality": loss_N})
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import open_store
 from lfr_jax.storage.checkpoint import Checkpointer
-from lfr_jax.train import load_run, score, start, steps
+from lfr_jax.train import load_run, loop, score, start
 from lfr_jax.train.loop import train
 
 pytestmark = pytest.mark.apart
@@ -208,13 +208,13 @@ class Watched:
 @pytest.mark.slow
 def test_between_two_readings_no_host_looks_at_a_device(corpus_dir, tmp_path, monkeypatch):
     """With the losses of training observed. Catches: a metric, or the schedule's state, that is read at every step."""
-    compiled, now, looks = steps.compiled_off_the_clock, [0], {"state": set(), "metrics": set()}
+    compiled, now, looks = loop.compiled_off_the_clock, [0], {"state": set(), "metrics": set()}
 
     def watched(jitted, **options):
         step = compiled(jitted, **options)
 
-        def watched_step(state, batch):
-            new, metrics = step(state.value if isinstance(state, Watched) else state, batch)
+        def watched_step(state, *rest):
+            new, metrics = step(state.value if isinstance(state, Watched) else state, *rest)
             now[0] += 1
             return Watched(new, lambda: looks["state"].add(now[0])), Watched(
                 metrics, lambda: looks["metrics"].add(now[0])
@@ -222,7 +222,7 @@ def test_between_two_readings_no_host_looks_at_a_device(corpus_dir, tmp_path, mo
 
         return watched_step if jitted.__name__ == "train_step" else step
 
-    monkeypatch.setattr(steps, "compiled_off_the_clock", watched)
+    monkeypatch.setattr(loop, "compiled_off_the_clock", watched)
     monkeypatch.setattr(Checkpointer, "save", lambda self, state, meta: None)
     config = tiny(tmp_path / "run", corpus_dir, scores="train")
     train(changed(config, train__log_every=4, train__eval_every=0, train__checkpoint_every=0), quiet=True)

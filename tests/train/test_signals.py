@@ -8,14 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import changed, rows, tiny
+from running import stop_after
 
 from lfr_jax import schedule
-from lfr_jax.config import llama
+from lfr_jax.config import ScheduleConfig, llama
 from lfr_jax.data import pipeline
 from lfr_jax.distributed.mesh import BATCH as ROWS
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
 from lfr_jax.train import loss, policy, score, steps
+from lfr_jax.train.loop import train as train_run
 
 EOS, N = 63, 40
 CONFIG = llama(1, 16, 2, 2, 32, vocab_size=64, max_len=24, tied_head=True, loss_chunk=7, mask_documents=True)
@@ -90,6 +93,35 @@ def test_blocks_are_weighed_by_the_objective(sizes, grad_accum_steps):
     assert len(np.unique(weights_B[np.arange(16) != 7])) == 4
     close(gradient, expected(before, weights_B[:, None]))
     assert metrics["loss"] == pytest.approx(np.nanmean(token_losses()), rel=1e-5)
+
+
+def test_no_step_looks_at_all_blocks():
+    """The operations of a step on arrays of all blocks. Catches: the sums of `objective_weights` in every step, which
+    take longer than the step at 10**8 blocks."""
+    n, mesh = 1237, make_mesh(2, 2, 2)  # a number that stands for nothing else
+    sched = UNIFORM._replace(objective=lambda state: jnp.ones(n))
+    with jax.set_mesh(mesh):
+        state = steps.abstract_state(CONFIG, TX, sched, schedule.BlockInfo(n), mesh)
+        step, weights_N = steps.make_train_step(CONFIG, TX, sched, 1, EOS), steps.abstract_weights(sched, state)
+        lines = step.lower(state, pipeline.shard_batch(BATCH, mesh), weights_N).as_text().splitlines()
+    words = [line for line in lines if f"tensor<{n}x" in line]
+    assert sum("stablehlo.gather" in line for line in words) == 1
+    assert not [line for line in words if not any(word in line for word in ("func.func", "return", "stablehlo.gather"))]
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_the_weights_of_its_phase(corpus_dir, tmp_path, monkeypatch):
+    """Stopped within a phase that weighs. Catches: weights of a phase that are lost with the process; none for the rest
+    of a phase."""
+    settings = ScheduleConfig("infobatch", dict(first=8, later=8, last=8, rounds=3), floor=0.3)
+    whole, parts = (changed(tiny(tmp_path / name, corpus_dir), schedule=settings) for name in ("whole", "parts"))
+    state = train_run(whole, quiet=True).state
+    stop_after(monkeypatch, parts, 11)
+    again = train_run(parts, quiet=True).state
+    assert rows(tmp_path / "parts") == rows(tmp_path / "whole")
+    jax.tree.map(np.testing.assert_array_equal, again.params, state.params)
+    sched = policy.build(settings, 24)
+    assert np.ptp(schedule.objective_weights(sched, sched.begin(state.schedule, 1))) > 0.3
 
 
 def test_the_weights_of_the_phase_are_given_where_they_are_needed():

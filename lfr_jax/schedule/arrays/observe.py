@@ -107,13 +107,14 @@ def averaged(targets_B: jax.Array, losses_B: jax.Array) -> tuple[jax.Array, jax.
     """Keeps each target once, with its mean loss. The repeats become 2**32 − 1, which is no block's id."""
     # Sorted by loss within an id, so that the mean does not depend on the caller's order.
     targets_B, losses_B = jax.lax.sort((targets_B, losses_B), num_keys=2)
-    means_B = running_means(targets_B, losses_B)
+    means_B, _ = running_means(targets_B, losses_B, jnp.ones_like(losses_B))
     is_last_B = jnp.append(targets_B[1:] != targets_B[:-1], True)
     return jnp.where(is_last_B, targets_B, np.uint32(0xFFFFFFFF)), means_B
 
 
-def running_means(groups_B: jax.Array, x_B: jax.Array) -> jax.Array:
-    """f32[B]: at each position, the mean of `x_B` over the run of equal `groups_B`, up to this position.
+def running_means(groups_B: jax.Array, x_B: jax.Array, weights_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """f32[B] each: at each position, the weighted mean of `x_B` over the run of equal `groups_B`, up to this position;
+    and the sum of the weights. Where it is 0, the mean means nothing.
 
     It is a segmented scan. A scatter-add would round differently from one execution to the next on a GPU.
     """
@@ -122,8 +123,8 @@ def running_means(groups_B: jax.Array, x_B: jax.Array) -> jax.Array:
         (mean_a, n_a, group_a), (mean_b, n_b, group_b) = a, b
         n = n_a + n_b
         # In this form the mean cannot overflow, and the mean of equal values is exactly that value.
-        mean = mean_a + (mean_b - mean_a) * (n_b / n)
+        mean = mean_a + (mean_b - mean_a) * jnp.where(n > 0, n_b / n, 0.0)
         same = group_a == group_b
         return jnp.where(same, mean, mean_b), jnp.where(same, n, n_b), group_b
 
-    return jax.lax.associative_scan(merge, (x_B, jnp.ones_like(x_B), groups_B))[0]
+    return jax.lax.associative_scan(merge, (x_B, weights_B, groups_B))[:2]

@@ -23,7 +23,7 @@ def domain_upsampling(
       last: share of the steps that go by the weights. Published: 10 to 20 % is best for 7B
         parameters and 10**12 tokens, out of 5 to 30 % tried.
       weights: of the domains in the last steps, as in `mixture`. The paper's weights are for its own
-        corpus. The default, the same share for every domain, is ours.
+        corpus, and we do not know them. The default, the same share for every domain, is ours.
       by: the array of `BlockInfo` that numbers the domains: "domain" or "cluster".
 
     Returns:
@@ -40,7 +40,7 @@ def domain_upsampling(
 
     References:
       Blakeney, Paul, Larsen, Owen, Frankle 2024, "Does your data spark joy? Performance gains from domain
-      upsampling at the end of training", arXiv 2406.03476.
+      upsampling at the end of training", arXiv 2406.03476. We have read its abstract.
     """
     steps = positive_int("steps", steps)
     upsampled = round(as_written(real_number("last", last, SHARE)) * steps)

@@ -51,8 +51,8 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
     Args:
       rounds: number of parts, at most 127; ours. If there are fewer blocks, several rounds draw the same block.
       round_steps: length of a round in steps; ours.
-      width: how long a transition takes, as a share of the training data; 0 makes it abrupt. The paper says that
-        transitions follow a sigmoid. We do not know its width; the default is ours.
+      width: how long a transition takes, as a share of the training data; 0 makes it abrupt. Transitions
+        are said to follow a sigmoid. We do not know its width; the default is ours.
       seed: of u and v.
 
     Returns:
@@ -72,7 +72,8 @@ def frame(*, rounds: int = 16, round_steps: int = 100, width: float = 0.02, seed
 
     References:
       Zhang et al. 2025, "FRAME: Boosting LLMs with A Four-Quadrant Multi-Stage Pretraining Strategy", arXiv
-      2502.05551. We read PPL as the strong model's.
+      2502.05551. We have read its abstract, and notes of others on the rest: the quotient of PD, the medians and the
+      sigmoid are from these. We take PPL as the strong model's.
     """
     phases = equal_rounds(rounds, round_steps, most=127)
     width, seed = real_number("width", width, NOT_NEGATIVE), seed_number("seed", seed)

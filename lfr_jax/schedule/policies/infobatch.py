@@ -39,7 +39,11 @@ def infobatch(
 
     The weights are normalised: their mean over the draws is 1. The authors' code multiplies by $1 / r_i$ alone, so
     that its mean weight is $N / \sum_j r_j$: 1.33 with half of the blocks easy and ρ = 1/2, and 1 while annealing.
-    Up to this factor, which acts as one on the learning rate, the two are the same.
+    Up to this factor on the gradient, the two are the same.
+
+    The authors' code also keeps a tenth of the easy samples at least, whatever ρ is. And a sample that it has not seen
+    counts as one of 3 nats, in the mean too (1 nat in their code for research). Ours has no such limit, and leaves
+    blocks without a loss out of the mean.
 
     In each epoch the paper chooses at random which of the easy samples are dropped. Here `plan` does
     that, and the policy needs no seed: in a round of $\sum_j r_j$ draws, a block with $r_i = 1$ is drawn once,
@@ -77,7 +81,7 @@ def infobatch(
 
     References:
       Qin et al., "InfoBatch: Lossless Training Speed Up by Unbiased Dynamic Data Pruning", arXiv
-      2303.04947, and the authors' code (github.com/NUS-HPC-AI-Lab/InfoBatch).
+      2303.04947, and the authors' code (github.com/NUS-HPC-AI-Lab/InfoBatch, infobatch/infobatch.py).
     """
     drop = real_number("drop", drop, DROP)
     phases = in_rounds(

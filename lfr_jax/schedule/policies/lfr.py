@@ -52,8 +52,10 @@ def lfr(
         blocks. Their scale is ours. See `in_epochs` and `fit`.
       drop: share of the blocks that Focus drops; published.
       drop2: share of the blocks that Focus 2 drops; published.
-      reps: how often the cycle runs. The paper can be read as 2 or as 5, and as
-        repeating Learn or not; we take 2, and Learn once.
+      reps: how often the cycle runs. The notes that we have on the paper can be read in three ways: the cycle is
+        repeated; Learn is too; or Focus 2 alone is, on one selection. They give 2 or 5. We repeat the cycle, twice.
+        Quokka, an implementation by others, repeats Focus 2 alone, 5 times. That is `reps=1` and a `focus2` five
+        times as long: `schedule.in_epochs(n, batch, focus2=5, reps=1)`.
       scores: "pass", "train", "detrended" or "mixed". The default is ours.
       unmeasured: what a block without a loss counts as. "hardest" keeps it. "domain" and
         "cluster" give it the mean loss of its group: choose one of these where a sample is scored.
@@ -82,6 +84,10 @@ def lfr(
     References:
       Prakriya et al., "Accelerating LLM Pretraining via LFR Pedagogy: Learn, Focus, and
       Review", arXiv 2409.06131, version 1.
+
+      Quokka (github.com/aistrova/quokka, src/quokka/trainer.py). It selects as `scores="train"` does: it drops
+      ⌊drop · N⌋ blocks of the lowest perplexity in training. Where Learn or Review last several epochs, it takes the
+      mean of the perplexities, and we the last loss.
     """
     phases, drops = learn_focus_review(
         learn=learn, focus=focus, review=review, focus2=focus2, drop=drop, drop2=drop2, reps=reps,

@@ -32,15 +32,22 @@ def linupper(*, warmup: int = 1000, weighted: int = 19000, temperature: float = 
     all losses are equal, each is 1. A loss that is NaN or infinite, such as that of a row of
     padding, has weight 0 and does not change the other weights.
 
-    The formula is that of the authors' code (strategy "linupper"), where a batch is that of a
-    step over all devices. A trainer that accumulates gradients computes the weights within each micro-batch.
-    The trainer must multiply losses by `loss_weights`, or this is `uniform`.
+    The formula is that of the authors' code (strategy "linupper"; "upper" in that for their large models), where a
+    batch is that of a step over all devices. A trainer that accumulates gradients computes the weights within each
+    micro-batch. The trainer must multiply losses by `loss_weights`, or this is `uniform`.
+
+    What the authors ran differs by the size of the model. Their settings for GPT-2 with 12 layers have τ = 1, and
+    those with 24 and 36 layers τ = 0.4; all have 20,000 steps, the first 1,000 without weights. As they stand in the
+    repository, only those with 36 layers and the mixtures of DoGE and DoReMi have the strategy "linupper". The others
+    have "mid" and "extremes", which we do not offer. For models of 1.4 and 7 billion parameters, the code has τ = 100
+    in the first 2,000 steps, which is almost no weights, and leaves the rest to the paper's appendix, which we have not
+    read. The GPT-2 trainer also multiplies each loss by the block's share of the batch's tokens.
 
     Args:
       warmup: length in steps of the first phase, which has no weights: losses tell little before
-        the model knows something. 1,000 of 20,000 steps, as the authors trained GPT-2.
+        the model knows something. 1,000 of 20,000 steps, as in the authors' settings for GPT-2.
       weighted: length in steps of the phase with weights.
-      temperature: τ; 1 as the authors trained their smallest GPT-2, 0.4 for larger models.
+      temperature: τ; 1 as in the authors' settings for their smallest GPT-2.
 
     Returns:
       The schedule, with phases 'warmup' and 'weighted', and with `loss_weights`. Its state is a
@@ -61,7 +68,8 @@ def linupper(*, warmup: int = 1000, weighted: int = 19000, temperature: float = 
     References:
       Sow et al., "Dynamic Loss-Based Sample Reweighting for Improved Large Language Model
       Pretraining", arXiv 2502.06733, and the authors' code
-      (github.com/sowmaster/Sample-Level-Loss-Reweighting-ICLR-2025).
+      (github.com/sowmaster/Sample-Level-Loss-Reweighting-ICLR-2025, config/methods/ and src/trainer.py; for the
+      large models github.com/foundation-model-stack/fms-fsdp, branch reweighted-train).
     """
     temperature = real_number("temperature", temperature, POSITIVE)
     phases = consecutive([("warmup", warmup), ("weighted", weighted)])

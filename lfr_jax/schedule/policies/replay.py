@@ -49,7 +49,7 @@ def replay(stages: Sequence[Stage] = ((1000, (0,)), (1000, None)), share: float 
 
     References:
       Ibrahim et al. 2024, "Simple and Scalable Strategies to Continually Pre-train Large Language Models",
-      arXiv 2403.08763.
+      arXiv 2403.08763. We have read its abstract alone, which does not give the two shares.
     """
     share = real_number("share", share, SHARE_BELOW_1)
     phases, domains = in_stages(stages, "replay", "domains")

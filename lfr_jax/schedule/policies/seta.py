@@ -43,18 +43,24 @@ def seta(
     hard. After it has reached the end, it starts again. The first round, when nothing is known, and
     the last ones (the paper's partial annealing) draw all K blocks.
 
-    The paper makes groups by k-means of the losses, so they differ in size. Ours have
-    the same size, up to one block: that is exact, and needs nothing but selection.
+    The authors make groups by k-means of the losses, so they differ in size. Ours have the same size, up to one block:
+    that is exact, and needs nothing but selection. But it changes how much a round draws. Ours always draws W/G of the
+    K blocks. Theirs draws much where losses are dense, and little in a long tail: with 10 groups and a window of 5, the
+    windows hold 47 to 75 % of the blocks if losses are normal, and 12 to 88 % if they are lognormal with σ = 0.5.
+
+    The authors' settings (drop, groups, window) are 0, 10, 5 in their class, 0.1, 5, 4 in their script for CIFAR-100
+    and 0, 5, 3 in that for ImageNet. Our defaults mix the first two. Their drop is at most 0.9, and a sample without a
+    loss counts as one of 3 nats.
 
     Args:
       first, later, last: lengths in steps of the first round, of the rounds with a window, and of
         the last ones. The defaults are in proportion to the blocks that each draws. Ours.
       rounds: how many there are in all. Ours.
       anneal: how many of them are last ones. 1 of 8, as the authors' code stops after 0.875 of the epochs.
-      drop: share of the blocks that is left out at random, as the authors ran CIFAR-100.
-      groups: G; the default of the authors' code.
-      window: W, in groups; the default of the authors' code, where it is W/G.
-      scores: as of `lfr`; the paper uses those of training.
+      drop: share of the blocks that is left out at random.
+      groups: G.
+      window: W, in groups. The authors give W/G, and round.
+      scores: as of `lfr`; the authors use those of training.
       unmeasured: as of `lfr`; "hardest" puts blocks without a loss into the last group.
       seed: decides what is left out, together with the number of the phase.
 
@@ -78,7 +84,7 @@ def seta(
 
     References:
       Zhou et al., "Scale Efficient Training for Large Datasets" (SeTa), arXiv 2503.13385, and
-      the authors' code (github.com/mrazhou/SeTa).
+      the authors' code (github.com/mrazhou/SeTa, seta.py and scripts/).
     """
     drop, seed = real_number("drop", drop, DROP), seed_number("seed", seed)
     groups, window = positive_int("groups", groups), positive_int("window", window)

@@ -35,7 +35,12 @@ def softmax_rounds(
     $\ell_i / \tau + g_i$, where $g_i$ are independent standard Gumbel numbers.
 
     The paper means it for small models, which forget: a block learned early may have a high loss again.
-    It cuts its data into parts and chooses within each; we choose among all blocks at once.
+
+    The authors choose batches by their mean loss, and we choose blocks. In their example, 150 billion tokens are 75,000
+    batches. Means of a batch differ little, so theirs is a mild choice, and ours a hard one. If the losses of blocks
+    have the variance σ², half of them drawn at temperature τ have a mean that is higher by 0.69 σ²/τ nats. Half of the
+    batches of B random blocks have one that is higher by 0.69 σ²/B. Both hold where the gain is small beside σ. So
+    `temperature` = B chooses as hard as the authors do.
 
     Args:
       first, later: length of the first round and of each later one, in steps. By default each round
@@ -43,8 +48,10 @@ def softmax_rounds(
       rounds: how many there are, the first one included. Two, as in notes of others on the
         paper: a third round gained nothing there.
       keep: share of the blocks that a later round draws; one half, from the same notes.
-      temperature: τ, in nats. 1 is the paper's softmax; the higher, the closer to equal chances. Ours.
-      scores: as of `lfr`; the paper uses those of training.
+      temperature: τ, in nats; ours. 1 is the authors' softmax, but of single blocks; as many as a batch has blocks is
+        as hard a choice as theirs. The higher, the closer to equal chances.
+      scores: as of `lfr`. The authors measure all batches under the frozen model of the epoch before: that is "pass".
+        The default is ours, as it costs nothing.
       unmeasured: as of `lfr`.
       seed: decides the choices, together with the number of the phase.
 
@@ -66,9 +73,10 @@ def softmax_rounds(
       [0.0, 1.0, 0.0, 1.0]
 
     References:
-      Tang et al., "Rethinking Optimization and Architecture for Tiny Language Models"
-      (PanGu-π Pro), arXiv 2402.02791. Kool et al., "Stochastic Beams and Where to Find Them",
-      arXiv 1903.06059 (the Gumbel-top-k trick).
+      Tang et al., "Rethinking Optimization and Architecture for Tiny Language Models" (PanGu-π Pro), arXiv 2402.02791;
+      we have not read it, but the authors' README (github.com/YuchuanTian/RethinkTinyLM, "Multiple-Round Training").
+
+      Kool et al., "Stochastic Beams and Where to Find Them", arXiv 1903.06059 (the Gumbel-top-k trick).
     """
     keep, temperature = real_number("keep", keep, KEEP), real_number("temperature", temperature, POSITIVE)
     seed = seed_number("seed", seed)

@@ -5,6 +5,7 @@ import pathlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 
+import jax
 import numpy as np
 import optax
 
@@ -45,7 +46,7 @@ class Tracker:
         self.num_steps, self.tokens_per_step = num_steps, tokens_per_step
         self.clock, self.writes = clock, writes
         # All at once: what is computed for a few rows at a time may differ in the last digit by how many they are.
-        rates = np.asarray(learning_rate(np.arange(num_steps)), np.float32)
+        rates = np.asarray(jax.jit(learning_rate)(np.arange(num_steps)), np.float32)
         self.learning_rates = np.broadcast_to(rates, num_steps)
         self.metrics = MetricsWriter(folder)
         self.recorder = Recorder(config.log_every)

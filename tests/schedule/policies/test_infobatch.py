@@ -29,6 +29,22 @@ def test_by_hand():
     )
 
 
+def test_the_authors_rule():
+    """Catches: a median for the mean; other weights than theirs, up to a factor that all blocks share.
+
+    The numbers are those of InfoBatch.prune with prune_ratio 0.75: of the samples below the mean, 4, a quarter is kept,
+    with weight 4, and the others have weight 1.
+    """
+    losses, theirs = [1.0, 2.0, 2.5, 2.5, 3.0, 13.0], np.array([4.0, 4.0, 4.0, 4.0, 4.0, 1.0])
+    s = schedule.infobatch(drop=0.75)
+    state = begun(s, losses)
+    np.testing.assert_allclose(s.rates(state), 1 / theirs)
+    ours = np.array(weights(s, state, range(6)))
+    np.testing.assert_allclose(ours / theirs, ours[5], rtol=1e-6)
+    # Theirs have the mean N / Σr = 2.67 over what is drawn, and 1 while annealing; ours have 1.
+    np.testing.assert_allclose([np.average(x, weights=1 / theirs) for x in (ours, theirs)], [1, 6 / 2.25], rtol=1e-6)
+
+
 def test_unmeasured_blocks_and_the_mean_itself():
     """Catches: NaN in the mean, or counted as easy; "at most the mean" for "below" it; padding weighed as a block."""
     s = schedule.infobatch(drop=0.5)

@@ -37,6 +37,25 @@ def test_a_whole_run_by_hand():
     assert drawn(s, state) == [4, 7, 8]
 
 
+def test_another_implementation():
+    """Catches: a share rounded up; ranks from the hardest; Focus 2 on the losses of Learn; a selection within Focus 2.
+
+    The numbers are those of Quokka's Trainer.run with s1 = 50, s2 = 70 and 7 blocks: it drops int(3.5) and int(4.9) of
+    the lowest perplexities in training, and repeats Focus 2 five times on one selection.
+    """
+    lengths = schedule.in_epochs(7, 1, focus2=5, reps=1)
+    s = schedule.lfr(**lengths, scores="train")
+    assert lengths["focus2"] == 15 and [phase.score for phase in s.phases] == [False] * 4
+    state = measure(s, s.begin(s.init(schedule.BlockInfo(7)), 0), np.log([30, 20, 70, 10, 50, 60, 40]), 0)
+    state = s.begin(state, 1)
+    assert drawn(s, state) == [2, 4, 5, 6]
+    state = measure(s, s.begin(state, 2), np.log([9, 8, 2, 7, 3, 1, 4]), 8)
+    state = s.begin(state, 3)
+    assert drawn(s, state) == [0, 1, 3]
+    draws = schedule.plan(s.rates(state), 15, seed=0, phase=3)[:].reshape(5, 3)
+    assert [sorted(epoch) for epoch in draws.tolist()] == [[0, 1, 3]] * 5
+
+
 @pytest.mark.parametrize("scores", ["pass", "train"])
 def test_unmeasured_blocks_are_kept(scores):
     """Catches: NaN counted as easiest."""

@@ -24,6 +24,23 @@ def test_the_window_by_hand():
     assert [begun(s, losses, index) for index in range(7)] == want
 
 
+def test_the_authors_rule():
+    """Catches: a window that begins at the easiest group in round 2; one that turns back at the end.
+
+    The numbers are those of SeTa.prune at iterations 0 to 4, with 5 groups and a window of 4 (window_scale 0.9). In the
+    first losses, k-means finds five pairs, so groups are alike. In the second, it finds groups of 6, 1 and 1.
+    """
+    pairs = [1.0, 9.1, 3.0, 3.1, 5.1, 5.0, 7.0, 1.1, 7.1, 9.0]
+    without_hardest, without_easiest = [0, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 4, 5, 6, 8, 9]
+    want = [list(range(10)), without_easiest, without_hardest, without_easiest, without_hardest]
+    s = schedule.seta(drop=0.0, groups=5, window=4, rounds=5, anneal=0)
+    assert [begun(s, pairs, index) for index in range(5)] == want
+    # Where groups differ in size, theirs draw 2 and 7 of the 8 blocks, and ours 6 and 6.
+    skewed = [1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 5.0, 9.0]
+    s = schedule.seta(drop=0.0, groups=3, window=2, rounds=3, anneal=0)
+    assert [begun(s, skewed, index) for index in (1, 2)] == [[2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 5]]
+
+
 def test_edges_are_rounded_outwards():
     """Catches: a window with no block; edges rounded to the nearest."""
     s = schedule.seta(drop=0.0, groups=4, window=1, rounds=5, anneal=0)

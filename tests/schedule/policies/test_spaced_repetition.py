@@ -38,6 +38,17 @@ def test_intervals_by_hand():
     assert drawn == [[0, 1, 2], [0, 1, 2], [1], [0, 2], [1], [0, 2], [0, 2], [0]]
 
 
+def test_intervals_of_a_block_that_is_never_forgotten():
+    """Catches: another factor by default; the second interval of SuperMemo 2, whose intervals are 1, 6, 15, 38."""
+    s = schedule.spaced_repetition(rounds=40)
+    state = s.begin(s.init(schedule.BlockInfo(1)), 0)
+    intervals = []
+    for index in range(1, 5):
+        state = s.begin(s.observe(state, jnp.arange(1), jnp.array([5.0 - index]), index), index)
+        intervals.append(int(state.interval[0]))
+    assert intervals == [1, 3, 8, 20]
+
+
 def test_blocks_that_were_not_met_stay_due():
     """Catches: an interval that starts without a measurement; overdue blocks forgotten."""
     s = schedule.spaced_repetition(rounds=6, growth=3.0)

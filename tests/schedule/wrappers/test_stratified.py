@@ -31,6 +31,12 @@ def test_counts_that_round_the_same_share_leave_equal_rates():
     assert rate_N == [0, 1, 1, 0, 0, 1, 1, 1, 1]
 
 
+def test_small_groups_get_more_where_their_share_is_rounded_up():
+    """Catches: a page that says the groups keep their natural share where they do not."""
+    rate_N = focus(schedule.stratified(LFR), [0] * 5 + [1, 2, 3], range(8))
+    assert rate_N == [0, 0, 1, 1, 1] + [1] * 3  # 3 of 6 draws, and 3 of 8 blocks
+
+
 def test_groups_keep_their_natural_share():
     """Catches: a group's mean over the corpus; rates left as the policy has them, where they are not equal."""
     domain, losses = [0] * 4 + [1] * 6, [1, 1, 3, 3, 10, 10, 10, 10, 10, 70]

@@ -1,12 +1,13 @@
 """The clock: each second in one stage, and which of them are work."""
 
+import functools
 import time
 import types
 
 import jax
 import pytest
 
-from lfr_jax.train.steps import compiled_off_the_clock
+from lfr_jax.train.compiled import compiled_off_the_clock
 from lfr_jax.train.track import clock
 from lfr_jax.train.track.clock import Clock
 
@@ -67,15 +68,17 @@ def test_what_was_counted_before_is_added(hand):
 
 def test_compiled_pays_for_compiling_once_a_shape_and_off_the_clock(hand):
     """Catches: compiling at every call, or on the clock; the program of one shape called with another."""
-    jitted, lowered = jax.jit(lambda x: x + 1), []
+    jitted, lowered = jax.jit(lambda state, x: x + 1), []
 
-    def slow(x):
-        lowered.append(x)
+    def slow(*args):
+        lowered.append(args)
         hand.now += 1
-        return jitted.lower(x)
+        return jitted.lower(*args)
 
     clock = Clock()
-    call = compiled_off_the_clock(types.SimpleNamespace(lower=slow), lambda: clock.stage("compilation"))
+    call = functools.partial(
+        compiled_off_the_clock(types.SimpleNamespace(lower=slow), lambda: clock.stage("compilation")), 0.0
+    )
     assert [int(call(1)), int(call(2))] == [2, 3]
     assert len(lowered) == 1
     for _ in range(2):
