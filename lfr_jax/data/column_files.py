@@ -41,8 +41,8 @@ def read_column(path: str | os.PathLike, name: str, blocks: Blocks) -> np.ndarra
     Raises:
       FileNotFoundError: there is no such file.
       OSError: it cannot be reached.
-      ValueError: it is no table, lacks ids or numbers, has an id twice or one that does not exist, or an infinite
-        number, or nothing is known.
+      ValueError: it is no table, lacks ids or numbers, has an id twice or one that does not exist, or a number
+        that is infinite in float32, or nothing is known.
     """
     path = as_path(path)
     if not exists(path):
@@ -74,7 +74,7 @@ def table_of(here: os.PathLike, first: bytes, path: Path, name: str) -> tuple[st
             by, value = names_of(pyarrow.parquet.read_schema(here).names, path, name)
             table = pyarrow.parquet.read_table(here, columns=[by, value])
         else:
-            by, value = names_of(next(csv.reader([first.decode("utf-8", "replace").strip()]), []), path, name)
+            by, value = names_of(first_row(first), path, name)
             types = {by: pyarrow.int64(), value: pyarrow.float64()}
             options = pyarrow.csv.ConvertOptions(column_types=types, include_columns=[by, value])
             table = pyarrow.csv.read_csv(here, convert_options=options)
@@ -82,6 +82,14 @@ def table_of(here: os.PathLike, first: bytes, path: Path, name: str) -> tuple[st
     except pyarrow.ArrowException as error:
         what = " ".join(str(error).split())[:200]
         raise ValueError(f"{path}: found no sound table of numbers ({what}); expected CSV or Parquet") from None
+
+
+def first_row(first: bytes) -> list[str]:
+    """The cells of the first line of a CSV file, which may begin with a byte order mark."""
+    try:
+        return next(csv.reader([first.decode("utf-8-sig", "replace").strip()]), [])
+    except csv.Error:  # bytes that are no text
+        return []
 
 
 def names_of(found: list[str], path: Path, name: str) -> tuple[str, str]:
@@ -121,8 +129,12 @@ def in_order(ids: np.ndarray, x: np.ndarray, count: int, where: str) -> np.ndarr
     for wrong, what in ((times > 1, "is there more than once"), (times == 0, "is missing")):
         if wrong.any():
             raise ValueError(f"{where} {np.argmax(wrong)} {what} ({wrong.sum()} are), expected each of {count} once")
-    if np.isinf(x).any():
-        raise ValueError(f"{where} {ids[np.argmax(np.isinf(x))]} has an infinite number; leave it empty if not known")
+    infinite = np.abs(x) > np.finfo(np.float32).max
+    if infinite.any():
+        raise ValueError(
+            f"{where} {ids[np.argmax(infinite)]} has a number that is infinite, or too large for float32; leave it "
+            "empty if it is not known"
+        )
     ordered = np.empty(count)
     ordered[ids] = x
     return ordered

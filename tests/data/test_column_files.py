@@ -31,6 +31,11 @@ def test_numbers_of_blocks_in_any_order(tmp_path, blocks):
     assert read(tmp_path, "toxicity,block\n1,1\n2,2\n0.25,0\n", blocks).tolist() == [0.25, 1, 2]
 
 
+def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path, blocks):
+    """As spreadsheets write it. Catches: the column '\\ufeffblock'."""
+    assert read(tmp_path, "\ufeffblock,quality\n0,0.5\n1,1\n2,2\n", blocks).tolist() == [0.5, 1, 2]
+
+
 def test_whole_numbers_stay_whole(tmp_path, blocks):
     """Catches: groups that come as floats; numbers cut to int32."""
     found = read(tmp_path, "block,topic\n0,7\n1,-1\n2,16777217\n", blocks)
@@ -63,7 +68,9 @@ def test_parquet_and_scores(tmp_path, blocks):
         ("block,quality\n0,1\n1,1\n2,1\n1,1\n", "block 1 is there more than once"),
         ("block,quality\n0,1\n1,1\n2,1\n3,1\n", "block 3 does not exist, expected 0 to 2: is the file of other data"),
         ("document,quality\n0,1\n1,1\n-1,1\n", "document -1 does not exist, expected 0 to 1"),
-        ("block,quality\n0,1\n1,inf\n2,1\n", "block 1 has an infinite number"),
+        ("block,quality\n0,1\n1,inf\n2,1\n", "block 1 has a number that is infinite"),
+        ("block,quality\n0,1\n1,-1e39\n2,1\n", "block 1 has a number that is infinite, or too large for float32"),
+        ("block\r1,quality\n", "found the columns"),
         ("block,quality\n0,\n1,nan\n2,NaN\n", "found no number in the column 'quality'"),
         ("block,quality\n0,1\n1,high\n2,1\n", "found no sound table of numbers"),
         ("block,quality\n0,1\n1.5,1\n2,1\n", "found no sound table of numbers"),
@@ -76,7 +83,8 @@ def test_parquet_and_scores(tmp_path, blocks):
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, blocks, text, error):
-    """Catches: a number that is made up for a block; a message that does not say which one."""
+    """Catches: a number that is made up for a block; a message that does not say which one; a number that becomes
+    infinite in float32; an error of the reader of CSV where the bytes are no text."""
     with pytest.raises(ValueError, match=error) as raised:
         read(tmp_path, text, blocks)
     assert "file.csv" in str(raised.value) and "\n" not in str(raised.value)
