@@ -168,8 +168,8 @@ def mixture(args: list[str]) -> None:
     asked, policy, given = overridden(MixtureSearch, args, "lfr mixture")
     if policy != asked.schedule.policy or given:
         raise ValueError("the runs of a search have a policy of their own: leave out --schedule.policy and its options")
-    prepare_to_compute()
-    from lfr_jax.experiments.mixture_search import Goal, search_mixture
+    with ready_to_compute():
+        from lfr_jax.experiments.mixture_search import Goal, search_mixture
 
     config = Config(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Config)})
     search_mixture(config, asked.proxies, Goal(asked.final_tokens, asked.most_epochs, asked.target, asked.kl))
