@@ -14,16 +14,24 @@ import pytest
 from helpers import LENGTHS, changed, tiny
 
 from lfr_jax import cli
+from lfr_jax.commands import experiments, runs
 from lfr_jax.config import Config, ScheduleConfig
+from lfr_jax.config.words import overridden
 from lfr_jax.data.store import open_store
 from lfr_jax.experiments import report
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import load_run
+from lfr_jax.train.policy import switched
 
 
 def write_config(path: pathlib.Path, config: Config) -> pathlib.Path:
     path.write_text(f"from lfr_jax.config import *\n\nconfig = {config!r}\n")
     return path
+
+
+def configured(*words: str) -> Config:
+    """The settings that `lfr train` reads from a command line."""
+    return switched(*overridden(Config, list(words), "lfr train"))
 
 
 def snapshot(*folders):
@@ -76,11 +84,11 @@ def test_another_policy_on_the_command_line(lfr, tmp_path, corpus_dir):
     assert code == 1 and "needs 16 devices" in err  # so the schedule was built
     code, _, err = lfr("train", file, "--schedule.policy", "random_drop", "--schedule.options.reps", 0)
     assert code == 1 and "reps is 0, expected at least 1" in err
-    config = cli.configured([str(file), "--schedule.policy", "uniform"], "lfr train")
+    config = configured(str(file), "--schedule.policy", "uniform")
     assert config == changed(tiny(tmp_path / "run", corpus_dir), schedule=ScheduleConfig("uniform", {}))
     words = [str(file), "--schedule.floor", "0.1", "--schedule.options.reps", "2", "--schedule.policy"]
     for policy, options in [("lfr", LENGTHS | dict(reps=2)), ("random_drop", dict(reps=2))]:
-        asked = cli.configured([*words, policy], "lfr train").schedule
+        asked = configured(*words, policy).schedule
         assert asked == ScheduleConfig(policy, options, floor=0.1)  # Catches: a setting of the schedule that is lost
 
 
@@ -331,17 +339,17 @@ def test_json_does_not_run_code_that_the_command_does_not_name(tmp_path):
     file = tmp_path / "config.json"
     file.write_text(json.dumps(dataclasses.asdict(Config(schedule=config))))
     for words in ([], ["--schedule.policy", "lfr"], ["--schedule.policy=os"], ["--run-dir", "os:system"]):
-        for command in (cli.train, cli.compare):
+        for command in (runs.train, experiments.compare):
             with pytest.raises(ValueError, match="is code to be run; if you trust it, add --schedule.policy os:system"):
                 command([str(file), *words])
     assert not (tmp_path / "run").exists()
     for words in (["--schedule.policy", "os:system"], ["--schedule.policy=os:system"]):
-        assert cli.configured([str(file), *words], "lfr train").schedule == config
+        assert configured(str(file), *words).schedule == config
 
 
 def test_names_of_domains_do_not_steer_the_terminal(monkeypatch, capsys):
     """Catches: control characters of a domain's name in the table of `lfr evaluate`."""
     monkeypatch.setattr(load_run, "load", lambda run: None)
     monkeypatch.setattr(load_run, "evaluate", lambda *asked: {"x\x1b[2J\r\n": (1.5, 30)})
-    cli.evaluate(["run"])
+    runs.evaluate(["run"])
     assert capsys.readouterr().out == r"x\x1b[2J\r\n       1.5000 nats/token            30 tokens" + "\n"

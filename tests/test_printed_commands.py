@@ -19,6 +19,9 @@ import pyarrow.parquet
 import pytest
 
 from lfr_jax import cli
+from lfr_jax.commands import experiments, tpu
+from lfr_jax.config import Config
+from lfr_jax.config.words import overridden
 from lfr_jax.prepare import inspect, link, noise, prepare
 from lfr_jax.prepare.clean import clean
 
@@ -115,9 +118,9 @@ def parse(arguments: list[str]) -> None:
         if name in ("prepare", "link", "data"):
             cli.COMMANDS[name](rest)
         elif name in ("train", "compare", "mixture", "compile"):
-            kinds = {"train": cli.Config, "compare": cli.Comparison, "compile": cli.Compilation}
-            kinds["mixture"] = cli.MixtureSearch
-            cli.overridden(kinds[name], rest, f"lfr {name}")
+            kinds = {"train": Config, "compare": experiments.Comparison, "compile": tpu.Compilation}
+            kinds["mixture"] = experiments.MixtureSearch
+            overridden(kinds[name], rest, f"lfr {name}")
 
 
 def does_nothing(function):

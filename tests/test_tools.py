@@ -3,6 +3,7 @@
 Catches: a benchmark that an API change broke.
 """
 
+import csv
 import json
 import pathlib
 import re
@@ -227,8 +228,9 @@ def test_soak(printed, tmp_path):
     text = printed("soak.py", "--phases", 7, "--phase-steps", 20, "--every", 0.01, "--out", tmp_path)
     assert figures(text.splitlines()[0])[1:] == ["7", "140"] or "too few to compare" in text
     with open(tmp_path / "soak.csv", encoding="utf-8", newline="") as file:
-        samples = [[float(number) for number in line.split(",")] for line in file.read().splitlines()[1:]]
-    assert samples == sorted(samples, key=lambda sample: sample[:2])
-    assert all(
-        0 <= step <= 140 and memory > 1e8 and fds > 2 and threads > 1 for _, step, memory, fds, threads in samples
-    )
+        samples = [{name: float(x) for name, x in row.items()} for row in csv.DictReader(file)]
+    for name in ("seconds", "cpu", "step"):
+        assert samples == sorted(samples, key=lambda sample: sample[name])
+    for sample in samples:
+        assert 0 <= sample["step"] <= 140 and sample["memory"] > 1e8 and 0 < sample["work"] < sample["cpu"]
+        assert sample["descriptors"] > 2 and sample["threads"] > 1

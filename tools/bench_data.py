@@ -28,7 +28,9 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from jax.sharding import NamedSharding
 
-from lfr_jax import cli, schedule
+from lfr_jax import schedule
+from lfr_jax.config import Config
+from lfr_jax.config.words import overridden
 from lfr_jax.data import pipeline
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
@@ -36,6 +38,7 @@ from lfr_jax.data.store import open_store
 from lfr_jax.distributed.mesh import BATCH, make_mesh
 from lfr_jax.prepare.store_writer import write_store
 from lfr_jax.train import optimizer, policy, steps
+from lfr_jax.train.policy import switched
 
 T, B, VOCAB = 1024, 64, 50257
 SHARD = 50_000  # blocks in an ArrayRecord file, 100 MB: random reads of one record slow down as files grow
@@ -222,7 +225,7 @@ if __name__ == "__main__":
     parser.add_argument("--steps", type=int, default=200)
     asked, settings = parser.parse_known_args()
     if asked.config:
-        waiting(cli.configured([asked.config, *settings], parser.prog), asked.steps)
+        waiting(switched(*overridden(Config, [asked.config, *settings], parser.prog)), asked.steps)
     elif settings:
         parser.error(f"found {' '.join(settings)}, which goes with --config alone")
     elif asked.tokens <= T:

@@ -4,14 +4,18 @@
     python tools/soak.py                              # 2,000 phases, about an hour
     python tools/soak.py --phases 200 --minutes 4
 
-Every few seconds it writes down memory, open descriptors, threads and steps done, as soak.csv in --out. At
-the end it compares the first tenth of the time with the last. The phases of one cycle come before, as they
-compile. A run that lasts longer than --minutes is stopped as SIGTERM stops it, and goes on where it was if the same
---out is given again. The run scores, probes, evaluates and saves, as real ones do.
+Every few seconds it writes down memory, open descriptors, threads and steps done, as soak.csv in --out. At the end it
+compares the first tenth of the time with the last. The phases of one cycle come before, as they compile. Other work on
+the machine changes how many steps a second there are. It changes less how many steps the process does in the processor
+time of a fixed piece of work, which is timed with each sample: look there for a trend.
+
+A run that lasts longer than --minutes is stopped as SIGTERM stops it, and goes on where it was if the same --out is
+given again. The run scores, probes, evaluates and saves, as real ones do.
 """
 
 import argparse
 import csv
+import hashlib
 import itertools
 import os
 import pathlib
@@ -32,11 +36,15 @@ from lfr_jax.prepare.text_source import Document
 from lfr_jax.schedule import fit, lfr
 from lfr_jax.train.loop import train
 
+BYTES = bytes(2**22)
+
 
 class Sample(NamedTuple):
     """This process at one moment."""
 
     seconds: float
+    cpu: float  # seconds of processor time that the process has used, on all cores
+    work: float  # seconds of processor time that a fixed piece of work took
     step: int
     memory: int  # resident, bytes
     allocated: int  # of that, bytes in use by the program; the rest are pages of freed memory
@@ -50,12 +58,23 @@ def take_sample(began: float, metrics: pathlib.Path) -> Sample:
     )
     return Sample(
         time.monotonic() - began,
+        time.process_time(),
+        timed_work(),
         last_step(metrics),
         1024 * int(status["VmRSS"].split()[0]),
         malloc.allocated(),
         len(os.listdir("/proc/self/fd")),
         int(status["Threads"]),
     )
+
+
+def timed_work() -> float:
+    """Seconds of processor time for a fixed piece of work: some in Python, some in a library, some in memory."""
+    before = time.thread_time()
+    sum(n * n for n in range(100_000))
+    hashlib.sha256(BYTES)
+    BYTES[:-1] + b"0"
+    return time.thread_time() - before
 
 
 def last_step(metrics: pathlib.Path) -> int:
@@ -124,7 +143,11 @@ def describe(samples: list[Sample], stops: list[int]) -> str:
         return [statistics.median(getattr(sample, name) for sample in part) for part in parts]
 
     phases = [sum(stop <= sample.step for stop in stops) for sample in (samples[0], samples[-1])]
-    speeds = [speed(part) for part in parts]
+
+    def per_work(part: list[Sample]) -> float:
+        steps_per_cpu_second = (part[-1].step - part[0].step) / (part[-1].cpu - part[0].cpu)
+        return steps_per_cpu_second * statistics.median(sample.work for sample in part)
+
     return "\n".join(
         [
             f"phases done       {phases[0]} when all was compiled, {phases[1]} at the end; steps {samples[-1].step}",
@@ -136,7 +159,11 @@ def describe(samples: list[Sample], stops: list[int]) -> str:
                 for first, last in [median(name)]
             ),
             *("{:<18}{:14.0f}{:14.0f}".format(name, *median(name)) for name in ("descriptors", "threads")),
-            f"steps a second    {speeds[0]:14.1f}{speeds[1]:14.1f}   {100 * (speeds[1] / speeds[0] - 1):+.1f} %",
+            *(
+                f"{name:<18}{first:14.2f}{last:14.2f}   {100 * (last / first - 1):+.1f} %"
+                for name, measure in (("steps a second", speed), ("steps for the work", per_work))
+                for first, last in [map(measure, parts)]
+            ),
         ]
     )
 

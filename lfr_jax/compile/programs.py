@@ -104,4 +104,5 @@ def _block_info(config: Config, blocks: int) -> BlockInfo:
         weak_loss=loss_N if chosen.weak_scores else None,
         strong_loss=loss_N if chosen.strong_scores else None,
         columns={word.partition("=")[0]: loss_N for word in chosen.columns},
+        documents=(number_N, number_N, np.broadcast_to(np.int32(1), blocks)),  # one in each block, at least
     )

@@ -57,6 +57,7 @@ from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan
 from lfr_jax.schedule.draws.systematic import systematic_sample
 from lfr_jax.schedule.epochs import in_epochs
 from lfr_jax.schedule.hashing import mix32, mix64
+from lfr_jax.schedule.needs import SIGNALS, check_trainer
 from lfr_jax.schedule.objective import objective_weights, weight_variance
 from lfr_jax.schedule.phases import consecutive, fit, in_rounds, num_chosen, num_kept
 from lfr_jax.schedule.policies.ado import AdoState, ado
@@ -92,13 +93,11 @@ from lfr_jax.schedule.randomness import (
     sample_phase,
 )
 from lfr_jax.schedule.types import (
-    SIGNALS,
     BlockInfo,
     MissingInfo,
     Phase,
     Schedule,
     ScheduleState,
-    check_trainer,
     num_blocks,
     required,
 )

@@ -18,6 +18,7 @@ from lfr_jax.schedule.policies.ranked import ranked
 from lfr_jax.schedule.policies.reducible import reducible
 from lfr_jax.schedule.policies.seta import seta
 from lfr_jax.schedule.policies.softmax_rounds import softmax_rounds
+from lfr_jax.schedule.policies.token_selection import token_selection
 from lfr_jax.schedule.policies.uniform import uniform
 from lfr_jax.schedule.types import Schedule
 
@@ -45,9 +46,9 @@ def warmup_and_watch(n: int, keep: float) -> dict[str, int | Fraction]:
     return dict(warmup=n, watch=n, focus=num_chosen(n, keep))
 
 
-def chosen(n: int, keep: float) -> dict[str, int | Fraction]:
-    """`ranked`: each round draws the blocks that are chosen."""
-    return dict(round_steps=num_chosen(n, keep))
+def chosen(n: int, keep: float, skip: float) -> dict[str, int | Fraction]:
+    """`ranked`: each round draws the blocks that are chosen; the window ends with the last block."""
+    return dict(round_steps=min(num_chosen(n, keep), num_kept(n, skip)))
 
 
 def half_are_easy(n: int, drop: float) -> dict[str, int | Fraction]:
@@ -67,7 +68,7 @@ def parts(n: int, rounds: int) -> dict[str, int | Fraction]:
 
 
 def everything(n: int) -> dict[str, int | Fraction]:
-    """`uniform`."""
+    """All blocks, for as long as the policy lasts."""
     return dict(steps=n)
 
 
@@ -82,6 +83,7 @@ PASSES = {
     "reducible": Passes(reducible, first_and_later),
     "seta": Passes(seta, windows),
     "softmax_rounds": Passes(softmax_rounds, first_and_later),
+    "token_selection": Passes(token_selection, everything),
     "uniform": Passes(uniform, everything),
 }
 
@@ -97,7 +99,7 @@ def in_epochs(num_blocks: int, batch_size: int, policy: str = "lfr", **options: 
       num_blocks: N, blocks in the corpus.
       batch_size: blocks in a step.
       policy: its name: "frame", "infobatch", "lfr", "lfr_clusters", "progress", "random_drop", "ranked", "reducible",
-        "seta", "softmax_rounds" or "uniform". The lengths of the others are steps of training, whatever they draw.
+        "seta", "softmax_rounds", "token_selection" or "uniform". The others count in steps, whatever they draw.
       **options: of the policy. Its lengths are numbers of epochs here, 1 where they are not given. For `lfr`, these
         are the values of the first version of its paper.
 

@@ -230,7 +230,8 @@ def abstract_arguments(
     """What the train step is called with, as shapes, types and shardings; `state` is such a one already."""
     batch = abstract_batch(config, mesh, config.train.batch_size)
     if "ref_token_losses" in schedule.extra:
-        batch["ref_token_losses"] = batch["tokens"].update(shape=batch["tokens"].shape, dtype=jnp.float32)
+        shape = (config.train.batch_size, config.data.seq_len)
+        batch["ref_token_losses"] = batch["tokens"].update(shape=shape, dtype=jnp.float32)
     if "grad_dot" in schedule.extra:
         batch["held_out"] = abstract_batch(config, mesh, config.schedule.held_out_blocks)["tokens"]
     return state, batch, abstract_weights(schedule, state)

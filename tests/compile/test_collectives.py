@@ -124,7 +124,7 @@ ON_ANOTHER_CORE = f"""%sent (p: bf16[100], t: token[]) -> bf16[25] {{
 def test_a_collective_that_another_core_does_meanwhile():
     """Catches: one that a SparseCore does not found, or taken for one that everything waits for."""
     lines = f"""  %t = token[] custom-call(), custom_call_target="PrepareAsyncCallDone"
-  %s = ((bf16[100]{{0}}, token[]), bf16[25]{{0}}) call-start(%x, %t), async_execution_thread="sparsecore", to_apply=%sent
+  %s = ((bf16[100]{{0}}, token[]), bf16[25]{{0}}) call-start(%x, %t), to_apply=%sent
 {PRODUCT}  %d = bf16[25]{{0}} call-done(%s)
 """
     (one,) = found(lines, before=ON_ANOTHER_CORE)

@@ -11,6 +11,7 @@ import pytest
 from helpers import changed, tiny
 
 from lfr_jax import cli
+from lfr_jax.commands.tpu import Compilation
 from lfr_jax.compile import command, programs, roofline
 from lfr_jax.compile.command import compile_run
 from lfr_jax.compile.memory import TooLarge
@@ -108,7 +109,7 @@ def test_mistakes_are_one_line(options, message, stand_in, monkeypatch):
 def test_ranges_of_its_own_options():
     """Catches: a run on no slices at all."""
     with pytest.raises(ValueError, match="slices is 0, expected a whole number, at least 1"):
-        cli.Compilation(slices=0)
+        Compilation(slices=0)
 
 
 @pytest.mark.slow

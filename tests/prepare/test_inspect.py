@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from lfr_jax import cli
+from lfr_jax.commands.text import data
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.packing import PackedBlocks
 from lfr_jax.data.store import open_store
@@ -20,7 +20,7 @@ from lfr_jax.prepare.text_source import Document
 @pytest.fixture
 def lfr_data(capsys):
     def run(*arguments) -> str:
-        cli.data(list(map(str, arguments)))
+        data(list(map(str, arguments)))
         return capsys.readouterr().out
 
     return run

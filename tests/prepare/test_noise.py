@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import changed, files, tiny
 
-from lfr_jax import cli
+from lfr_jax.commands.text import data
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
@@ -22,7 +22,7 @@ T = 32
 
 
 def lfr_data(*arguments) -> None:
-    cli.data(list(map(str, arguments)))
+    data(list(map(str, arguments)))
 
 
 @pytest.fixture(scope="module")

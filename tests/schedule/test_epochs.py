@@ -34,6 +34,8 @@ def test_the_numbers_of_others():
     assert schedule.in_epochs(100, 10, "seta", **of_window) == dict(first=9, later=8, last=9) | of_window
     assert schedule.in_epochs(101, 4, "progress", keep=0.25) == dict(warmup=26, watch=26, focus=7, keep=0.25)
     assert schedule.in_epochs(101, 4, "ranked", keep=0.25, skip=0.5) == dict(round_steps=7, keep=0.25, skip=0.5)
+    # The best 90 of 101 are left out, so 11 are left.
+    assert schedule.in_epochs(101, 4, "ranked", keep=0.25, skip=0.9) == dict(round_steps=3, keep=0.25, skip=0.9)
     assert schedule.in_epochs(100, 5, "frame", rounds=8) == dict(round_steps=3, rounds=8)
 
 

@@ -1,5 +1,7 @@
 """What a schedule promises to train for: at whatever rates a wrapper makes it draw."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,6 +106,18 @@ def test_wrappers_keep_the_objective(policy, wrapper):
         objective_N = np.where(drawn_N, objective_N, 0)
         if objective_N.any():
             np.testing.assert_allclose(shares(s, state), normalised(objective_N), rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("wrapper", ["floor", "stratified", "cap_noise", "all"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_every_policy_can_be_unbiased(name, wrapper):
+    """Whatever wraps it, in its first phases. Catches: a policy or wrapper that loses the objective of another one."""
+    s = WRAPPERS[wrapper](schedule.unbiased(SCHEDULES[name])._replace(loss_weights=None))
+    for state in itertools.islice(half_measured(s), 3):
+        drawn_N = np.asarray(s.rates(state)) > 0
+        if np.any(s.objective(state)):  # else it is a phase of `chain` behind the policy's own
+            np.testing.assert_allclose(shares(s, state), drawn_N / drawn_N.sum(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("num_draws", [17, 60])

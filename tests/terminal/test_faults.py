@@ -1,9 +1,11 @@
 """How a command ends when something fails: in one line, whatever it is, and whatever it is told."""
 
+import importlib.metadata
 import signal
 import subprocess
 import sys
 import warnings
+from typing import NamedTuple
 
 import jax
 import pytest
@@ -161,3 +163,20 @@ def test_a_warning_is_one_line_of_its_own_words():
         shown = warnings.formatwarning(warning, UserWarning, "metrics.py", 39, line="self.rewind(step)")
     assert shown == "warning: metrics.csv lacks a \\x1b[2J row\n"
     assert warnings.formatwarning is before
+
+
+def test_a_missing_package_names_the_extra_that_has_it(monkeypatch):
+    """Catches: an extra that is not asked for; a package that counts as missing by the spelling of its name; the
+    advice to install what is installed, where a policy of the user's own imports something else."""
+    missing = ModuleNotFoundError("No module named 'msgspec'")
+    requires = ['flax>=0.12; extra == "train"', "Ruff_X>1; extra == 'train'", "other; extra == 'hf'", "jax>=0.8"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: requires)
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: [Installed("jax"), Installed("ruff-x")])
+    assert faults.not_installed("train") == ["flax"] and faults.not_installed("hf") == ["other"]
+    assert faults.explained(missing).endswith("run: pip install 'lfr_jax[train]'")
+    monkeypatch.setattr(importlib.metadata, "distributions", lambda: [Installed("Flax"), Installed("ruff_x")])
+    assert faults.explained(missing) == "No module named 'msgspec'"
+
+
+class Installed(NamedTuple):
+    name: str

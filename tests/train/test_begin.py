@@ -91,13 +91,13 @@ def test_an_error_of_the_policy_itself_is_raised():
         begun(LFR._replace(begin=begin))
 
 
-@pytest.mark.parametrize("policy", ["lfr", "softmax_rounds", "seta", "ado", "chain"])
+@pytest.mark.parametrize("policy", ["lfr", "softmax_rounds", "seta", "ado", "odm", "chain"])
 def test_the_same_on_a_mesh(policy):
     """Catches: a number or a table that explicit axes refuse; other bits than on one device."""
-    few = dict(seta=dict(rounds=4), ado=dict(rounds=4), lfr=dict(reps=1)).get(policy, {})
+    few = dict(seta=dict(rounds=4), ado=dict(rounds=6), odm=dict(rounds=3), lfr=dict(reps=1)).get(policy, {})
     chain = schedule.chain(schedule.uniform(2), LFR)
     s = chain if policy == "chain" else schedule.POLICIES[policy](**few)
-    if policy == "ado":
+    if policy in ("ado", "odm"):
         init = s.init
         s = s._replace(init=lambda info: init(info._replace(domain=np.arange(8) % 2)))
     mesh = make_mesh(2, 2, 2)

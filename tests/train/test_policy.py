@@ -161,6 +161,17 @@ def test_settings_combine_with_any_policy(settings, expected):
     assert rates(config, [1, 2, 3, 4, 5, 6, 7, 8], np.repeat([0, 1], 4)) == pytest.approx(expected)
 
 
+def test_unbiased_is_a_setting():
+    """Catches: a setting that is ignored, or always on; rates that it changes; weights of the rates under a floor."""
+    config = ScheduleConfig("lfr", LENGTHS | dict(reps=1, drop=0.5), floor=0.5)
+    assert policy.build(config, 24).objective is None
+    built = policy.build(dataclasses.replace(config, unbiased=True), 24)
+    state = built.observe(built.init(schedule.BlockInfo(4)), np.arange(4), np.arange(4, dtype=np.float32), 10)
+    state = built.begin(state, 1)
+    assert built.rates(state).tolist() == [0.5, 0.5, 1.5, 1.5]
+    np.testing.assert_allclose(schedule.objective_weights(built, state), [2, 2, 2 / 3, 2 / 3], rtol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["domain", "cluster"])
 def test_groups_to_keep_must_be_known(kind):
     """Catches: `stratify` taken for true or false."""

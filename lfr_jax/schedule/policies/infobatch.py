@@ -39,7 +39,7 @@ def infobatch(
 
     The weights are normalised: their mean over the draws is 1. The authors' code multiplies by $1 / r_i$ alone, so
     that its mean weight is $N / \sum_j r_j$: 1.33 with half of the blocks easy and ρ = 1/2, and 1 while annealing.
-    Up to this factor, which acts as one on the learning rate, the two are the same.
+    Up to this factor on the gradient, the two are the same.
 
     The authors' code also keeps a tenth of the easy samples at least, whatever ρ is. And a sample that it has not seen
     counts as one of 3 nats, in the mean too (1 nat in their code for research). Ours has no such limit, and leaves

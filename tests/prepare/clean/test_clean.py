@@ -10,7 +10,7 @@ from helpers import files, write_tokens
 from test_duplicates import opened, random_documents, runs
 from test_near_duplicates import changed
 
-from lfr_jax import cli
+from lfr_jax.commands.text import data
 from lfr_jax.config import DataConfig
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
@@ -25,7 +25,7 @@ ALL = ("--duplicates", "--near-duplicates", 0.8, "--decontaminate", "train", "--
 @pytest.fixture
 def lfr_data(capsys):
     def run(*arguments) -> str:
-        cli.data(list(map(str, arguments)))
+        data(list(map(str, arguments)))
         return capsys.readouterr().out
 
     return run

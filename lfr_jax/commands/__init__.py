@@ -1,0 +1,1 @@
+"""The subcommands of `lfr`, each a function of its arguments."""

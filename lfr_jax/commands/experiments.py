@@ -1,0 +1,86 @@
+"""Commands about several runs, and figures of runs."""
+
+import dataclasses
+
+import tyro
+
+from lfr_jax.commands.arguments import ready_to_compute, settings_of
+from lfr_jax.config import Config
+from lfr_jax.config.values import AtLeast1, NotNegative, Positive, check_value, checked
+from lfr_jax.config.words import overridden
+
+Positional = tyro.conf.Positional
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison(Config):
+    """A whole run, under each of several policies."""
+
+    policies: tuple[str, ...] = ("lfr", "uniform")  # the first one's cost is everybody's budget
+
+
+def compare(args: list[str]) -> None:
+    """policies at equal FLOPs:         lfr compare configs/smoke.py --policies lfr uniform random_drop"""
+    asked, policy, given = overridden(Comparison, args, "lfr compare")
+    if policy != asked.schedule.policy:
+        raise ValueError(f"schedule.policy is {policy!r}: name the policies to compare with --policies")
+    with ready_to_compute():
+        from lfr_jax.experiments.compare import compare_policies
+
+    config = settings_of(asked)
+    compare_policies(config, list(asked.policies), given)
+
+
+@dataclasses.dataclass(frozen=True)
+class MixtureSearch(Config):
+    """Small runs, each on a mixture of its own, and the best mixture of domains by the law that fits their losses."""
+
+    proxies: AtLeast1 = 16  # small runs; several times as many as domains
+    final_tokens: NotNegative = 0.0  # tokens that the run to come will train on; 0: as many as a small run
+    most_epochs: Positive = 4.0  # how often that run may read a domain
+    target: str = "mean"  # whose held-out loss counts: that of a domain, the mean of all domains, or of all text
+    kl: NotNegative = 0.05  # what it costs to leave the natural mixture, in nats for each nat of divergence
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name, kind in dict(
+            proxies=AtLeast1, final_tokens=NotNegative, most_epochs=Positive, kl=NotNegative
+        ).items():
+            check_value(name, getattr(self, name), kind)
+
+
+def mixture(args: list[str]) -> None:
+    """the best mixture of domains:     lfr mixture configs/smoke.py --proxies 16 --train.steps 100"""
+    asked, policy, given = overridden(MixtureSearch, args, "lfr mixture")
+    if policy != asked.schedule.policy or given:
+        raise ValueError("the runs of a search have a policy of their own: leave out --schedule.policy and its options")
+    with ready_to_compute():
+        from lfr_jax.experiments.mixture_search import Goal, search_mixture
+
+    config = settings_of(asked)
+    search_mixture(config, asked.proxies, Goal(asked.final_tokens, asked.most_epochs, asked.target, asked.kl))
+
+
+def report(args: list[str]) -> None:
+    """figures of single blocks:        lfr report runs/smoke/lfr runs/smoke/uniform"""
+
+    @checked
+    def arguments(
+        run: Positional[str], other: Positional[str] = "", out: str = "", phase: str = "", threshold: NotNegative = 0.0
+    ):
+        """Draws how the losses of the probe blocks changed, in one run or in two: figures, and an HTML page of them.
+
+        Args:
+          run: Run directory.
+          other: Another one on the same data, to compare with.
+          out: Folder for the page and the figures; by default RUN/report.
+          phase: Follow the blocks that the phase of this name kept or dropped; by default the first that dropped any.
+          threshold: Nats by which a loss must move to count as a fall or rise; 0: by the noise in the runs.
+        """
+        from lfr_jax.experiments.report import write_report
+        from lfr_jax.storage.paths import as_path
+
+        runs = [as_path(folder) for folder in (run, other) if folder]
+        return write_report(runs, as_path(out) if out else runs[0] / "report", phase, threshold)
+
+    print(tyro.cli(arguments, args=args, prog="lfr report"))

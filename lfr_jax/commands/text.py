@@ -1,0 +1,27 @@
+"""Commands that make token stores, and look into them."""
+
+import tyro
+
+
+def prepare(args: list[str]) -> None:
+    """text -> token store:             lfr prepare --out data/mine book.txt talks.jsonl.gz --train-tokenizer"""
+    from lfr_jax.prepare.prepare import prepare_paths
+
+    print(tyro.cli(prepare_paths, args=args, prog="lfr prepare"))
+
+
+def link(args: list[str]) -> None:
+    """token files -> token store:      lfr link --out data/owt openwebtext/train.bin --gpt2 tokenizers/gpt2"""
+    from lfr_jax.prepare.link import link_paths
+
+    print(tyro.cli(link_paths, args=args, prog="lfr link"))
+
+
+def data(args: list[str]) -> None:
+    """looks into a store:              lfr data info data/mine; also: verify, sample, clean, noise"""
+    from lfr_jax.prepare.clean.clean import clean_corpus
+    from lfr_jax.prepare.inspect import info, sample, verify
+    from lfr_jax.prepare.noise import add_noise
+
+    commands = {"info": info, "verify": verify, "sample": sample, "noise": add_noise, "clean": clean_corpus}
+    tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="lfr data")
