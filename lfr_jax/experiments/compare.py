@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from lfr_jax.config import Config
+from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.distributed import cluster
 from lfr_jax.experiments import page, report
 from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.terminal import show
-from lfr_jax.train import flops, policy
+from lfr_jax.train import block_info, flops, policy
 from lfr_jax.train.loop import train
 
 
@@ -25,7 +26,8 @@ def compare_policies(config: Config, policies: list[str], given: Mapping[str, st
     included, is the budget of every other policy: one without scoring passes gets more steps. Each
     run has the folder `run_dir/POLICY`. Call it again after an interruption, and it goes on. If there are
     several processes, only the first prints and writes, and the others return None. Where the report would overwrite
-    files of other origin, FileExistsError is raised before any training.
+    files of other origin, FileExistsError is raised before any training; and ValueError, where a policy needs what the
+    settings do not give.
 
     Where blocks have several lengths, the cost of the other runs is an expected value (see
     `flops.Expected`); the table shows what they did cost.
@@ -34,6 +36,7 @@ def compare_policies(config: Config, policies: list[str], given: Mapping[str, st
         page.require_replaceable(as_path(config.run_dir) / "report")  # before any training
         blocks = open_corpus(config.data).train
         steps, passes = count_steps_and_passes(config, policies, given)
+        check_needs(config, blocks, policies, given)
         runs: dict[str, Config] = {}
         summaries: dict[str, dict[str, Any]] = {}
         for name in passes:
@@ -77,6 +80,15 @@ def count_steps_and_passes(
     of_file = policy.switch(config.schedule, config.schedule.policy, given)
     steps = policy.num_steps(dataclasses.replace(config, schedule=of_file))
     return steps, {name: sum(phase.score for phase in phases_of(name, steps)) for name in policies}
+
+
+def check_needs(config: Config, blocks: Blocks, policies: list[str], given: Mapping[str, str] = {}) -> None:
+    """Raises ValueError if a policy needs a signal or an array of `BlockInfo` that the settings do not give."""
+    told = block_info.stand_in(config, blocks)
+    for name in policies:
+        sched = policy.build(policy.switch(config.schedule, name, given), steps=0)
+        policy.check_supplied(sched, config.schedule.ref_model)
+        block_info.check(sched, told)
 
 
 def config_for_policy(config: Config, name: str, steps: int, given: Mapping[str, str] = {}) -> Config:

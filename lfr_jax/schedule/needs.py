@@ -4,9 +4,10 @@ from lfr_jax.schedule.types import Schedule
 
 SIGNALS = {
     "progress": "f32[]: steps done / steps of all phases",
-    "learning_rate": "f32[]: that of the step",
+    "learning_rate": "f32[]: that of the step; NaN in a scoring pass",
     "token_losses": "f32[B, T]: the loss of each token, nats; NaN without a target",
-    "ref_token_losses": "f32[B, T]: the loss of each token under a reference model, nats; NaN without a target",
+    "ref_token_losses": "f32[B, T]: the loss of each token under a reference model, nats; NaN without a target, and "
+    "in a scoring pass",
     "grad_norm": "f32[B]: norm of the gradient of each block's loss; NaN in a scoring pass",
     "grad_dot": "f32[B]: its dot product with the gradient of a held-out batch; NaN in a scoring pass",
 }

@@ -157,6 +157,19 @@ def with_documents(schedule: Schedule, info: BlockInfo, blocks: Blocks) -> Block
     return info
 
 
+def stand_in(config: Config, blocks: Blocks) -> BlockInfo:
+    """What the settings will tell a schedule, with zeros for all that is read or computed: for `check`, at no cost.
+
+    Raises:
+      ValueError: two settings name a file for the same column.
+    """
+    zeros_N = np.zeros(blocks.num_blocks, np.int32)
+    info = info_of(
+        blocks, zeros_N if config.schedule.clusters else None, **dict.fromkeys(files_of(config.schedule), zeros_N)
+    )
+    return info._replace(documents=(zeros_N[:1], zeros_N[:1], zeros_N[:1] + 1))
+
+
 def check(schedule: Schedule, info: BlockInfo) -> None:
     """Raises ValueError if the policy needs an array that `info` lacks; the message names the setting that gives it."""
     try:

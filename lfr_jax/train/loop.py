@@ -20,7 +20,7 @@ from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.schedule import objective_weights, weight_variance
 from lfr_jax.storage.checkpoint import Checkpointer, latest_step
 from lfr_jax.storage.run_dir import RunDir
-from lfr_jax.train import evaluate, flops, optimizer, policy, reference, score, start, steps
+from lfr_jax.train import evaluate, flops, optimizer, policy, reference, score, signals, start, steps
 from lfr_jax.train.begin import begin_compiled
 from lfr_jax.train.compiled import CompiledAhead, compiled_off_the_clock
 from lfr_jax.train.held_out import HeldOutBatches
@@ -82,7 +82,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             train_step = stack.enter_context(CompiledAhead(train_step, *arguments))
         train_step = compiled(train_step)
         ref_losses = ref and compiled(ref.token_losses)
-        score_step = compiled(steps.make_score_step(config.model, eos_id, "token_losses" in sched.extra))
+        score_step = compiled(steps.make_score_step(config.model, eos_id, signals.needs_tokens(sched)))
         score_batch_size = config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
         observe = compiled(score.make_observe_step(sched))
         begin_phase, rates_of = begin_compiled(sched, compiled), compiled(jax.jit(sched.rates))

@@ -21,15 +21,25 @@ def asked(schedule: Schedule, step: jax.Array, ids_B: jax.Array, **measured: jax
     Args:
       step: at which they were measured.
       ids_B: of the blocks; its length alone counts.
-      measured: signals by name, [B, ...]. One that is named and not here was not measured: f32[B] of NaN, as are those
-        of gradients in a scoring pass.
+      measured: signals by name, [B, ...] or []. One that is named and not here was not measured, as those of a
+        training step in a scoring pass: it is NaN, in its own shape.
 
     Returns:
       One entry for each name in `schedule.extra`, on every device.
     """
+    nothing = jnp.full((), jnp.nan, jnp.float32)
+    of_tokens = measured.get("token_losses", ids_B).shape  # known where `needs_tokens`
+    shapes = {"learning_rate": (), "ref_token_losses": of_tokens}
     known = {"progress": progress(schedule, step)} | measured
-    nothing_B = jnp.full(ids_B.shape, jnp.nan, jnp.float32)
-    return {name: jax.reshard(known.get(name, nothing_B), P()) for name in schedule.extra}
+    return {
+        name: jax.reshard(known.get(name, jnp.broadcast_to(nothing, shapes.get(name, ids_B.shape))), P())
+        for name in schedule.extra
+    }
+
+
+def needs_tokens(schedule: Schedule) -> bool:
+    """Whether a scoring pass has to measure the losses of tokens: the schedule names signals of their shape."""
+    return not {"token_losses", "ref_token_losses"}.isdisjoint(schedule.extra)
 
 
 def before_the_gradient(schedule: Schedule, step: jax.Array, **known: jax.Array) -> dict[str, jax.Array]:

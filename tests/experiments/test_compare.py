@@ -44,6 +44,32 @@ def test_all_policies_cost_the_same_to_within_a_step(corpus_dir, steps, fraction
         assert 0 <= budget - spent(run.train.steps, 0) < spent(1, 0)
 
 
+@pytest.mark.parametrize(
+    "second, options, error",
+    [
+        ("token_selection", {"by": "excess"}, "none is named: --schedule.ref-model RUN"),
+        ("ranked", {}, r"ranked needs BlockInfo.columns\['quality'\].*--schedule.columns quality=FILE"),
+        ("lfr_clusters", {}, "--schedule.clusters 64"),
+    ],
+)
+def test_what_a_later_policy_needs_is_missed_before_any_training(
+    corpus_dir, tmp_path, monkeypatch, second, options, error
+):
+    """Catches: the first policy trained to its end, and then the second refused."""
+    monkeypatch.setattr(compare, "train", lambda run: pytest.fail("it trains"))
+    with pytest.raises(ValueError, match=error):
+        compare.compare_policies(tiny(tmp_path / "runs", corpus_dir), ["uniform", second], options)
+
+
+def test_what_the_settings_give_is_not_missed(corpus_dir):
+    """No file is read. Catches: a policy refused that a file or the store serves."""
+    config = changed(tiny("runs/x", corpus_dir), schedule__columns=("quality=q.csv",), schedule__clusters=3)
+    config = changed(config, schedule__ref_scores="r.csv", schedule__ref_model="runs/r")
+    blocks = open_corpus(config.data).train
+    compare.check_needs(config, blocks, ["ranked", "repetition", "lfr_clusters", "doremi", "aioli", "data_shapley"])
+    compare.check_needs(config, blocks, ["token_selection"], {"by": "excess"})
+
+
 def test_options_of_the_compared_policies(corpus_dir):
     """Catches: options of the file's policy inherited by another; one by hand that is lost, or refused by a policy
     that does not take it; one that nobody takes and nobody refuses; a policy that would continue itself."""

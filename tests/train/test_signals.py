@@ -17,7 +17,7 @@ from lfr_jax.data import pipeline
 from lfr_jax.distributed.mesh import BATCH as ROWS
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
-from lfr_jax.train import loss, policy, score, steps
+from lfr_jax.train import loss, policy, score, signals, steps
 from lfr_jax.train.loop import train as train_run
 
 EOS, N = 63, 40
@@ -147,6 +147,8 @@ def test_tokens_are_weighed_by_their_losses(sizes, grad_accum_steps):
 
 class Told(NamedTuple):
     drawn: jax.Array  # bool[N]
+    rate: jax.Array  # f32[]
+    ref: jax.Array  # f32[16, 16]
     progress: jax.Array  # f32[]
     norm: jax.Array  # f32[16]
     tokens: jax.Array  # f32[16, 16]
@@ -156,11 +158,18 @@ def told(extra):
     def observe(state, ids, losses, step, **extra):
         return state._replace(**{short: extra[name] for name, short in NAMES.items() if name in extra})
 
-    empty = Told(jnp.ones(N, bool), jnp.float32(0), jnp.zeros(16), jnp.zeros((16, 16)))
+    zeros = jnp.zeros((16, 16))
+    empty = Told(jnp.ones(N, bool), jnp.float32(0), zeros, jnp.float32(0), jnp.zeros(16), zeros)
     return UNIFORM._replace(init=lambda info: empty, observe=observe, extra=extra, observe_train=True)
 
 
-NAMES = {"progress": "progress", "grad_norm": "norm", "token_losses": "tokens"}
+NAMES = {
+    "progress": "progress",
+    "grad_norm": "norm",
+    "token_losses": "tokens",
+    "learning_rate": "rate",
+    "ref_token_losses": "ref",
+}
 
 
 @pytest.mark.parametrize("sizes, grad_accum_steps", [((1, 1, 1), 1), ((2, 2, 2), 2)])
@@ -173,14 +182,17 @@ def test_a_policy_is_told_what_it_names(sizes, grad_accum_steps):
 
 
 def test_a_scoring_pass_tells_what_it_measures():
-    """Catches: a policy without its signals in a pass; gradients of 0 where none was measured; progress from 0 on."""
-    mesh, sched = make_mesh(2, 2, 2), told(("progress", "grad_norm", "token_losses"))
+    """Catches: a policy without its signals in a pass; gradients of 0 where none was measured; progress from 0 on; NaN
+    for each block where a training step has one number, or one for each token."""
+    mesh, sched = make_mesh(2, 2, 2), told(tuple(NAMES))
+    assert signals.needs_tokens(told(("ref_token_losses",))) and not signals.needs_tokens(told(("progress",)))
     with jax.set_mesh(mesh):
         state = steps.init_state(CONFIG, TX, sched, schedule.BlockInfo(N), mesh, seed=0)
         score_step = steps.make_score_step(CONFIG, EOS, token_losses=True)
         sums = score_step(state.params, pipeline.shard_batch(BATCH, mesh)["tokens"])
         seen = jax.device_get(score.make_observe_step(sched)(state.schedule, np.int32(5), (BATCH["ids"], *sums)))
     assert seen.progress == 0.5 and np.isnan(seen.norm).all()
+    assert seen.rate.shape == () and np.isnan(seen.rate) and seen.ref.shape == (16, 16) and np.isnan(seen.ref).all()
     np.testing.assert_allclose(seen.tokens, token_losses(), rtol=1e-5)
 
 
