@@ -50,10 +50,10 @@ def text(program: str, found: Examined | TooLarge) -> str:
         lines.append(f"  HOST TRANSFERS × {costs.host_transfers}")
     if not costs.known:
         lines.append("  one turn      of the loop whose length is not known before")
-    ms = {name: 1e3 * value for name, value in bound._asdict().items()}
+    ms = {name: milliseconds(value) for name, value in bound._asdict().items()}
     lines.append(
-        f"  bound         {1e3 * bound.seconds:.3g} ms: compute {ms['compute']:.3g}, HBM {ms['hbm']:.3g}, links "
-        f"{ms['links']:.3g}, of which {ms['exposed']:.3g} exposed ({100 * bound.share_exposed:.0f} %)"
+        f"  bound         {milliseconds(bound.seconds)} ms: compute {ms['compute']}, HBM {ms['hbm']}, links "
+        f"{ms['links']}, of which {ms['exposed']} exposed ({100 * bound.share_exposed:.0f} %)"
         + (f"; MFU at most {100 * found.mfu:.0f} %" if found.model_flops else "")
     )
     return "\n".join(lines)
@@ -65,7 +65,7 @@ def attempt_text(attempt: Attempt) -> str:
     if isinstance(outcome, Examined):
         memory = outcome.memory
         said = f"{'fits' if memory.fits else 'does not fit'}: {memory.total:.2f} of {memory.limit} GiB"
-        said += f", bound {1e3 * outcome.bound.seconds:.3g} ms"
+        said += f", bound {milliseconds(outcome.bound.seconds)} ms"
     else:
         said = str(outcome)
     return f"  tried {attempt.options}: {said}"
@@ -98,6 +98,15 @@ def amount(size: float) -> str:
         if size >= unit:
             return f"{size / unit:.3g} {name}"
     return f"{size} bytes"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time for people, with three digits or more.
+
+    >>> milliseconds(1.17658), milliseconds(0.0071526)
+    ('1177', '7.15')
+    """
+    return f"{1e3 * seconds:.0f}" if seconds >= 0.1 else f"{1e3 * seconds:.3g}"
 
 
 def as_dict(found: Examined | TooLarge | str) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def _of_batch(one):
     return of_batch
 
 
+@jax.jit  # traced once, for all transformations of it
 def _forward_one(q_TxHxP, k_TxKxP, v_TxKxP, segments_T=None):
     """-> output [T, H, P], log-sum-exp of the scores f32[T, H, 1]."""
     q_KxGxTxP, k_KxTxP, v_KxTxP = _grouped(q_TxHxP, k_TxKxP), k_TxKxP.swapaxes(0, 1), v_TxKxP.swapaxes(0, 1)
@@ -97,6 +98,7 @@ def _forward_one(q_TxHxP, k_TxKxP, v_TxKxP, segments_T=None):
     return _ungrouped(jnp.concatenate(outs, axis=2)), _ungrouped(jnp.concatenate(lses, axis=2))
 
 
+@jax.jit
 def _backward_one(q_TxHxP, k_TxKxP, v_TxKxP, lse_TxHx1, dout_TxHxP, segments_T=None):
     """-> gradients of q, k and v."""
     dtype, scale = q_TxHxP.dtype, q_TxHxP.shape[-1] ** -0.5

@@ -43,18 +43,22 @@ class Along(NamedTuple):
 class Shifted(Decoder):
     """The decoder for one block, at θ + ε v. It computes what `network` does, as ε is 0, and has a gradient in ε.
 
+    Like the decoder, it is differentiated under a vmap over the batch:
+
     >>> from lfr_jax.config import llama
-    >>> from lfr_jax.distributed.mesh import make_mesh
+    >>> from lfr_jax.distributed.mesh import BATCH, make_mesh
     >>> from lfr_jax.model import decoder
     >>> config = llama(1, 8, 2, 2, 16, vocab_size=32, max_len=4, tied_head=True)
     >>> mesh = make_mesh(1, 1, 1)
     >>> _, params = decoder.init(config, mesh, jax.random.key(0))
     >>> with jax.set_mesh(mesh):
     ...     network = decoder.merge(config, params)
-    ...     of_shift = lambda shift: jnp.sum(Shifted(network, network, shift).hidden(jnp.arange(4)))
-    ...     slope = jax.grad(of_shift)(0.0)
-    >>> slope.shape
-    ()
+    ...     def total(tokens_BxT, shift_B):
+    ...         return jnp.sum(jax.vmap(lambda t, e: Shifted(network, network, e).hidden(t))(tokens_BxT, shift_B))
+    ...     zeros = jnp.zeros((2, 4), int, out_sharding=BATCH), jnp.zeros(2, out_sharding=BATCH)
+    ...     slope_B = jax.grad(total, argnums=1)(*zeros)
+    >>> slope_B.shape
+    (2,)
     """
 
     def __init__(self, network: Decoder, direction: Decoder, shift: jax.Array):

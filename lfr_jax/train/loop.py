@@ -86,9 +86,7 @@ def train(config: Config, quiet: bool = False) -> Result:
         score_batch_size = config.train.score_batch_size or config.train.batch_size // config.train.grad_accum_steps
         observe = compiled(score.make_observe_step(sched))
         begin_phase, rates_of = begin_compiled(sched, compiled), compiled(jax.jit(sched.rates))
-        weights_of, variance_of = (
-            compiled(jax.jit(functools.partial(f, sched))) for f in (objective_weights, weight_variance)
-        )
+        weigh = compiled(jax.jit(lambda state: (objective_weights(sched, state), weight_variance(sched, state))))
 
         # What the run writes: checkpoints, metrics, the losses of a few probe blocks.
         checkpoints = stack.enter_context(
@@ -211,10 +209,8 @@ def train(config: Config, quiet: bool = False) -> Result:
                 probes.enter(phase, rates_N)
                 weights_N = None
                 if sched.objective is not None:  # they stay on the devices, where steps look up those of their blocks
-                    weights_N = weights_of(state.schedule)
-                    tracker.note(
-                        step, f"{phase.name}: variance of the weights {float(variance_of(state.schedule)):.3g}"
-                    )
+                    weights_N, variance = weigh(state.schedule)
+                    tracker.note(step, f"{phase.name}: variance of the weights {float(variance):.3g}")
             with clock.stage("plan"):
                 plan = plan_batches(
                     corpus.train,

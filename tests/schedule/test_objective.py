@@ -108,9 +108,13 @@ def test_wrappers_keep_the_objective(policy, wrapper):
             np.testing.assert_allclose(shares(s, state), normalised(objective_N), rtol=1e-5, atol=1e-7)
 
 
+# `replay` brings domains one after another, so a group of one domain would have stages without blocks: it is refused.
+PAIRS = itertools.product(SCHEDULES, ["floor", "cap_noise", "stratified", "all"])
+PAIRS = [pair for pair in PAIRS if pair not in (("replay", "stratified"), ("replay", "all"))]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("wrapper", ["floor", "stratified", "cap_noise", "all"])
-@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("name, wrapper", PAIRS)
 def test_every_policy_can_be_unbiased(name, wrapper):
     """Whatever wraps it, in its first phases. Catches: a policy or wrapper that loses the objective of another one."""
     s = WRAPPERS[wrapper](schedule.unbiased(SCHEDULES[name])._replace(loss_weights=None))

@@ -63,8 +63,9 @@ def progress(
       watch, focus: lengths of the other two. With "pass", each is preceded by a scoring pass.
       reps: how often 'watch' and 'focus' follow one another.
       keep: share of the blocks that 'focus' draws.
-      relative_to: "": all blocks compete. "domain", "cluster": a fall counts in comparison with those of its group. A
-        domain that is learned fast does not win for that alone; one that is all noise is not found.
+      relative_to: "": all blocks compete, so the domain that is learned just now may get all draws, as tables do in the
+        short run of the picture. "domain", "cluster": a fall counts in comparison with those of its group. Then no
+        domain wins as a whole; but one that is all noise is not found.
       scores: as of `lfr`. "train" and "detrended" cost nothing; compare with "detrended".
       unmeasured: as of `lfr`, but "domain" and "cluster" give a block the mean fall of its group. A block counts as
         measured if it was measured before and after the watch.
