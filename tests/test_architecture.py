@@ -79,6 +79,12 @@ def test_schedules_import_nothing_of_ours():
         assert {other.partition(".")[0] for other in imported(path, set(files))} <= {"schedule"}, name
 
 
+def test_every_test_file_has_a_name_of_its_own():
+    """Catches: two files of one name, for which pytest collects nothing at all, though each of them runs alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), sorted({name for name in names if names.count(name) > 1})
+
+
 def test_every_room_of_the_package_has_tests():
     """Catches: a room without tests of its own; tests that a move left beside each other."""
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
