@@ -43,9 +43,8 @@ def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, m
     decoder.abstract(config, mesh)  # raises
     # It runs once, for milliseconds. On a CPU, optimising it takes longer than compiling all else but the train step.
     is_cpu = mesh.devices.flat[0].platform == "cpu"
-    quickly = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
 
-    @functools.partial(jax.jit, compiler_options=quickly if is_cpu else None)
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1} if is_cpu else None)
     def new(seed):
         key = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), PARAMS)
         params = decoder.new_params(config, key)
