@@ -66,7 +66,7 @@ def evaluate(args: list[str]) -> None:
         if not by_document:
             return by_domain(load_run.measure_documents(loaded, store, blocks), half), ""
         measured = load_run.write_document_losses(loaded, store, as_path(by_document))
-        written = f"{len(measured.nll)} documents; {measured.left_out:,} tokens are in no block: {by_document}"
+        written = f"{len(measured.nll)} documents, {measured.left_out:,} tokens left out: {by_document}"
         return by_domain(measured, half), written
 
     losses, written = tyro.cli(arguments, args=args, prog="lfr evaluate")

@@ -31,7 +31,7 @@ class DocumentLosses(NamedTuple):
     tokens: np.ndarray  # int64[D]: the targets that were measured, end-of-text among them
     bytes: np.ndarray | None  # int64[D]: of the text, in UTF-8, that these tokens stand for; None: no text is known
     nll: np.ndarray  # float64[D]: the sum over these tokens, nats
-    left_out: int  # tokens of these documents that are in no block, so were not measured
+    left_out: int  # tokens of these documents that are the target of no block that was measured
 
 
 def origin(losses: DocumentLosses, blocks: Blocks, step: int) -> str:
