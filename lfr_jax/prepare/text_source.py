@@ -26,7 +26,7 @@ class Problem(NamedTuple):
 class Document(NamedTuple):
     """One text, or a piece of a long one."""
 
-    id: str  # decides whether the document is held out, if no text is given that is
+    id: str  # decides whether the document is held out, unless held-out text is given
     text: str
     domain: str
     source: str  # documents of one domain and source lie together in the store
