@@ -22,7 +22,7 @@ from lfr_jax import cli
 from lfr_jax.commands import experiments, tpu
 from lfr_jax.config import Config
 from lfr_jax.config.words import overridden
-from lfr_jax.prepare import inspect, link, noise, prepare
+from lfr_jax.prepare import corrupt, inspect, link, noise, prepare, subset
 from lfr_jax.prepare.clean import clean
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -111,6 +111,7 @@ def parse(arguments: list[str]) -> None:
     """Fails if `lfr ARGUMENTS` has an option that does not exist."""
     name, *rest = arguments
     functions = [(prepare, "prepare_paths"), (link, "link_paths"), (clean, "clean_corpus"), (noise, "add_noise")]
+    functions += [(subset, "subset_corpus"), (corrupt, "corrupt_corpus")]
     functions += [(inspect, "info"), (inspect, "sample"), (inspect, "verify")]
     with pytest.MonkeyPatch.context() as patch:
         for module, function in functions:

@@ -18,10 +18,13 @@ def link(args: list[str]) -> None:
 
 
 def data(args: list[str]) -> None:
-    """looks into a store:              lfr data info data/mine; also: verify, sample, clean, noise"""
+    """looks into a store:              lfr data info data/mine; also: verify, sample, clean, subset, noise, corrupt"""
     from lfr_jax.prepare.clean.clean import clean_corpus
+    from lfr_jax.prepare.corrupt import corrupt_corpus
     from lfr_jax.prepare.inspect import info, sample, verify
     from lfr_jax.prepare.noise import add_noise
+    from lfr_jax.prepare.subset import subset_corpus
 
-    commands = {"info": info, "verify": verify, "sample": sample, "noise": add_noise, "clean": clean_corpus}
+    commands = {"info": info, "verify": verify, "sample": sample, "clean": clean_corpus}
+    commands |= {"subset": subset_corpus, "noise": add_noise, "corrupt": corrupt_corpus}
     tyro.extras.subcommand_cli_from_dict(commands, args=args, prog="lfr data")

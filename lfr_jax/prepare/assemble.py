@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lfr_jax.prepare import segments
-from lfr_jax.prepare.segments import BLANK, BROKEN, MORE, Run, Segment
+from lfr_jax.prepare.segments import BLANK, BROKEN, HELD_OUT, MORE, Run, Segment
 from lfr_jax.prepare.store_writer import StoreWriter
 
 
@@ -44,6 +44,7 @@ class SourceDocuments(NamedTuple):
     number_D: np.ndarray  # int64: index among all documents of the source
     tokens_D: np.ndarray  # int64
     hash_D: np.ndarray  # uint64: of the id
+    given_D: np.ndarray  # bool: it was given as held-out text
 
 
 class SourceTexts(NamedTuple):
@@ -57,7 +58,7 @@ def assemble_stores(
     found: Iterable[Segment],
     train: StoreWriter,
     valid: StoreWriter,
-    fraction: float,
+    fraction: float | None,
     seen_Kx2: np.ndarray = np.empty((0, 2), np.uint64),
     known: Iterable[str] = (),
 ) -> Assembled:
@@ -65,10 +66,11 @@ def assemble_stores(
 
     - The documents of a source lie together. Sources are sorted by domain and name.
     - Of documents with the same text, the first one read stays. None stays if the text is in `seen_Kx2`.
-    - A document is held out if the hash of its id is below `fraction`, whatever the order of reading.
-    - Each domain is in both stores. If by chance one store has no document of it, the document with the lowest
-      hash is held out, or the one with the highest hash is trained on. Of a single document, the end is held out.
-      This does not hold for the domains `known`, which the stores already have.
+    - A document is held out if the hash of its id is below `fraction`, whatever the order of reading. Without a
+      fraction, those are that were given as held-out text.
+    - With a fraction, each domain is in both stores. If by chance one store has no document of it, the document with
+      the lowest hash is held out, or the one with the highest hash is trained on. Of a single document, the end is held
+      out. This does not hold for the domains `known`, which the stores already have.
     """
     sources = by_source(found)
     texts, new, documents, blank = [SourceTexts(seen_Kx2, np.full(len(seen_Kx2), -1))], {}, {}, 0
@@ -87,11 +89,12 @@ def assemble_stores(
     counts: tuple[dict, dict] = {}, {}
     for domain, names in itertools.groupby(sources, key=lambda name: name[0]):
         names = list(names)
-        _, tokens_D, hash_D = map(np.concatenate, zip(*(new[name] for name in names)))
+        _, tokens_D, hash_D, given_D = map(np.concatenate, zip(*(new[name] for name in names)))
         if not len(hash_D):
             continue
-        held_D = held_out(hash_D, fraction, both=domain not in known)
-        lone = len(hash_D) == 1 and domain not in known
+        both = fraction is not None and domain not in known
+        held_D = given_D if fraction is None else held_out(hash_D, fraction, both)
+        lone = len(hash_D) == 1 and both
         for side in (0, 1):
             counts[side][domain] = Count(int(np.sum(held_D == side)), int(tokens_D[held_D == side].sum()))
         if lone:
@@ -149,7 +152,8 @@ def usable_documents(runs: list[LocatedRun]) -> tuple[SourceDocuments, SourceTex
     for i in np.flatnonzero(stop_U - start_U > 1):  # a long text: the digest of its pieces' digests
         text_Ux2[i] = segments.digest(text_Rx2[start_U[i] : stop_U[i]].tobytes())
     position_R = np.concatenate([run.rows["number"] + np.int64(run.position) for run in runs])
-    usable = SourceDocuments(number_U, tokens_D[number_U], column("hash")[start_U])
+    given_U = flags_R[start_U] & HELD_OUT > 0
+    usable = SourceDocuments(number_U, tokens_D[number_U], column("hash")[start_U], given_U)
     return usable, SourceTexts(text_Ux2, position_R[start_U]), len(start_D), int(blank_D.sum())
 
 

@@ -121,8 +121,8 @@ class FirstChunk(NamedTuple):
             )
 
 
-def files(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> Iterator[File]:
-    """The files at the paths and in the folders there, with their domains and sources."""
+def files(paths: Iterable[str | os.PathLike], fields: Fields = Fields(), held_out: bool = False) -> Iterator[File]:
+    """The files at the paths and in the folders there, with their domains and sources. `held_out`: all of them are."""
     for path in paths:
         if not os.fspath(path):
             raise FileNotFoundError("found an empty path, expected a file or folder ('.' for the one you are in)")
@@ -134,10 +134,11 @@ def files(paths: Iterable[str | os.PathLike], fields: Fields = Fields()) -> Iter
                 raise FileNotFoundError(f"{path}: found no files in it; expected text, {suffixes} files")
             for name in inner:
                 places = domain_and_source(path.absolute().name, name)
-                yield File(path / name, *map(unicode_name, (name.as_posix(), *places)), fields)
+                yield File(path / name, *map(unicode_name, (name.as_posix(), *places)), fields, held_out)
         elif path.exists():
             require_regular(path)
-            yield File(path, *map(unicode_name, (path.name, short_name(path), short_name(path))), fields)
+            names = path.name, short_name(path), short_name(path)
+            yield File(path, *map(unicode_name, names), fields, held_out)
         else:
             raise FileNotFoundError(f"{path}: found no such file or folder")
 

@@ -42,6 +42,7 @@ def prepare_paths(
     sentencepiece: str | None = None,
     gpt2: str | None = None,
     byte_tokenizer: bool = False,
+    valid: tuple[str, ...] = (),
     valid_fraction: ShareBetween = 0.02,
     sample: ShareAbove0 = 1.0,
     tolerate: Share = 0.001,
@@ -71,6 +72,7 @@ def prepare_paths(
       sentencepiece: Use this SentencePiece .model file.
       gpt2: Use GPT-2's BPE of this folder, which holds encoder.json and vocab.bpe.
       byte_tokenizer: Use the 256 bytes of UTF-8.
+      valid: Text to hold out: files and folders as above. Without them, a share of the documents is held out.
       valid_fraction: Share of the documents to hold out for validation.
       sample: Use only this share of the documents, chosen by a hash of their ids.
       tolerate: Share of the documents that may be unreadable (not UTF-8, not JSON, no text, a bad id). They are left
@@ -100,7 +102,8 @@ def prepare_paths(
 
     refuse_unless_finished(out)  # before the inputs are looked at, which may download some
     fields = Fields(text_field, domain=domain_field, source=source_field)
-    files = list(inputs.files(paths, fields))
+    # Held-out text comes first: of equal documents, the first one stays.
+    files = [*inputs.files(valid, fields, held_out=True), *inputs.files(paths, fields)]
     found = inputs.of_files(files)
     found += [tfds_text.of_name(name, split, text_field, tfds_dir) for name in tfds]
     found += [hf_text.of_name(name, split, hf_config, fields) for name in hf]
@@ -123,7 +126,7 @@ def prepare_paths(
         if left := len(list(folder.glob("*.index"))):
             terminal.show(f"An earlier run left {left:,} encoded chunks; those of this text are used.")
         total = sum(text_input.size for text_input in found) if all(text_input.size for text_input in found) else None
-        fraction = before.valid_fraction if before else valid_fraction
+        fraction = None if valid else before.valid_fraction if before else valid_fraction
         with name_kept_work(folder), explain_full_disk(out):
             if train_tokenizer:
                 tokenizer = trained_tokenizer(found, vocab_size or 4096, sample, folder)
@@ -174,7 +177,8 @@ def trained_tokenizer(found: list[Input], vocab_size: int, sample: float, folder
     kept = folder / f"trained-{text_source.stamp([text_input.stamp for text_input in found], vocab_size, sample)}"
     if not kept.exists():
         documents = text_source.documents(found)
-        texts = (document.text for document in documents if uniform_hash(document.id, b"sample") < sample)
+        used = (d for d in documents if not d.held_out and uniform_hash(d.id, b"sample") < sample)
+        texts = (document.text for document in used)
         tokenizer = train_sentencepiece(texts, vocab_size)
         with atomic_folder(kept) as unfinished:
             tokenizer.save(unfinished)

@@ -79,7 +79,7 @@ def named(sources: list[tuple[str, str]]) -> str:
 class Card:
     """What appending needs of `prepared.json`."""
 
-    valid_fraction: ShareBetween
+    valid_fraction: ShareBetween | None
     seen_sha256: str = ""  # older releases did not write it
 
 
@@ -89,7 +89,7 @@ class Prepared(NamedTuple):
     train: Store
     valid: Store
     tokenizer: Tokenizer
-    valid_fraction: float
+    valid_fraction: float | None  # None: held-out text was given
     seen_Kx2: np.ndarray  # uint64: digests of its texts
 
 
@@ -97,7 +97,7 @@ def write_prepared(
     out: str | os.PathLike,
     found: list[Input],
     spool: Spool,
-    valid_fraction: float,
+    valid_fraction: float | None,
     tolerate: float = 0.0,
     workers: int = 1,
     before: Prepared | None = None,
@@ -106,6 +106,7 @@ def write_prepared(
     """Encodes the inputs and writes the folder `out`, which appears complete or not at all.
 
     Args:
+      valid_fraction: share of the documents to hold out; None: those that are marked so.
       tolerate: the share of documents that may be unreadable.
       before: a prepared folder to begin with.
       made_from: what decides the content, for `storage.made_from`.
@@ -161,7 +162,7 @@ def open_prepared(folder: str | os.PathLike) -> Prepared:
     if not (folder / "prepared.json").is_file() or not (folder / "seen.npy").is_file():
         raise FileNotFoundError(
             f"{folder}: found no prepared.json and seen.npy, without which nothing can be appended: `lfr prepare` "
-            "writes them, `lfr data clean` copies them, and `lfr data noise` does not; append to the folder from which "
+            "writes them, `lfr data clean` copies them, and its other commands do not; append to the folder from which "
             "this one was made, or prepare the text again"
         )
     card = from_json(read_bytes(folder / "prepared.json"), Card, folder / "prepared.json")

@@ -31,8 +31,8 @@ SEAL = 16  # bytes of a digest
 
 # One row for each document, or for each piece of a long one.
 ROW = np.dtype([("hash", "<u8"), ("text", "<u8", 2), ("number", "<u4"), ("tokens", "<u4"), ("flags", "u1")])
-# Flags: the document goes on in the source's next row; it is only white space; it has a problem.
-MORE, BLANK, BROKEN = 1, 2, 4
+# Flags: the document goes on in the source's next row; it is only white space; it has a problem; it is held out.
+MORE, BLANK, BROKEN, HELD_OUT = 1, 2, 4, 8
 
 
 class Run(NamedTuple):
@@ -141,6 +141,7 @@ def encode_alone(document: Document, tokenizer: Tokenizer) -> tuple[Document, li
 def index_row(document: Document, number: int, tokens: int) -> tuple:
     """The row of a document, as a tuple of the fields of ROW."""
     flags = MORE * document.more + BLANK * (not document.text.strip()) + BROKEN * bool(document.problem)
+    flags += HELD_OUT * document.held_out
     return id_hash(document.id), digest(document.text.encode()), number, tokens, flags
 
 

@@ -26,12 +26,13 @@ class Problem(NamedTuple):
 class Document(NamedTuple):
     """One text, or a piece of a long one."""
 
-    id: str  # decides whether the document is held out
+    id: str  # decides whether the document is held out, unless held-out text is given
     text: str
     domain: str
     source: str  # documents of one domain and source lie together in the store
     more: bool = False  # the text goes on in the next document, which has the same id
     problem: Problem | None = None  # if a piece has one, the document is left out
+    held_out: bool = False  # whatever its id
 
 
 class Chunk(Protocol):
@@ -70,11 +71,12 @@ class File(NamedTuple):
     domain: str
     source: str
     fields: Fields
+    held_out: bool = False  # all of it
 
     @property
     def document(self) -> Document:
         """An empty document with the file's id, domain and source."""
-        return Document(self.name, "", self.domain, self.source)
+        return Document(self.name, "", self.domain, self.source, held_out=self.held_out)
 
 
 class FileFormat(NamedTuple):

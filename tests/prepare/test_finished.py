@@ -17,12 +17,16 @@ COMMANDS = {
     "link": ["link", "tokens.npy", "--vocab-size", "300", "--eos-id", "299"],
     "noise": ["data", "noise", "corpus", "--seq-len", "8", "--kinds", "shuffled"],
     "clean": ["data", "clean", "corpus", "--duplicates"],
+    "corrupt": ["data", "corrupt", "corpus"],
+    "subset": ["data", "subset", "corpus", "--tokens", "900"],
 }
 OTHER = {
     "prepare": ["--valid-fraction", "0.3"],
     "link": ["--valid-fraction", "0.3"],
     "noise": ["--seed", "1"],
     "clean": ["--overlap", "0.9"],
+    "corrupt": ["--seed", "1"],
+    "subset": ["--seed", "1"],
 }
 
 

@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import numpy as np
 import pytest
-from helpers import changed, files, tiny
+from helpers import changed, files, tiny, write_tokens
 
 from lfr_jax.commands.text import data
 from lfr_jax.data.blocks import Blocks
@@ -14,7 +14,7 @@ from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
 from lfr_jax.data.tokenizer import Bytes, Ids
 from lfr_jax.experiments.results import read_results
-from lfr_jax.prepare import noise
+from lfr_jax.prepare import derived, noise_kinds
 from lfr_jax.prepare.link import link_files
 from lfr_jax.train.loop import train
 
@@ -38,7 +38,7 @@ def noisy(tmp_path_factory, corpus_dir, german):
     """The small corpus with noise of all kinds."""
     folder = tmp_path_factory.mktemp("noise") / "noisy"
     asked = ("--share", 0.3, "--seq-len", T, "--foreign", german, "--copies", 4)
-    lfr_data("noise", corpus_dir, "--out", folder, "--kinds", *noise.KINDS, *asked)
+    lfr_data("noise", corpus_dir, "--out", folder, "--kinds", *noise_kinds.KINDS, *asked)
     return folder
 
 
@@ -47,7 +47,7 @@ def blocks(noisy):
     """The noisy blocks, and by kind the ids of the junk."""
     cut = Blocks(open_store(noisy / "train"), T)
     names = np.array(cut.domains)[cut.domain_N]
-    return cut, {kind: np.flatnonzero(names == f"noise_{kind}") for kind in noise.KINDS}
+    return cut, {kind: np.flatnonzero(names == f"noise_{kind}") for kind in noise_kinds.KINDS}
 
 
 def test_clean_blocks_keep_their_ids_and_the_share_is_exact(noisy, corpus_dir, blocks, capsys):
@@ -60,13 +60,15 @@ def test_clean_blocks_keep_their_ids_and_the_share_is_exact(noisy, corpus_dir, b
     assert (
         sum(sizes) == cut.num_blocks - clean.num_blocks == round(0.3 * cut.num_blocks) and max(sizes) - min(sizes) <= 1
     )
-    for source, size in zip(cut.store.sources[-4:], sizes):
+    for source, size in zip(cut.store.sources[-5:], sizes):
         assert source.count == size * T + 1
     assert files(noisy / "valid") == files(corpus_dir / "valid")
     assert files(noisy / "tokenizer") == files(corpus_dir / "tokenizer")
     card = json.loads((noisy / "noise.json").read_text())
-    assert card["noise_blocks"] == dict(zip(cut.domains[-4:], sizes)) and card["clean_blocks"] == clean.num_blocks
-    assert card["noise_in"] == clean.store.fingerprint and (card["share"], card["seq_len"], card["seed"]) == (0.3, T, 0)
+    assert card["noise_blocks"] == dict(zip(cut.domains[-5:], sizes)) and card["clean_blocks"] == clean.num_blocks
+    assert card["noise_in"] == clean.store.fingerprint and (card["seq_len"], card["seed"]) == (T, 0)
+    assert card["share"] == sum(sizes) / cut.num_blocks
+    assert card["copied_blocks"] == {f"noise_{kind}": -(-sizes[-1] // 4) for kind in ("duplicated", "near_duplicated")}
     lfr_data("verify", noisy)
     assert f"train: all {cut.store.card.tokens:,} tokens" in capsys.readouterr().out
 
@@ -94,8 +96,36 @@ def test_each_kind_is_what_it_says(blocks, german):
     assert text("hex").startswith("0000000: ") and f"\n{16:07x}: " in text("hex")
     assert len({line[9:] for line in text("hex").split("\n")}) == text("hex").count("\n") + 1
     assert text("foreign").startswith("Anfang.Es war einmal ein König, der hatte 0 Töchter. ")
-    starts = cut.store.doc_starts[cut.store.doc_starts >= cut.store.sources[-2].first] - cut.store.sources[-2].first
+    (foreign,) = [source for source in cut.store.sources if source.name == "foreign"]
+    starts = cut.store.doc_starts[cut.store.doc_starts >= foreign.first] - foreign.first
     assert starts[:3].tolist() == [0, 8, 8 + 3 * len("Es war einmal ein König, der hatte 0 Töchter. ".encode()) + 1]
+
+
+def test_near_duplicates_are_tenfold_and_each_is_edited_elsewhere(tmp_path):
+    """Catches: a share of all blocks in place of the clean ones; the block itself counted as a copy; one edit for all
+    copies; edits of too many or too few tokens; end-of-text replaced or drawn; tokens drawn evenly, and so others than
+    the corpus has."""
+    rng = np.random.default_rng(0)
+    common = np.arange(20) * 50  # the ids that occur, of 1000
+    texts = [[*rng.choice(common, 3 * T, p=np.arange(1, 21) / 210).tolist(), 999] for _ in range(80)]
+    write_tokens(tmp_path / "clean", {("prose", "made-up"): texts}, {("prose", "made-up"): texts[:2]})
+    asked = ("--kinds", "near_duplicated", "--copied", 0.05, "--copies", 9, "--edited", 0.25, "--seq-len", T)
+    lfr_data("noise", tmp_path / "clean", "--out", tmp_path / "noisy", *asked)
+    clean, cut = (Blocks(open_store(tmp_path / name / "train"), T) for name in ("clean", "noisy"))
+    distinct = round(0.05 * clean.num_blocks)
+    assert cut.num_blocks == clean.num_blocks + 9 * distinct
+    copies_CxT = cut.tokens(np.arange(clean.num_blocks, cut.num_blocks))[:, :-1]
+    clean_NxT = clean.tokens(np.arange(clean.num_blocks))[:, :-1]
+    changed_CxN = (copies_CxT[:, None] != clean_NxT).sum(-1)
+    original_C = changed_CxN.argmin(axis=1)
+    assert np.unique(original_C, return_counts=True)[1].tolist() == [9] * distinct
+    changed_C = changed_CxN.min(axis=1)  # of the eight tokens that are drawn anew, some are equal by chance
+    assert changed_C.max() == 8 and changed_C.mean() > 6.5
+    assert np.isin(copies_CxT, [*common, 999]).all()
+    np.testing.assert_array_equal(copies_CxT == 999, clean_NxT[original_C] == 999)
+    for original in np.unique(original_C):
+        copies = copies_CxT[original_C == original]
+        assert len(np.unique(copies != clean_NxT[original], axis=0)) == 9
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1000])
@@ -104,10 +134,10 @@ def test_the_same_whatever_is_held_at_once(corpus_dir, tmp_path, monkeypatch, ro
     is not followed."""
     asked = ("--seq-len", T, "--kinds", "duplicated", "--copies", 2)
     lfr_data("noise", corpus_dir, "--out", tmp_path / "a", *asked)
-    monkeypatch.setattr(noise, "ROWS", rows)
+    monkeypatch.setattr(noise_kinds, "ROWS", rows)
     lfr_data("noise", corpus_dir, "--out", tmp_path / "b", *asked)
     assert files(tmp_path / "a") == files(tmp_path / "b")
-    for kind in ("shuffled", "hex", "duplicated"):
+    for kind in ("shuffled", "hex", "duplicated", "near_duplicated"):
         for name, seed in (("c", 0), ("d", 0), ("e", 1)):
             lfr_data("noise", corpus_dir, "--out", tmp_path / name / kind, "--kinds", kind, *asked[:2], "--seed", seed)
         c, d, e = (files(tmp_path / name / kind)["train/tokens.bin"] for name in "cde")
@@ -128,6 +158,10 @@ def test_what_cannot_be_made_leaves_nothing(corpus_dir, noisy, german, tmp_path)
             "tokens of foreign text, expected .*: give more of",
         ),
         (("--seq-len", 10**6), "found seq_len=1000000"),
+        (("--copied", 0.05), "--copied 0.05 with --kinds shuffled hex duplicated; --copied takes the place of --share"),
+        (("--kinds", "duplicated", "--copied", 0.05, "--share", 0.2), "found --copied 0.05 with --share"),
+        (("--kinds", "duplicated", "--copied", 1e-4), r"found --copied 0\.0001 of \d+ blocks, which is none"),
+        (("--edited", 0), "edited is 0.0, expected a number, over 0, less than 1"),
     ):
         with pytest.raises(ValueError, match=message):
             lfr_data("noise", corpus_dir, "--out", tmp_path / "out", "--seq-len", T, *args)
@@ -180,7 +214,7 @@ def test_a_run_on_noise_tells_what_became_of_it(noisy, tmp_path):
     config = changed(tiny(tmp_path / "run", noisy), train__steps=5, train__eval_every=1, train__checkpoint_every=99)
     done = train(config, quiet=True)
     found = read_results(tmp_path / "run", "run")
-    assert set(found.domains) == {"easy", "hard", "words", *(f"noise_{kind}" for kind in noise.KINDS)}
+    assert set(found.domains) == {"easy", "hard", "words", *(f"noise_{kind}" for kind in noise_kinds.KINDS)}
     assert set(done.summary["held_out_loss"]) == {"easy", "hard", "words", "all"}
 
 
@@ -197,6 +231,6 @@ def test_nothing_can_be_appended_to_noise(noisy, tmp_path):
 
 def test_a_full_disk_is_named(tmp_path, corpus_dir, monkeypatch):
     """Catches: "No space left on device", which does not say on which."""
-    monkeypatch.setattr(noise, "copy_store", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    monkeypatch.setattr(derived, "copy_store", Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
     with pytest.raises(OSError, match="out: the disk is full .* run the same command again"):
         lfr_data("noise", corpus_dir, "--out", tmp_path / "out", "--seq-len", T)

@@ -53,6 +53,31 @@ def test_from_the_command_line_with_a_trained_tokenizer(texts, capsys):
     assert again == summary and files(texts / "a") == files(texts / "b")
 
 
+def test_held_out_text_that_is_given(texts):
+    """Catches: held-out text that is trained on, also by the tokenizer; a share of the other text held out beside it; a
+    held-out text that is in train too; a domain that must be on both sides; text that is appended and held out by
+    chance; the sides exchanged."""
+    talks, book, own = (str(texts / "in" / name) for name in ("talks.jsonl", "book.txt", "own.jsonl"))
+    lines = [{"text": f"Item {n} of many.\n" * (n % 7 + 1), "domain": "talk"} for n in range(5)]
+    lines.append({"text": "Ωmega ωill be held out. " * 20, "domain": "greek"})
+    (texts / "in/own.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    train_tokenizer = ("--train-tokenizer", "--vocab-size", "290")
+    summary = command(talks, book, "--valid", own, "--out", str(texts / "a"), *train_tokenizer)
+    held_out = {domain: count.documents for domain, count in summary.valid.items()}
+    assert held_out == {"book": 0, "greek": 1, "talk": 5} and summary.duplicates == 5
+    assert {domain: count.documents for domain, count in summary.train.items()} == {"book": 1, "greek": 0, "talk": 295}
+    made = tokenizer.load_tokenizer(texts / "a/tokenizer")
+    held = np.split(opened(texts / "a")[1].tokens, opened(texts / "a")[1].doc_starts[1:])
+    assert sorted(made.decode(ids.tolist()) for ids in held) == sorted(line["text"] for line in lines)
+    alone = command(talks, book, "--out", str(texts / "b"), *train_tokenizer)
+    assert made.digest == tokenizer.load_tokenizer(texts / "b/tokenizer").digest and alone.valid["book"].documents
+    (texts / "more.txt").write_text("More text.")
+    more = command(str(texts / "more.txt"), "--append", str(texts / "a"), "--out", str(texts / "c"))
+    assert (more.train["more"].documents, more.valid["more"].documents) == (1, 0)
+    again = command(own, book, "--valid", talks, "--out", str(texts / "d"), "--byte-tokenizer")
+    assert (again.train["greek"].documents, again.valid["talk"].documents) == (1, 300)
+
+
 def test_from_the_command_line_with_bytes(texts):
     """Catches: a folder's files not found; a fraction not handed on."""
     half = ("--valid-fraction", "0.5", "--domain-field", "text", "--source-field", "domain")
