@@ -41,8 +41,8 @@ def compare_policies(config: Config, policies: list[str], given: Mapping[str, st
         summaries: dict[str, dict[str, Any]] = {}
         for name in passes:
             if summaries:
-                extra = policy.build(policy.switch(config.schedule, name, given), steps=0).extra
-                cost = flops.expected(config, blocks, extra)
+                sched = policy.build(policy.switch(config.schedule, name, given), steps=0)
+                cost = flops.expected(config, blocks, sched)
                 steps = cost.steps_within(summaries[policies[0]]["flops"], passes[name])
             runs[name] = run = config_for_policy(config, name, steps, given)
             if peers.first:

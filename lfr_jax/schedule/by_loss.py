@@ -12,7 +12,7 @@ from lfr_jax.schedule.arrays.estimate import Scores, Unmeasured, estimate, one_o
 from lfr_jax.schedule.arrays.groups import Groups, groups_of
 from lfr_jax.schedule.arrays.observe import Measured, init_measured, observe
 from lfr_jax.schedule.by_phase import phase_switch
-from lfr_jax.schedule.types import BlockInfo, Phase, Schedule, num_blocks, required
+from lfr_jax.schedule.types import RESERVED, BlockInfo, Phase, Schedule, num_blocks, required
 
 Choice = Callable[[jax.Array, dict[str, Any]], jax.Array]
 """(loss f32[N], info) -> bool[N] or f32[N]: the rates of a phase.
@@ -61,7 +61,8 @@ def scored(
       The schedule; its state is a `ScoredState`.
 
     Raises:
-      ValueError: `scores` or `unmeasured` has another value. From `init`: `BlockInfo` lacks an array.
+      ValueError: `scores` or `unmeasured` has another value, or `minus` is no name of a column. From `init`:
+        `BlockInfo` lacks an array.
 
     Examples:
       A policy that draws in proportion to the loss:
@@ -77,6 +78,8 @@ def scored(
     """
     one_of("scores", scores, Scores)
     one_of("unmeasured", unmeasured, Unmeasured)
+    if minus in RESERVED:
+        raise ValueError(f"minus is {minus!r}, expected the name of a column of BlockInfo, such as 'ref_loss'")
     grouped_by = () if unmeasured == "hardest" else (unmeasured,)
     names = sorted({*needs, *grouped_by, minus} - {""})
 

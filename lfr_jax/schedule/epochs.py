@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from lfr_jax.schedule.checks import POSITIVE, positive_int, real_number
+from lfr_jax.schedule.checks import NOT_NEGATIVE, positive_int, real_number
 from lfr_jax.schedule.phases import as_written, num_chosen, num_kept
 from lfr_jax.schedule.policies.frame import frame
 from lfr_jax.schedule.policies.infobatch import infobatch
@@ -92,8 +92,8 @@ def in_epochs(num_blocks: int, batch_size: int, policy: str = "lfr", **options: 
     """Converts lengths of phases from epochs to steps, for the policies whose lengths mean epochs.
 
     An epoch is one pass over the blocks that the phase draws: in a Focus phase of `lfr`, these are the kept blocks.
-    Steps are rounded up, so that a pass is complete. A phase of `infobatch` that drops is counted as if half of the
-    blocks were below the mean.
+    Steps are rounded up, so that a pass is complete; 0 epochs leave out a phase that the policy can do without. A phase
+    of `infobatch` that drops is counted as if half of the blocks were below the mean.
 
     Args:
       num_blocks: N, blocks in the corpus.
@@ -108,7 +108,8 @@ def in_epochs(num_blocks: int, batch_size: int, policy: str = "lfr", **options: 
       and the other options as they were given.
 
     Raises:
-      ValueError: there is no such policy; a number of epochs is not positive; or the policy refuses an option.
+      ValueError: there is no such policy; a number of epochs is negative or not finite; or the policy refuses an
+        option, or a length, such as 0.
       TypeError: the policy does not take an option.
 
     Examples:
@@ -133,7 +134,9 @@ def in_epochs(num_blocks: int, batch_size: int, policy: str = "lfr", **options: 
     settings = {name: others.get(name, default) for name, default in defaults.items()}
     epochs = {name: options.get(name, 1) for name in lengths}
     for name, count in epochs.items():
-        real_number(f"the number of epochs of {name}", count, POSITIVE)
+        real_number(f"the number of epochs of {name}", count, NOT_NEGATIVE)
     in_a_pass = blocks(num_blocks, **settings)
     steps = {name: math.ceil(as_written(count) * in_a_pass[name] / batch_size) for name, count in epochs.items()}
-    return steps | settings | others
+    arguments = steps | settings | others
+    function(**arguments)  # refuses lengths that are out of range
+    return arguments

@@ -14,17 +14,20 @@ def learn_focus_review(
     """The phases of `lfr`, and the share of the blocks that each phase drops.
 
     They are Learn, then `reps` times Focus, Review, Focus 2. If `reps` is more than 1, names have a
-    number: 'learn', 'focus.1', 'review.1', 'focus2.1', 'focus.2', ...
+    number: 'learn', 'focus.1', 'review.1', 'focus2.1', 'focus.2', ... If `focus2` is 0, there is no Focus 2.
 
     Raises:
-      ValueError: a length or `reps` is not a positive whole number, or a share is outside [0, 1).
+      ValueError: a length or `reps` is not a positive whole number, `focus2` is not 0 either, or a share is outside
+        [0, 1).
     """
     drop, drop2 = real_number("drop", drop, DROP), real_number("drop2", drop2, DROP)
     reps = positive_int("reps", reps, most=PHASES)
+    cycle = [("focus", focus, drop), ("review", review, 0.0)]
+    if whole_number("the length of phase 'focus2'", focus2, 0, STEPS):
+        cycle.append(("focus2", focus2, drop2))
     parts = [("learn", learn, 0.0)]
     for rep in range(1, reps + 1):
         suffix = f".{rep}" if reps > 1 else ""
-        cycle = [("focus", focus, drop), ("review", review, 0.0), ("focus2", focus2, drop2)]
         parts += [(name + suffix, length, share) for name, length, share in cycle]
     phases = consecutive((name, length, score and name.startswith("focus")) for name, length, _ in parts)
     return phases, tuple(share for *_, share in parts)

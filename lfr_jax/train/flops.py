@@ -6,6 +6,11 @@ draws: it is counted exactly, and what is known before is an expectation.
 Where a policy asks for dot products of gradients ("grad_dot"), each product with a weight is made once more for every
 training token (see `gradient_scores`), and a step's held-out tokens cost as much as if it trained on them. A reference
 model that reads each batch costs one forward pass of its own.
+Where a policy weighs losses by what they are (`loss_weights`, `token_weights`), the output head's product is made once
+more for every training token, as weights must be known before the gradient (see `model/cross_entropy.py`). Where all
+rows of a device fit into one chunk (`model.loss_chunk`), the compiler finds that both products are one. It is charged
+there too, as a cost must not depend on the mesh. Weights that are known before the step, those of an objective, cost
+nothing.
 Padding counts as tokens here: it is computed, though nothing is learned from it.
 Held-out evaluation and probes are measurement, not training, and are not charged.
 """
@@ -17,7 +22,7 @@ import numpy as np
 
 from lfr_jax.config import Config, ModelConfig
 from lfr_jax.data.blocks import Blocks
-from lfr_jax.schedule import Phase, num_chosen
+from lfr_jax.schedule import Schedule, num_chosen
 from lfr_jax.train.reference import model_of
 from lfr_jax.train.track.progress import short
 
@@ -35,8 +40,13 @@ def forward_flops_per_token(config: ModelConfig, seq_len: int) -> int:
     D, head_dim = config.dim, config.dim // config.num_heads
     projections = 2 * D * head_dim * (config.num_heads + config.num_kv_heads)
     mlp = (3 if config.mlp == "swiglu" else 2) * D * config.mlp_dim
-    products = config.num_layers * (projections + mlp) + D * config.vocab_size
-    return 2 * products + attention_flops_per_token(config, seq_len)
+    layers = 2 * config.num_layers * (projections + mlp)
+    return layers + head_flops_per_token(config) + attention_flops_per_token(config, seq_len)
+
+
+def head_flops_per_token(config: ModelConfig) -> int:
+    """The part of it that is the output head."""
+    return 2 * config.dim * config.vocab_size
 
 
 def attention_flops_per_token(config: ModelConfig, seq_len: int) -> int:
@@ -57,6 +67,11 @@ def dot_flops(config: ModelConfig, tokens: int, length: int, held_out: tuple[int
     return tokens * products + 3 * held_out_tokens * forward_flops_per_token(config, held_out_length)
 
 
+def weighs_by_losses(schedule: Schedule) -> bool:
+    """Whether a step needs losses before its gradient, as the schedule's weights depend on them."""
+    return schedule.loss_weights is not None or schedule.token_weights is not None
+
+
 class Spent(NamedTuple):
     """What a run has cost so far."""
 
@@ -64,11 +79,11 @@ class Spent(NamedTuple):
     scored_tokens: int = 0
     flops: int = 0
 
-    def train(self, config: ModelConfig, rows: int, length: int) -> "Spent":
-        """With a step more, on `rows` blocks of `length` tokens."""
+    def train(self, config: ModelConfig, rows: int, length: int, weighs: bool = False) -> "Spent":
+        """With a step more, on `rows` blocks of `length` tokens. `weighs`: whether it is one of `weighs_by_losses`."""
         tokens = rows * length
-        flops = 3 * tokens * forward_flops_per_token(config, length)
-        return Spent(self.trained_tokens + tokens, self.scored_tokens, self.flops + flops)
+        flops = 3 * forward_flops_per_token(config, length) + weighs * head_flops_per_token(config)
+        return Spent(self.trained_tokens + tokens, self.scored_tokens, self.flops + tokens * flops)
 
     def dot_gradients(self, config: ModelConfig, rows: int, length: int, held_out: tuple[int, int]) -> "Spent":
         """With the dot products of a step more. `held_out`: rows and tokens in a row of the held-out batch."""
@@ -102,11 +117,11 @@ class Expected(NamedTuple):
         return (flops - scoring_passes * self.scoring_pass) // self.step
 
 
-def expected(config: Config, blocks: Blocks, extra: tuple[str, ...] = ()) -> Expected:
+def expected(config: Config, blocks: Blocks, schedule: Schedule | None = None) -> Expected:
     """What a run of `config` on these training blocks is expected to cost.
 
     Args:
-      extra: the signals that its schedule asks for.
+      schedule: its schedule; None: one whose steps need nothing beside training.
     """
     once = sum(
         count * length * forward_flops_per_token(config.model, length)
@@ -114,6 +129,9 @@ def expected(config: Config, blocks: Blocks, extra: tuple[str, ...] = ()) -> Exp
     )  # a forward pass of all blocks
     tokens, held_out = config.train.batch_size * config.data.seq_len, (config.schedule.held_out_blocks, blocks.seq_len)
     step = Fraction(3 * tokens * once, blocks.num_tokens)
+    extra = () if schedule is None else schedule.extra
+    if schedule is not None and weighs_by_losses(schedule):
+        step += tokens * head_flops_per_token(config.model)
     if "grad_dot" in extra:
         dots = sum(
             dot_flops(config.model, count * length, length, (0, 0)) for length, count in blocks.count_by_length.items()
@@ -134,16 +152,14 @@ def num_scored(config: Config, num_blocks: int) -> int:
     return num_chosen(num_blocks, config.schedule.score_fraction)
 
 
-def forecast(
-    config: Config, phases: tuple[Phase, ...], blocks: Blocks, num_probed: int = 0, extra: tuple[str, ...] = ()
-) -> str:
+def forecast(config: Config, schedule: Schedule, blocks: Blocks, num_probed: int = 0) -> str:
     """What a run is expected to train on and to score, in a line; and what to change if it scores or probes much.
 
     Args:
       num_probed: blocks that are computed for the probes alone.
-      extra: the signals that the schedule asks for.
     """
-    cost, steps, passes = expected(config, blocks, extra), phases[-1].stop, sum(phase.score for phase in phases)
+    cost, steps = expected(config, blocks, schedule), schedule.phases[-1].stop
+    passes = sum(phase.score for phase in schedule.phases)
     trained = steps * config.train.batch_size * config.data.seq_len
     spent = steps * cost.step + passes * cost.scoring_pass
     line = f"{steps} steps train {short(trained)} tokens ({trained / blocks.num_tokens:.2f} epochs)"
@@ -157,7 +173,7 @@ def forecast(
                 "(--schedule.score-fraction 0.1; lfr then needs --schedule.options.scores mixed)"
             )
     if (factor := float(cost.step / expected(config, blocks).step)) > 1:
-        line += f"; what the policy is told makes a step cost {factor:.2f} times as much"
+        line += f"; what the policy needs makes a step cost {factor:.2f} times as much"
     probes = float(cost.scoring_pass * num_probed / num_scored(config, blocks.num_blocks) / spent)
     if probes > DEAR_PROBES:
         line += f". Probes add {100 * probes:.0f} %: set fewer (--train.probe-blocks), or evaluate less often"

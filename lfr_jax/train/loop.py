@@ -172,7 +172,7 @@ def train(config: Config, quiet: bool = False) -> Result:
             return Result(state, run_dir.load_summary())
         tracker.progress.note(f"policy {policy.described(config.schedule)}")
         num_probed = probes.num_computed(config.train.eval_every)
-        tracker.progress.note(flops.forecast(config, sched.phases, corpus.train, num_probed, sched.extra))
+        tracker.progress.note(flops.forecast(config, sched, corpus.train, num_probed))
         for note in filter(None, (compilation_cache.described(), corpus.train.summary(), *corpus.unchecked)):
             tracker.progress.note(note)
 
@@ -229,7 +229,7 @@ def train(config: Config, quiet: bool = False) -> Result:
                 # Step. `metrics` stay on the device: reading them now would make it wait for the host.
                 placed = shard_batch(batch, mesh)
                 ids_B, (rows, length) = batch["ids"], (len(batch["ids"]), batch["tokens"].shape[1] - 1)
-                spent = spent.train(config.model, rows, length)
+                spent = spent.train(config.model, rows, length, flops.weighs_by_losses(sched))
                 if ref is not None:
                     placed["ref_token_losses"] = ref_losses(ref.params, placed["tokens"])
                     spent = spent.refer(ref.config, rows, length)

@@ -17,6 +17,7 @@ def test_the_numbers_of_lfr():
     assert got == dict(learn=34, focus=50, review=17, focus2=10, drop=0.25, drop2=0.71)
     for policy in ("lfr_clusters", "random_drop"):
         assert schedule.in_epochs(1000, 30, policy, focus=2.0, review=0.5, drop=0.25, drop2=0.71) == got
+    assert schedule.in_epochs(1000, 30, focus2=0)["focus2"] == 0  # a phase that may be left out
     # 1.1 · 100 / 10 is 11, where floats give 11.000000000000002.
     assert schedule.in_epochs(100, 10, learn=1.1)["learn"] == 11
 
@@ -61,8 +62,9 @@ def test_a_name_means_the_policy_of_that_name():
 @pytest.mark.parametrize(
     "arguments, error",
     [
-        (dict(focus=float("inf")), "the number of epochs of focus is inf, expected a positive number"),
-        (dict(focus=0), "the number of epochs of focus is 0, expected a positive number"),
+        (dict(focus=float("inf")), "the number of epochs of focus is inf, expected a number from 0"),
+        (dict(focus=-1), "the number of epochs of focus is -1, expected a number from 0"),
+        (dict(focus=0), "the length of phase 'focus.1' is 0, expected at least 1"),
         (dict(drop2=1), "drop2 is 1, expected a share of the blocks"),
         (dict(policy="odm"), "policy is 'odm', expected one whose lengths mean epochs: frame, infobatch, lfr, "),
         (dict(policy="seta", window=11), "window is 11 groups, expected at most 10"),
@@ -70,7 +72,8 @@ def test_a_name_means_the_policy_of_that_name():
     ],
 )
 def test_mistakes_are_named(arguments, error):
-    """Catches: endless epochs; a share that the policy would refuse; a policy whose lengths are steps."""
+    """Catches: endless epochs; a phase without steps, returned as if the policy took it; a share that the policy would
+    refuse; a policy whose lengths are steps."""
     with pytest.raises(ValueError, match=error):
         schedule.in_epochs(**dict(num_blocks=10, batch_size=1) | arguments)
 

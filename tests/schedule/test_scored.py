@@ -98,13 +98,16 @@ def test_rates_keep_their_type(dtype):
 
 
 def test_mistakes():
-    """Catches: an unknown word taken for the default; a phase counted from the end."""
+    """Catches: an unknown word taken for the default; groups that losses are subtracted from; a phase counted from the
+    end."""
     with pytest.raises(ValueError, match="scores is 'losses', expected one of 'pass', 'train', 'detrended', 'mixed'"):
         build(scores="losses")
     with pytest.raises(ValueError, match="unmeasured is 'easiest', expected one of 'hardest', 'domain', 'cluster'"):
         build(unmeasured="easiest")
     with pytest.raises(ValueError, match="mine needs BlockInfo.ref_loss"):
         build(minus="ref_loss", policy="mine").init(schedule.BlockInfo(3))
+    with pytest.raises(ValueError, match="minus is 'domain', expected the name of a column"):
+        build(minus="domain")
     s = build()
     for index in (-1, 3):
         with pytest.raises(IndexError, match=f"phase_index is {index}, expected 0 to 2"):

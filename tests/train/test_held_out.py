@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import changed, opened, tiny
 
+from lfr_jax import schedule
 from lfr_jax.config import ScheduleConfig
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.distributed.mesh import make_mesh
@@ -57,8 +58,9 @@ def test_a_run_by_gradients(tmp_path, corpus_dir):
         schedule=ScheduleConfig("data_shapley", options, held_out_blocks=4),
     )
     state, summary = train(config, quiet=True)
-    cost = flops.expected(config, Blocks(opened(corpus_dir)[0], 32), ("grad_dot",))
-    assert summary["flops"] == 24 * cost.step > 24 * flops.expected(config, Blocks(opened(corpus_dir)[0], 32)).step
+    blocks = Blocks(opened(corpus_dir)[0], 32)
+    cost = flops.expected(config, blocks, schedule.data_shapley())
+    assert summary["flops"] == 24 * cost.step > 24 * flops.expected(config, blocks).step
     assert state.schedule.newest.step.max() == 23
     drawn_N = np.asarray(state.schedule.drawn)
     value_N = np.asarray(state.schedule.newest.loss)
@@ -68,10 +70,12 @@ def test_a_run_by_gradients(tmp_path, corpus_dir):
 
 @pytest.mark.slow
 def test_a_run_by_tokens(tmp_path, corpus_dir):
-    """Catches: a policy of tokens that this trainer does not weigh by."""
+    """Catches: a policy of tokens that this trainer does not weigh by; the second pass through the head not charged."""
     config = dataclasses.replace(
         changed(tiny(tmp_path / "run", corpus_dir, "uniform"), mesh__data=4),
         schedule=ScheduleConfig("token_selection", dict(keep=0.5)),
     )
     summary = train(config, quiet=True).summary
     assert summary["policy"] == "token_selection" and np.isfinite(summary["held_out_loss"]["all"])
+    cost = flops.expected(config, Blocks(opened(corpus_dir)[0], 32), schedule.token_selection())
+    assert summary["flops"] == 24 * cost.step

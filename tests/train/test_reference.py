@@ -59,7 +59,9 @@ def test_a_run_by_excess_loss(tmp_path, corpus_dir, finished):
     )
     summary = train(config, quiet=True).summary
     blocks = Blocks(opened(corpus_dir)[0], 32)
-    plain, found = (flops.expected(config, blocks, extra).step for extra in ((), ("ref_token_losses",)))
-    assert summary["flops"] == 24 * found and found == plain * 4 / 3  # the reference is as large as the model
+    plain, found = (flops.expected(config, blocks, sched).step for sched in (None, policy.build(config.schedule, 0)))
+    head = 8 * 32 * 2 * config.model.dim * config.model.vocab_size
+    # The reference is as large as the model: a forward pass more. And the weights follow from the losses.
+    assert summary["flops"] == 24 * found and found == plain * 4 / 3 + head
     with pytest.raises(ValueError, match="the reference model is step 9"):
         start.check_meta({"spent": [], "reference": "step 24"}, {"reference": "step 9"}, config)

@@ -22,6 +22,7 @@ def lfr(
     reps: int = 2,
     scores: Scores = "pass",
     unmeasured: Unmeasured = "hardest",
+    minus: str = "",
 ) -> Schedule:
     r"""Learn from all blocks, focus on the hard ones, review all, focus again.
 
@@ -31,6 +32,11 @@ def lfr(
     $$ r_i = [\, i \in \text{the } k \text{ hardest} \,], \quad k = N - \lfloor \text{drop} \cdot N \rfloor $$
 
     with `drop2` in place of `drop` in Focus 2. Ties are broken by a hash of the index (see `hardest`).
+
+    Two settings depart from the paper; both are ours. `minus="ref_loss"` is for text with noise, which is hard and
+    stays so: Focus keeps the blocks of the highest excess loss, that is the loss less that of a reference model, as
+    `reducible` does. `focus2=0` leaves Focus 2 out, and the run ends in Review: if that is as long as the cooldown of
+    the learning rate, the cooldown reads all blocks.
 
     `scores` says which loss decides:
 
@@ -49,7 +55,7 @@ def lfr(
     Args:
       learn, focus, review, focus2: lengths of the phases in steps. The defaults have the published
         proportions: one epoch each, where an epoch of a Focus phase is one pass over its
-        blocks. Their scale is ours. See `in_epochs` and `fit`.
+        blocks. Their scale is ours. See `in_epochs` and `fit`. With `focus2` 0 there is no Focus 2.
       drop: share of the blocks that Focus drops; published.
       drop2: share of the blocks that Focus 2 drops; published.
       reps: how often the cycle runs. The notes that we have on the paper can be read in three ways: the cycle is
@@ -59,16 +65,20 @@ def lfr(
       scores: "pass", "train", "detrended" or "mixed". The default is ours.
       unmeasured: what a block without a loss counts as. "hardest" keeps it. "domain" and
         "cluster" give it the mean loss of its group: choose one of these where a sample is scored.
+      minus: name of a column of `BlockInfo` that is subtracted from the losses, such as "ref_loss"; "": none. In all
+        that is said above, the difference stands in place of the loss. A block whose column is NaN counts as
+        unmeasured.
 
     Returns:
       The schedule. Its phases are 'learn', 'focus', 'review', 'focus2'; with `reps` > 1 'learn',
       'focus.1', 'review.1', 'focus2.1', 'focus.2', ... Its state is a `ScoredState`: `measured`
-      (f32[N], i32[N], i32[]), `rate` bool[N], and `info` with the groups that `unmeasured` names.
+      (f32[N], i32[N], i32[]), `rate` bool[N], and `info` with the groups that `unmeasured` names and the column
+      `minus`, f32[N].
 
     Raises:
-      ValueError: a length or `reps` is not a positive whole number, a share is outside
-        [0, 1), or `scores` or `unmeasured` has another value. From `init`: there are no blocks,
-        or `BlockInfo` lacks the groups.
+      ValueError: a length or `reps` is not a positive whole number (`focus2` may be 0), a share is outside
+        [0, 1), or `scores`, `unmeasured` or `minus` has another value. From `init`: there are no blocks,
+        or `BlockInfo` lacks the groups or the column.
 
     Examples:
       >>> import jax.numpy as jnp
@@ -80,6 +90,16 @@ def lfr(
       >>> state = s.observe(state, jnp.arange(4), jnp.array([2.0, 5.0, 3.0, 4.0]), 4)
       >>> s.rates(s.begin(state, 1)).tolist()
       [0.0, 1.0, 0.0, 1.0]
+
+      By excess loss. The last phase draws all blocks:
+
+      >>> s = schedule.lfr(learn=4, focus=8, review=3, focus2=0, drop=0.25, reps=1, minus="ref_loss")
+      >>> state = s.init(schedule.BlockInfo(4, ref_loss=jnp.array([1.0, 4.75, 2.0, 2.5])))
+      >>> state = s.observe(state, jnp.arange(4), jnp.array([2.0, 5.0, 3.0, 4.0]), 4)
+      >>> s.rates(s.begin(state, 1)).tolist()  # the differences are 1, 0.25, 1 and 1.5
+      [1.0, 0.0, 1.0, 1.0]
+      >>> [phase.name for phase in s.phases]
+      ['learn', 'focus', 'review']
 
     References:
       Prakriya et al., "Accelerating LLM Pretraining via LFR Pedagogy: Learn, Focus, and
@@ -95,7 +115,7 @@ def lfr(
     )  # fmt: skip
     by_drop = {drop: functools.partial(keep_hardest, drop=drop) if drop else None for drop in drops}
     choices = tuple(by_drop[drop] for drop in drops)
-    return scored(phases, choices, scores=scores, unmeasured=unmeasured, policy="lfr")
+    return scored(phases, choices, scores=scores, unmeasured=unmeasured, minus=minus, policy="lfr")
 
 
 def keep_hardest(loss_N: jax.Array, info, drop: float) -> jax.Array:

@@ -37,6 +37,42 @@ def test_a_whole_run_by_hand():
     assert drawn(s, state) == [4, 7, 8]
 
 
+def test_excess_loss_within_domains_and_review_at_the_end():
+    """Catches: the loss alone, by which noise (blocks 1 and 5) is kept; the column added; domains that compete, so that
+    domain 1 loses two blocks; a reference that is not known taken for one of 0; Focus 2 in place of Review."""
+    lengths = LENGTHS | dict(focus2=0)
+    s = schedule.stratified(schedule.lfr(**lengths, drop=0.25, reps=1, minus="prior"))
+    assert [(p.name, p.start, p.stop, p.score) for p in s.phases] == [
+        ("learn", 0, 4, False),
+        ("focus", 4, 6, True),
+        ("review", 6, 10, False),
+    ]
+    prior = [1.0, 8.7, 2.0, 3.0, 1.0, 8.9, np.nan, 2.0]
+    info = schedule.BlockInfo(8, domain=np.repeat([0, 1], 4), columns={"prior": prior})
+    # The differences: 2, 0.3, 1, 1 in domain 0; 0.2, 0.1, not known, 0.5 in domain 1.
+    state = measure(s, s.begin(s.init(info), 0), [3.0, 9.0, 3.0, 4.0, 1.2, 9.0, 0.05, 2.5], 4)
+    state = s.begin(state, 1)
+    assert drawn(s, state) == [0, 2, 3, 4, 6, 7]
+    assert drawn(s, s.begin(state, 2)) == list(range(8))
+
+
+@pytest.mark.parametrize("policy", [schedule.lfr, schedule.lfr_clusters, schedule.random_drop])
+def test_cycles_without_focus_2(policy):
+    """Catches: a phase of no steps; a control whose phases are others; drop2 in Review."""
+    s = policy(**LENGTHS | dict(focus2=0), drop=0.5, drop2=0.7, reps=2)
+    assert [(p.name, p.start) for p in s.phases] == [
+        ("learn", 0),
+        ("focus.1", 4),
+        ("review.1", 6),
+        ("focus.2", 10),
+        ("review.2", 12),
+    ]
+    state = s.init(schedule.BlockInfo(10, cluster=np.arange(10) % 3))
+    assert [len(drawn(s, s.begin(state, i))) for i in range(5)] == [10, 5, 10, 5, 10]
+    with pytest.raises(ValueError, match="the length of phase 'focus2' is -1, expected at least 0"):
+        policy(focus2=-1)
+
+
 def test_another_implementation():
     """Catches: a share rounded up; ranks from the hardest; Focus 2 on the losses of Learn; a selection within Focus 2.
 
