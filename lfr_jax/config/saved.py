@@ -24,8 +24,8 @@ RENAMED = {
 OLD_VALUES = {"model.remat": {False: "products", True: "block"}}
 
 LONGER = (
-    ". A run is not made longer in its own folder, as train.steps fixes its phases and its learning rate. Go on from its "
-    "last checkpoint in another folder: --init.run {run} --run-dir OTHER (docs/runs.md)"
+    ". A run is not made longer in its own folder, as train.steps fixes its phases and its learning rate. Go on from "
+    "its last checkpoint in another folder: --init.run {run} --run-dir OTHER (docs/runs.md)"
 )
 
 

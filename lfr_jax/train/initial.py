@@ -25,6 +25,7 @@ from lfr_jax.data.phase_batches import is_prefix_of_longer
 from lfr_jax.model import decoder
 from lfr_jax.schedule import BlockInfo, Phase, Schedule
 from lfr_jax.storage.checkpoint import newest_step_in
+from lfr_jax.storage.digests import leaves_by_name
 from lfr_jax.storage.named_checkpoint import NamedCheckpoint
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import block_info, optimizer, policy, start, steps
@@ -81,7 +82,14 @@ def explained(setting: str) -> Iterator[None]:
         raise ValueError(f"{setting}: {error}") from None
 
 
-def branch(config, checkpoint: NamedCheckpoint, corpus: Corpus, sched: Schedule, mesh, origin) -> Initial:
+def branch(
+    config: Config,
+    checkpoint: NamedCheckpoint,
+    corpus: Corpus,
+    sched: Schedule,
+    mesh: jax.sharding.Mesh,
+    origin: dict[str, Any],
+) -> Initial:
     """The whole state of a checkpoint, with which this run goes on."""
     trunk = checkpoint.run.load_config()
     check_settings(trunk, config)
@@ -90,6 +98,7 @@ def branch(config, checkpoint: NamedCheckpoint, corpus: Corpus, sched: Schedule,
     check_phases(checkpoint.step, trunk_sched.phases, sched.phases)
     info = block_info.load_or_compute(checkpoint.run.path, config, corpus.train)
     info = block_info.with_documents(sched, info, corpus.train)
+    check_options(trunk_sched.init(info), sched.init(info))
     tx = optimizer.make_optimizer(config.optimizer, sched.phases[-1].stop)
     state = checkpoint.restore(steps.abstract_state(config.model, tx, sched, info, mesh))
     with jax.set_mesh(mesh):
@@ -150,6 +159,18 @@ def check_phases(step: int, before: tuple[Phase, ...], now: tuple[Phase, ...]) -
 def up_to(step: int, phases: tuple[Phase, ...]) -> list[Phase]:
     """The phases of the first `step` steps, the last one cut off there."""
     return [phase._replace(stop=min(phase.stop, step)) for phase in phases if phase.start < step]
+
+
+def check_options(there: Any, here: Any) -> None:
+    """Raises ValueError if two schedules begin with different states: these hold options, which a branch keeps."""
+    before, now = leaves_by_name(there), leaves_by_name(here)
+    for name in before | now:
+        if not np.array_equal(before.get(name), now.get(name), equal_nan=True):
+            raise ValueError(
+                f"the policy writes its options into its state when a run begins ({name}), so others would not count "
+                "in a branch: use the schedule.options and train.steps of that run, or take its weights alone "
+                "(init.params)"
+            )
 
 
 def check_order(step: int, trunk: Schedule, sched: Schedule, state: Any, config: Config) -> None:

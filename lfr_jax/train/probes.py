@@ -46,7 +46,7 @@ class Probes:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         rows, last = max(1, len(self.ids)), step if step > began else 0
-        entered = {phase.start for phase in self.phases if phase.start < step and phase.stop > began}
+        entered = {phase.start for phase in self.phases if phase.start < last and phase.stop > began}
         measured = {at for at in entered if at >= max(1, began)}
         measured |= {at for at in evaluated if at < step or at not in self.in_passes}
         self.losses.rewind(last, measured if len(self.ids) else (), rows)

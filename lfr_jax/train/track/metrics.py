@@ -41,7 +41,7 @@ class MetricsWriter:
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
         last = step if step > began else 0
-        self.train_table.rewind(last, due=range(began + 1, step + 1))
+        self.train_table.rewind(last, due=range(began + 1, last + 1))
         self.eval_table.rewind(last, due=evaluated, rows_per_step=num_losses)
         self.events = Events(self.folder / "tensorboard", last)
 
