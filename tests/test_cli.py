@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from helpers import LENGTHS, changed, tiny
 
@@ -17,10 +18,12 @@ from lfr_jax import cli
 from lfr_jax.commands import experiments, runs
 from lfr_jax.config import Config, ScheduleConfig
 from lfr_jax.config.words import overridden
+from lfr_jax.data.document_loss_files import DocumentLosses, read_document_losses
 from lfr_jax.data.store import open_store
 from lfr_jax.experiments import report
 from lfr_jax.storage.run_dir import RunDir
 from lfr_jax.train import load_run
+from lfr_jax.train.document_losses import by_domain
 from lfr_jax.train.policy import switched
 
 
@@ -92,7 +95,7 @@ def test_another_policy_on_the_command_line(lfr, tmp_path, corpus_dir):
         assert asked == ScheduleConfig(policy, options, floor=0.1)  # Catches: a setting of the schedule that is lost
 
 
-def test_evaluate_prints_the_held_out_losses(finished, lfr, monkeypatch):
+def test_evaluate_prints_the_held_out_losses(finished, lfr):
     """Catches: a domain left out; other blocks than asked for; a loss beside another domain's name."""
     _, run = finished
     code, out, _ = lfr("evaluate", run, "--blocks", 8)
@@ -102,12 +105,32 @@ def test_evaluate_prints_the_held_out_losses(finished, lfr, monkeypatch):
     for domain, (loss, tokens) in last_losses(run).items():
         number, count = re.search(r"([\d.]+) nats/token +([\d,]+) tokens", found[domain]).groups()
         assert float(number) == pytest.approx(loss, abs=2e-4) and int(count.replace(",", "")) == tokens
-    measured, odd = load_run.evaluate(load_run.load(str(run))), "a\x1b[2J\n"
-    monkeypatch.setattr(load_run, "evaluate", lambda *_: {odd: measured["easy"]})
-    assert lfr("evaluate", run).out.startswith(r"a\x1b[2J\n ")  # Catches: a name that steers the terminal
-    monkeypatch.undo()
+    losses = by_domain(load_run.measure_documents(load_run.load(str(run))))
     whole = lfr("evaluate", run).out.splitlines()[-1]
-    assert f"{measured['all'].tokens:,} tokens" in whole
+    assert whole.split() == f"all {losses['all'].loss:.4f} nats/token {losses['all'].tokens:,} tokens".split() + [
+        f"{losses['all'].bits_per_byte:.4f}", "bits/byte"
+    ]  # fmt: skip
+
+
+def test_evaluate_writes_losses_by_document(finished, lfr, corpus_dir, tmp_path):
+    """Catches: `--half` or `--by-document` ignored; some blocks of each document in a table that has no other rows; a
+    file of something else that is replaced, or noticed only when all is measured."""
+    _, run = finished
+    out = tmp_path / "losses.csv"
+    found = lfr("evaluate", run, "--by-document", out, "--half", "report")
+    losses = read_document_losses(out)
+    store = open_store(corpus_dir / "valid")
+    left = store.card.tokens - losses.tokens.sum()
+    last = f"{len(store.doc_starts)} documents; {left} tokens are in no block: {out}"
+    assert found.code == 0 and left > 0 and found.out.splitlines()[-1] == last
+    shown = lfr("evaluate", run, "--half", "report").out
+    assert found.out.startswith(shown) and shown != lfr("evaluate", run).out
+    assert f"{by_domain(losses, 'report')['all'].loss:.4f} nats/token" in shown.splitlines()[-1]
+    code, _, err = lfr("evaluate", run, "--by-document", out, "--blocks", 8)
+    assert code == 1 and "measures all held-out blocks, found --blocks 8" in err
+    code, _, err = lfr("evaluate", run, "--by-document", run / "config.json")
+    assert code == 1 and "config.json: found a file that is no file of losses by document" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["losses.csv"]
 
 
 def test_score_writes_a_table_of_all_blocks(finished, lfr, corpus_dir, tmp_path):
@@ -350,6 +373,8 @@ def test_json_does_not_run_code_that_the_command_does_not_name(tmp_path):
 def test_names_of_domains_do_not_steer_the_terminal(monkeypatch, capsys):
     """Catches: control characters of a domain's name in the table of `lfr evaluate`."""
     monkeypatch.setattr(load_run, "load", lambda run: None)
-    monkeypatch.setattr(load_run, "evaluate", lambda *asked: {"x\x1b[2J\r\n": (1.5, 30)})
+    names, halves = np.array(["x\x1b[2J\r\n"]), np.array(["report"])
+    made = DocumentLosses(names, halves, np.array([30]), None, np.array([45.0]), 0)
+    monkeypatch.setattr(load_run, "measure_documents", lambda *asked: made)
     runs.evaluate(["run"])
     assert capsys.readouterr().out == r"x\x1b[2J\r\n       1.5000 nats/token            30 tokens" + "\n"

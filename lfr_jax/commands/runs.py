@@ -37,23 +37,44 @@ def evaluate(args: list[str]) -> None:
     """held-out loss of a run:          lfr evaluate runs/smoke/lfr"""
 
     @checked
-    def arguments(run: Positional[str], store: str = "", blocks: AtLeast0 = 0):
+    def arguments(
+        run: Positional[str],
+        store: str = "",
+        blocks: AtLeast0 = 0,
+        half: Literal["", "choose", "report"] = "",
+        by_document: str = "",
+    ):
         """Measures a run's loss on held-out text, by domain.
 
         Args:
           run: Run directory.
           store: A prepared corpus, in place of the run's own.
           blocks: Held-out blocks a domain; 0: all.
+          half: Show the loss of one half of the documents; "": of all.
+          by_document: CSV file to write, or the URL of one: document, domain, half, tokens, bytes, nll (sum, nats).
         """
+        if by_document and blocks:
+            raise ValueError(f"--by-document measures all held-out blocks, found --blocks {blocks}; leave one out")
         with ready_to_compute():
             from lfr_jax.distributed import cluster
+            from lfr_jax.storage.paths import as_path
             from lfr_jax.train import load_run
+            from lfr_jax.train.document_losses import by_domain
 
         cluster.require_one_process("lfr evaluate")
-        return load_run.evaluate(load_run.load(run), store, blocks)
+        loaded = load_run.load(run)
+        if not by_document:
+            return by_domain(load_run.measure_documents(loaded, store, blocks), half), ""
+        measured = load_run.write_document_losses(loaded, store, as_path(by_document))
+        written = f"{len(measured.nll)} documents; {measured.left_out:,} tokens are in no block: {by_document}"
+        return by_domain(measured, half), written
 
-    for domain, (loss, tokens) in tyro.cli(arguments, args=args, prog="lfr evaluate").items():
-        print(f"{printable(domain):<16} {loss:8.4f} nats/token  {tokens:>12,} tokens")
+    losses, written = tyro.cli(arguments, args=args, prog="lfr evaluate")
+    for domain, (loss, tokens, bits) in losses.items():
+        by_bytes = f"  {bits:8.4f} bits/byte" if bits is not None else ""
+        print(f"{printable(domain):<16} {loss:8.4f} nats/token  {tokens:>12,} tokens{by_bytes}")
+    if written:
+        print(written)
 
 
 def score(args: list[str]) -> None:

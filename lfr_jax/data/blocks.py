@@ -86,11 +86,8 @@ class Blocks:
           IndexError: an id is neither −1 nor a block.
         """
         ids_B = self.checked(ids)
-        real_R = ids_B[ids_B >= 0]
-        source_R = np.searchsorted(self.first_S, real_R, side="right") - 1
-        start_R = self.start_S[source_R] + (real_R - self.first_S[source_R]) * self.seq_len
         tokens_BxT1 = np.full((len(ids_B), self.seq_len + 1), -1, np.int32)
-        tokens_BxT1[ids_B >= 0] = self.store.read(start_R, self.seq_len + 1)
+        tokens_BxT1[ids_B >= 0] = self.store.read(starts(self, ids_B[ids_B >= 0]), self.seq_len + 1)
         return tokens_BxT1
 
     def documents(self) -> Documents:
@@ -116,6 +113,13 @@ class Blocks:
 
     def __reduce__(self):
         return type(self), (self.store, self.seq_len)
+
+
+def starts(blocks: Blocks, ids_R: np.ndarray) -> np.ndarray:
+    """Where blocks begin that are concatenated, so of no subclass: int64[R], the position in the store of their first
+    tokens."""
+    source_R = np.searchsorted(blocks.first_S, ids_R, side="right") - 1
+    return blocks.start_S[source_R] + (ids_R - blocks.first_S[source_R]) * blocks.seq_len
 
 
 def ranges(start_R: np.ndarray, length_R: np.ndarray) -> np.ndarray:

@@ -28,8 +28,12 @@ def settings_text(blocks: Blocks) -> str:
     return " ".join(f"{name} {value}" for name, value in blocks.settings.items())
 
 
-def require_replaceable(path: Path) -> None:
-    """Refuses to write scores to `path`, unless nothing, an empty file or a score file is there.
+def require_replaceable(path: Path, first_line: re.Pattern = ORIGIN, kind: str = "score file") -> None:
+    """Refuses to write a file of a kind to `path`, unless nothing, an empty file or one of this kind is there.
+
+    Args:
+      first_line: how files of this kind begin.
+      kind: what they are, for the error.
 
     Raises:
       FileExistsError: another file is there.
@@ -43,10 +47,8 @@ def require_replaceable(path: Path) -> None:
         require_regular(path)
     with local_copy(path) as here, open(here, encoding="utf-8", errors="replace") as file:
         first = file.readline(LONGEST)
-    if first and not ORIGIN.fullmatch(first):
-        raise FileExistsError(
-            f"{path}: found a file that is no score file, and is never overwritten; choose another --out"
-        )
+    if first and not first_line.fullmatch(first):
+        raise FileExistsError(f"{path}: found a file that is no {kind}, and is never overwritten; choose another name")
 
 
 def read_scores(path: str | os.PathLike, blocks: Blocks) -> np.ndarray:

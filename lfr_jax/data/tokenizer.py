@@ -6,13 +6,14 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 
+import numpy as np
 import sentencepiece
 import tiktoken
 
 from lfr_jax.config.json_files import from_json
 from lfr_jax.config.values import AtLeast0, AtLeast1, check_value, shown
 from lfr_jax.data.gpt2_files import END, byte_alphabet, read_gpt2_files
-from lfr_jax.data.tokenizer_base import CARD, EncodeError, Tokenizer, digest
+from lfr_jax.data.tokenizer_base import CARD, EncodeError, TokenBytes, Tokenizer, digest
 from lfr_jax.storage.paths import as_path
 from lfr_jax.storage.remote_files import read_bytes
 from lfr_jax.terminal import printable
@@ -31,6 +32,10 @@ class Bytes(Tokenizer):
 
     def __init__(self):
         super().__init__({})
+
+    def token_bytes(self) -> TokenBytes:
+        bytes_V = (np.arange(self.vocab_size) != self.eos_id).astype(np.int32)
+        return TokenBytes(bytes_V, bytes_V)
 
     def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
         return [list(text.encode()) for text in texts]
@@ -66,6 +71,17 @@ class SentencePiece(Tokenizer):
                 f"{name}: found no end-of-text piece (eos_id is -1), expected one, which separates documents; "
                 "train the model with an eos_id of 0 or more"
             )
+
+    def token_bytes(self) -> TokenBytes:
+        """As `Tokenizer.token_bytes`. A byte piece is a byte, also where it alone is no character."""
+        ids = list(range(self.vocab_size))
+        first_V = np.array(self.model.is_byte(ids), np.int32)
+        later_V = first_V.copy()
+        special_V = np.logical_or.reduce([self.model.is_control(ids), self.model.is_unknown(ids), first_V])
+        text = np.flatnonzero(~special_V).tolist()
+        first_V[text] = [len(alone.encode()) for alone in self.model.decode([[i] for i in text])]
+        later_V[text] = [len(piece.replace(self.SPACE, " ").encode()) for piece in self.model.id_to_piece(text)]
+        return TokenBytes(first_V, later_V)
 
     def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
         ids = self.model.encode(texts, num_threads=threads)
@@ -159,6 +175,11 @@ class Gpt2Bpe(Tokenizer):
         """The tokenizer of a folder that holds `encoder.json` and `vocab.bpe`."""
         return cls(as_path(folder) / "encoder.json", as_path(folder) / "vocab.bpe")
 
+    def token_bytes(self) -> TokenBytes:
+        bytes_V = np.zeros(self.vocab_size, np.int32)
+        bytes_V[list(self.ids.values())] = [len(piece) for piece in self.ids]  # a character of its alphabet is a byte
+        return TokenBytes(bytes_V, bytes_V)
+
     def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
         for text in texts:
             text.encode()  # a lone surrogate is refused here; tiktoken would put U+FFFD in its place
@@ -183,6 +204,9 @@ class Ids(Tokenizer):
             raise ValueError(f"found eos_id={eos_id}, expected 0 to {vocab_size - 1}, as vocab_size={vocab_size}")
         super().__init__({"ids.json": json.dumps({"vocab_size": vocab_size, "eos_id": eos_id}).encode()})
         self.vocab_size, self.eos_id = vocab_size, eos_id
+
+    def token_bytes(self) -> None:
+        return None
 
     def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]:
         raise EncodeError("cannot encode text: the data was linked without a tokenizer; link it again with one")

@@ -6,6 +6,9 @@ import hashlib
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
 
 from lfr_jax.storage.files import save_json
 from lfr_jax.terminal import printable
@@ -29,6 +32,16 @@ def library_failures(doing: str) -> Iterator[None]:
             raise
         reason = printable(f"{type(error).__name__}: {error}")
         raise EncodeError(f"cannot {doing}: the tokenizer failed on it ({reason})") from None
+
+
+class TokenBytes(NamedTuple):
+    """How many bytes of text, in UTF-8, each id stands for. Special and unknown tokens stand for none.
+
+    Some SentencePiece models begin each text with a space that is not in it. So an id may stand for a byte less there.
+    """
+
+    first_V: np.ndarray  # int32[V]: at the beginning of a text
+    later_V: np.ndarray  # int32[V]: everywhere else
 
 
 class Tokenizer(abc.ABC):
@@ -75,6 +88,14 @@ class Tokenizer(abc.ABC):
             raise EncodeError(f"cannot decode ids from {min(ids)} to {max(ids)}; expected 0 to {self.vocab_size - 1}")
         with library_failures(f"decode {len(ids):,} ids"):
             return self._decode(ids)
+
+    @abc.abstractmethod
+    def token_bytes(self) -> TokenBytes | None:
+        """How many bytes of text each id stands for; None if this tokenizer knows no text.
+
+        The sum over the ids of a text is its length, unless the tokenizer changes text: then it is the length of what
+        `decode` returns, without what stands there for unknown tokens.
+        """
 
     @abc.abstractmethod
     def _encode_batch(self, texts: list[str], threads: int) -> list[list[int]]: ...

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 
 from lfr_jax.config import Config
-from lfr_jax.data import score_files, tokenizer
+from lfr_jax.data import document_loss_files, score_files, tokenizer
+from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import Corpus, open_corpus
+from lfr_jax.data.document_loss_files import DocumentLosses
 from lfr_jax.distributed.mesh import make_mesh
 from lfr_jax.model import decoder
 from lfr_jax.model.generate import generate_ids
@@ -17,8 +19,8 @@ from lfr_jax.storage.files import explain_full_disk
 from lfr_jax.storage.mirror import atomic_file_at
 from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.storage.run_dir import RunDir
-from lfr_jax.train import evaluate as held_out
-from lfr_jax.train import loss, score, steps
+from lfr_jax.train import document_losses, loss, score, steps
+from lfr_jax.train.evaluate import chosen_blocks
 from lfr_jax.train.track.metrics import csv_line
 
 
@@ -44,18 +46,32 @@ def load(run_dir: str) -> LoadedRun:
     return LoadedRun(config, params, tokenizer.load_tokenizer(run.path / "tokenizer"), mesh, step)
 
 
-def evaluate(run: LoadedRun, store: str = "", blocks: int = 0) -> dict[str, held_out.Loss]:
-    """Held-out loss by domain, on `blocks` blocks of each domain (0: all), of the run's own corpus or of `store`."""
-    corpus = corpus_for(run, store)
+def measure_documents(run: LoadedRun, store: str = "", blocks: int = 0) -> DocumentLosses:
+    """Held-out losses by document, on `blocks` blocks of each domain (0: all), of the run's own corpus or `store`."""
+    valid = corpus_for(run, store).valid
+    return losses_of_documents(run, valid, chosen_blocks(valid, blocks) if blocks else None)
+
+
+def write_document_losses(run: LoadedRun, store: str, out: Path) -> DocumentLosses:
+    """Measures all held-out blocks, and writes the losses by document as CSV, for `read_document_losses`.
+
+    Raises:
+      OSError: `out` is something else than such a file, see `document_loss_files.require_replaceable`.
+      ValueError: of `corpus_for`.
+    """
+    document_loss_files.require_replaceable(out)
+    valid = corpus_for(run, store).valid
+    measured = losses_of_documents(run, valid)
+    with explain_full_disk(out), atomic_file_at(out) as file:
+        file.write(document_loss_files.origin(measured, valid, run.step))
+        file.writelines(map(csv_line, document_loss_files.rows(measured)))
+    return measured
+
+
+def losses_of_documents(run: LoadedRun, blocks: Blocks, ids: np.ndarray | None = None) -> DocumentLosses:
+    step, batch_size = document_losses.make_target_step(run.config.model, run.tokenizer.eos_id), score_batch_size(run)
     with jax.set_mesh(run.mesh):
-        return held_out.held_out_loss(
-            score_step(run),
-            run.params,
-            corpus.valid,
-            blocks or corpus.valid.num_blocks,
-            score_batch_size(run),
-            run.mesh,
-        )
+        return document_losses.measure(step, run.params, blocks, run.tokenizer, batch_size, run.mesh, ids)
 
 
 def write_scores(run: LoadedRun, store: str, out: Path, **cut: int | str) -> str:

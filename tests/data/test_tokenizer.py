@@ -128,6 +128,61 @@ def test_bytes_by_hand():
     assert made.decode([256, 195, 169, 256]) == "é"
 
 
+TEXTS = ["", "ab ab a", "  ab", "b\n\t", "naïve Zoë", "日本 x😀\0", "<0x41></s>ab", "e\u0301 \u2028\ufeff"]
+
+
+def num_bytes(ids, token_bytes) -> int:
+    """How many bytes of text the ids stand for."""
+    first_V, later_V = token_bytes
+    return int(first_V[ids[:1]].sum() + later_V[ids[1:]].sum())
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("name", ["bytes", "gpt2", "trained", "tiny", "with its own prefix"])
+def test_bytes_of_tokens_add_up_to_the_text(name, text, trained, tiny_gpt2):
+    """Catches: characters counted; U+2581 counted as three bytes; a byte piece as one character; the space that a model
+    puts before a text counted, or the first one of the text not."""
+    made = {
+        "bytes": tokenizer.Bytes,
+        "gpt2": lambda: tokenizer.Gpt2Bpe.from_folder(tiny_gpt2),
+        "trained": lambda: trained,
+        "tiny": lambda: tokenizer.SentencePiece(tiny_sentencepiece()),
+        "with its own prefix": lambda: tokenizer.SentencePiece(tiny_sentencepiece(add_dummy_prefix=True)),
+    }[name]()
+    assert made.decode(made.encode(text)) == text
+    assert num_bytes(made.encode(text), made.token_bytes()) == len(text.encode())
+    for bytes_V in made.token_bytes():
+        assert bytes_V.shape == (made.vocab_size,) and bytes_V[made.eos_id] == 0  # Catches: end-of-text counted
+
+
+@hypothesis.settings(deadline=None, max_examples=40)
+@hypothesis.given(st.lists(st.text() | st.text("a▁ \n\t\r\0<s>/0xE2▅\ufeff\u2028"), min_size=5, max_size=20))
+def test_bytes_of_any_text(trained, texts):
+    """Catches: U+2581 in a text, which is byte pieces, counted as a space."""
+    sizes = trained.token_bytes()
+    for text, ids in zip(texts, trained.encode_batch(texts)):
+        assert num_bytes(ids, sizes) == len(text.encode())
+
+
+def test_ids_without_text_have_no_bytes():
+    """Catches: a byte for each id of files that were linked without a tokenizer."""
+    assert tokenizer.Ids(1000, 999).token_bytes() is None
+
+
+@pytest.mark.parametrize("name", ["mistral_v1/tokenizer.model.v1", "t5/*.model", "spm_small/test_model.model", "gpt2"])
+def test_bytes_of_published_tokenizers(name):
+    """Those that change a text have the bytes of what they decode to, without the signs for unknown characters."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the published tokenizers in {SHARED}")
+    made = (
+        tokenizer.Gpt2Bpe.from_folder(SHARED / name) if name == "gpt2" else tokenizer.SentencePiece(*SHARED.glob(name))
+    )
+    sizes = made.token_bytes()
+    for vector in json.loads((SHARED / "vectors.json").read_text())["gpt2"]:
+        text = made.decode(made.encode(vector["text"]))
+        assert num_bytes(made.encode(vector["text"]), sizes) == len(text.replace(" ⁇ ", "").encode())
+
+
 def failing(monkeypatch, made, error):
     class Library:
         def encode(self, *args, **kwargs):

@@ -17,6 +17,7 @@ from lfr_jax.model import decoder
 from lfr_jax.prepare.prepare import prepare_documents
 from lfr_jax.prepare.text_source import Document
 from lfr_jax.train import load_run, score
+from lfr_jax.train.document_losses import by_domain
 from lfr_jax.train.loss import block_nll
 
 
@@ -38,6 +39,11 @@ def directly(run):
             return [np.asarray(x, np.float64)[: blocks.num_blocks] for x in step(run.params, rows)]
 
     return measure
+
+
+def evaluate(run, store="", blocks=0):
+    """What `lfr evaluate` prints."""
+    return by_domain(load_run.measure_documents(run, store, blocks))
 
 
 def blocks_of(corpus_dir, side):
@@ -76,7 +82,7 @@ def test_what_is_missing_is_said(finished, tmp_path):  # noqa: F811
 def test_evaluation_repeats_the_trainers_last_one(finished, run):  # noqa: F811
     """On 8 devices, of which training used 2. Catches: other blocks, parameters, or tokenizer than the trainer's."""
     config, path, result = finished
-    measured = load_run.evaluate(run, blocks=config.train.eval_blocks)
+    measured = evaluate(run, blocks=config.train.eval_blocks)
     assert list(measured) == list(result.summary["held_out_loss"])
     for domain, loss in result.summary["held_out_loss"].items():
         assert measured[domain].loss == pytest.approx(loss, rel=1e-5)
@@ -89,12 +95,12 @@ def test_evaluation_of_all_blocks(run, directly, corpus_dir):
     """Catches: the training blocks measured; a default number of blocks; a batch that does not fit 8 devices."""
     blocks = blocks_of(corpus_dir, "valid")
     nll_N, count_N = directly(blocks)
-    measured = load_run.evaluate(run)
+    measured = evaluate(run)
     assert measured["all"].tokens == blocks.num_blocks * 32
     assert measured["all"].loss == pytest.approx(nll_N.sum() / count_N.sum(), rel=1e-6)
     odd = run._replace(config=changed(run.config, train__score_batch_size=0, train__batch_size=10))
     assert load_run.score_batch_size(odd) == 16
-    assert load_run.evaluate(odd)["all"].loss == pytest.approx(measured["all"].loss, rel=1e-6)
+    assert evaluate(odd)["all"].loss == pytest.approx(measured["all"].loss, rel=1e-6)
 
 
 def test_scores_are_those_of_the_scoring_step(run, directly, corpus_dir, tmp_path):
@@ -132,9 +138,9 @@ def test_another_corpus_of_the_same_tokenizer(run, directly, tmp_path):
     texts = [Document(f"{i}", f"{i} words that are new here " * 9, name, "s") for i in range(9)]
     prepare_documents(tmp_path / "other", texts, Bytes(), valid_fraction=0.3)
     other = str(tmp_path / "other")
-    assert list(load_run.evaluate(run, other)) == [name, "all"]
+    assert list(evaluate(run, other)) == [name, "all"]
     nll_N, count_N = directly(blocks_of(tmp_path / "other", "valid"))
-    assert load_run.evaluate(run, other)["all"].loss == pytest.approx(nll_N.sum() / count_N.sum(), rel=1e-6)
+    assert evaluate(run, other)["all"].loss == pytest.approx(nll_N.sum() / count_N.sum(), rel=1e-6)
     load_run.write_scores(run, other, tmp_path / "scores.csv")
     with open(tmp_path / "scores.csv", newline="") as file:
         assert open_store(tmp_path / "other" / "train").fingerprint in file.readline()
@@ -152,7 +158,7 @@ def test_a_corpus_of_another_tokenizer_is_refused(run, tmp_path):
     old = "# store 0a seq_len 32 step 9\n"
     (tmp_path / "scores.csv").write_text(old)
     for ask in (
-        lambda: load_run.evaluate(run, str(tmp_path / "other")),
+        lambda: evaluate(run, str(tmp_path / "other")),
         lambda: load_run.write_scores(run, str(tmp_path / "other"), tmp_path / "scores.csv"),
     ):
         with pytest.raises(ValueError, match="other were made by another tokenizer .* prepare the text again with"):
