@@ -10,7 +10,14 @@ from lfr_jax.experiments.plan import Arm, Plan, Reference, Store
 from lfr_jax.prepare.noise import add_noise
 from lfr_jax.prepare.prepare import prepare_documents
 
-SMALL = {"model.dim": 8, "model.num_heads": 1, "model.num_kv_heads": 1, "model.mlp_dim": 8, "train.steps": 3}
+SMALL = {
+    "model.dim": 8,
+    "model.num_heads": 1,
+    "model.num_kv_heads": 1,
+    "model.mlp_dim": 8,
+    "train.steps": 3,
+    "optimizer.warmup_steps": 1,
+}
 UNSET = {"train.eval_every": 1000, "train.checkpoint_every": 1000, "train.probe_blocks": 1024}  # the defaults
 
 

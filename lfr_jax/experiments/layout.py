@@ -22,7 +22,7 @@ from lfr_jax.experiments import tuning
 from lfr_jax.experiments.cells import Cell, run_content
 from lfr_jax.experiments.plan import BASELINE, REF_MODEL, SETTING_OF_COLUMN, Arm, Plan, names_in
 from lfr_jax.schedule import Schedule
-from lfr_jax.train import block_info, flops, policy
+from lfr_jax.train import block_info, flops, optimizer, policy
 
 # Runs of an experiment neither evaluate nor save on the way, unless the plan's config has other values than these.
 ON_THE_WAY = ("eval_every", "probe_blocks", "checkpoint_every")
@@ -158,6 +158,7 @@ class Maker:
         return with_texts(with_settings(self.config, {**settings, **decided}), self.marked)
 
     def run_cell(self, name: str, config: Config, spent: int, told: Iterable[Cell] = ()) -> Cell:
+        optimizer.learning_rate(config.optimizer, config.train.steps)  # refused now, if it does not fit
         content = run_content(config, self.stores[self.plan.store])
         needs = (cell for cell in dict.fromkeys([*self.stores.values(), *told]) if cell.mark in str(content))
         return Cell(name, "train", content, tuple(needs), config, spent)

@@ -134,6 +134,7 @@ def test_a_text_of_a_setting_names_a_store(stores, tmp_path):
         (Arm({"schedule.policy": "reducible", "schedule.options": {"rounds": 2}}, references={"ref_loss": "small"}), "arm a, budget 1: found .* FLOPs for the run itself"),
         (Arm({"schedule.policy": "ranked"}), "arm a, budget 1: .*--schedule.columns quality=FILE"),
         (Arm({"schedule.policy": "unifrom"}), "arm a, budget 1: no policy is called 'unifrom'"),
+        (Arm({"optimizer.warmup_steps": 9}), "arm a, budget 1: optimizer.warmup_steps=9 steps .* do not fit into a run"),
     ],
 )
 def test_an_arm_that_cannot_be_run_is_refused_before_any_run(stores, tmp_path, arm, error):
