@@ -39,7 +39,7 @@ COMMANDS = {
     for command in (
         *(text.prepare, text.link, text.data),
         *(tpu.compile, runs.train),
-        *(experiments.compare, experiments.mixture),
+        *(experiments.compare, experiments.mixture, experiments.experiment),
         *(runs.evaluate, runs.score, runs.generate),
         experiments.report,
     )
@@ -72,7 +72,7 @@ def main() -> None:
         with second_interrupt_kills(), safe_path_in_workers(), warnings_on_one_line():
             if name in ("-h", "--help"):
                 print("usage: lfr COMMAND ...   (lfr COMMAND --help tells more)\n")
-                print("\n".join(f"  {name:<9} {command.__doc__.strip()}" for name, command in COMMANDS.items()))
+                print("\n".join(f"  {name:<10} {command.__doc__.strip()}" for name, command in COMMANDS.items()))
             elif name in COMMANDS:
                 COMMANDS[name](rest)
             else:

@@ -6,8 +6,9 @@ import tyro
 
 from lfr_jax.commands.arguments import ready_to_compute, settings_of
 from lfr_jax.config import Config
-from lfr_jax.config.values import AtLeast1, NotNegative, Positive, check_value, checked
+from lfr_jax.config.values import AtLeast0, AtLeast1, NotNegative, Positive, check_value, checked
 from lfr_jax.config.words import overridden
+from lfr_jax.distributed.garbage import imports_uncollected
 
 Positional = tyro.conf.Positional
 
@@ -59,6 +60,38 @@ def mixture(args: list[str]) -> None:
 
     config = settings_of(asked)
     search_mixture(config, asked.proxies, Goal(asked.final_tokens, asked.most_epochs, asked.target, asked.kl))
+
+
+def experiment(args: list[str]) -> None:
+    """evidence, from a declared plan:  lfr experiment configs/experiments/smoke.py --out runs/evidence"""
+
+    @checked
+    def arguments(plan: Positional[str], out: str, workers: AtLeast0 = 0, dry_run: bool = False):
+        """Makes what is missing of an experiment: its stores, references and runs, each once.
+
+        Start it again after an interruption, in several terminals, or on several machines that share the folder.
+
+        Args:
+          plan: Python file that sets `plan` to an lfr_jax.experiments.plan.Plan.
+          out: Folder for everything that is made. Other plans may share it.
+          workers: Processes side by side; 0: as many as there are cores, or one on an accelerator.
+          dry_run: Only show what there is to do, and what it costs.
+        """
+        with imports_uncollected():
+            import jax
+
+            from lfr_jax.experiments import experiment
+            from lfr_jax.experiments.plan import load_plan
+            from lfr_jax.storage.paths import require_local
+
+        jax.config.update("jax_platforms", "cpu")  # this process only plans: an accelerator is for its workers
+        declared, folder = load_plan(plan), require_local(out)
+        if dry_run:
+            print(experiment.dry_run(declared, folder))
+        elif failed := experiment.run_experiment(declared, folder, workers):
+            raise RuntimeError(f"{failed} cells have failed; the same command tries them again")
+
+    tyro.cli(arguments, args=args, prog="lfr experiment")
 
 
 def report(args: list[str]) -> None:

@@ -5,11 +5,14 @@ import pathlib
 import re
 import runpy
 import traceback
+from typing import TypeVar
 
 from lfr_jax.config.json_files import parsed
 from lfr_jax.config.saved import RENAMED, from_saved
 from lfr_jax.config.settings import Config
 from lfr_jax.config.values import nearest
+
+Kind = TypeVar("Kind")
 
 
 def read_config(path: str) -> Config:
@@ -21,27 +24,42 @@ def read_config(path: str) -> Config:
       ValueError: the file does not hold settings, or they are out of their ranges. Where Python failed in the file,
         the message names the line.
     """
+    file = require_file(path, "configuration", "Python that sets `config`, or a run's config.json")
+    if file.suffix == ".json":
+        return from_saved(parsed(file.read_bytes(), path), path)
+    return set_in(path, "config", Config)
+
+
+def require_file(path: str, kind: str, holds: str) -> pathlib.Path:
+    """Refuses what is no file, before it is run.
+
+    Args:
+      kind: what the file is called in errors: "configuration".
+      holds: what is expected in it.
+
+    Raises:
+      FileNotFoundError, OSError: as `read_config`.
+    """
     file = pathlib.Path(path)
     if file.exists() and not file.is_file():
         found = "a folder" if file.is_dir() else "a named pipe" if file.is_fifo() else "a device or a socket"
-        raise OSError(f"{path!r} is {found}, expected a file: Python that sets `config`, or a run's config.json")
+        raise OSError(f"{path!r} is {found}, expected a file: {holds}")
     if not file.is_file():
-        known = sorted(str(file) for file in pathlib.Path("configs").glob("*.py"))
-        hint = nearest(path, known) or "name a Python file that sets `config`, or a run's config.json"
-        raise FileNotFoundError(f"no configuration file {path!r}; {hint.strip()}")
-    if file.suffix == ".json":
-        return from_saved(parsed(file.read_bytes(), path), path)
-    found = run(path)
-    if not isinstance(found, Config):
-        raise ValueError(f"{path} must set `config` to an lfr_jax.config.Config; found {type(found).__name__}")
-    return found
+        known = sorted(str(file) for file in pathlib.Path("configs").rglob("*.py"))
+        hint = nearest(path, known) or f"name a file: {holds}"
+        raise FileNotFoundError(f"no {kind} file {path!r}; {hint.strip()}")
+    return file
 
 
-def run(path: str) -> object:
-    """What a Python file sets `config` to. Raises ValueError, with the line, whatever fails in the file."""
+def set_in(path: str, name: str, kind: type[Kind]) -> Kind:
+    """What a Python file sets `name` to.
+
+    Raises:
+      ValueError: it is not of this `kind`; or anything fails in the file, then with the line.
+    """
     try:
-        found = runpy.run_path(path).get("config")
-        return checked_again(found) if isinstance(found, Config) else found
+        found = runpy.run_path(path).get(name)
+        found = checked_again(found) if isinstance(found, Config) else found
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -50,6 +68,10 @@ def run(path: str) -> object:
         hint = f"; {renamed(unknown[1]) or nearest(unknown[1], setting_names(Config))}".rstrip("; ") if unknown else ""
         where = f"{path}, line {lines[-1]}" if lines else path
         raise ValueError(f"{where}: {type(error).__name__}: {error}{hint}") from error
+    if not isinstance(found, kind):
+        module = kind.__module__.removesuffix(".settings")  # `lfr_jax.config` has what is in its `settings`
+        raise ValueError(f"{path} must set `{name}` to an {module}.{kind.__name__}; found {type(found).__name__}")
+    return found
 
 
 def checked_again(config: Config) -> Config:

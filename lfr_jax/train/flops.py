@@ -117,11 +117,14 @@ class Expected(NamedTuple):
         return (flops - scoring_passes * self.scoring_pass) // self.step
 
 
-def expected(config: Config, blocks: Blocks, schedule: Schedule | None = None) -> Expected:
+def expected(
+    config: Config, blocks: Blocks, schedule: Schedule | None = None, ref_model: ModelConfig | None = None
+) -> Expected:
     """What a run of `config` on these training blocks is expected to cost.
 
     Args:
       schedule: its schedule; None: one whose steps need nothing beside training.
+      ref_model: of the run `schedule.ref_model`, where that is still to be trained.
     """
     once = sum(
         count * length * forward_flops_per_token(config.model, length)
@@ -138,7 +141,7 @@ def expected(config: Config, blocks: Blocks, schedule: Schedule | None = None) -
         )
         step += Fraction(tokens * dots, blocks.num_tokens) + dot_flops(config.model, 0, blocks.seq_len, held_out)
     if "ref_token_losses" in extra:
-        model = model_of(config.schedule.ref_model)
+        model = ref_model or model_of(config.schedule.ref_model)
         read = sum(n * length * forward_flops_per_token(model, length) for length, n in blocks.count_by_length.items())
         step += Fraction(tokens * read, blocks.num_tokens)
     return Expected(
