@@ -20,7 +20,7 @@ import tomllib
 from typing import Any, NamedTuple
 
 from lfr_jax.compile import topologies
-from lfr_jax.compile.report import amount
+from lfr_jax.compile.report import amount, way_out
 from lfr_jax.config import Config
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -137,10 +137,8 @@ def row(job: Job, found: dict[str, Any] | None) -> str:
         return line(job, words, found["error"].rpartition(": ")[2], *[""] * 4)
     train = found["programs"]["train"]
     if not train["fits"]:
-        ways = [attempt for attempt in train.get("tried", []) if attempt["fits"]]
-        if not ways:
+        if not (train := way_out(train.get("tried", []))):
             return line(job, words, "does not fit", *[""] * 4)
-        train = ways[-1]
         words = f"{words} {train['options']}".strip()
     bound, memory = train["bound_seconds"], train["memory_gib"]
     sent = sum(each["bytes"] for each in train["collectives"])

@@ -30,7 +30,7 @@ def compile_run(
       names: keys of `programs.PROGRAMS`.
       try_others: compile other settings too where a program does not fit.
       options: of the compiler, NAME=VALUE.
-      keep_hlo: folder for the programs' scheduled HLO text; "": it is not kept.
+      keep_hlo: folder for the programs' scheduled HLO text, also of those that were tried; "": it is not kept.
       say: gets the same in lines for people, each as soon as it is known.
 
     Raises:
@@ -43,29 +43,31 @@ def compile_run(
     mesh, blocks = programs.mesh_of(config, devices), blocks or programs.num_blocks(config)
     say(report.heading(config, place, mesh, blocks))
 
-    def run(name: str, config: Config) -> Examined | TooLarge:
+    def run(name: str, config: Config, stem: str) -> Examined | TooLarge:
         mesh, settings = programs.mesh_of(config, devices), dict(option.split("=", 1) for option in options)
-        return examine(name, config, place, mesh, blocks, settings, functools.partial(keep, name))
+        return examine(name, config, place, mesh, blocks, settings, functools.partial(keep, stem))
 
-    def keep(name: str, text: str) -> None:
-        """Of several settings that were tried, the last one's text stays."""
+    def keep(stem: str, text: str) -> None:
         if keep_hlo:
             folder = pathlib.Path(keep_hlo)
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{name}.hlo").write_text(text, encoding="utf-8")
+            (folder / f"{stem}.hlo").write_text(text, encoding="utf-8")
 
     found = {}
     for name in names:
-        outcome = run(name, config)
+        outcome = run(name, config, name)
         say(report.text(name, outcome))
         found[name] = report.as_dict(outcome)
         if found[name]["fits"] or not try_others or name == "generate":
             continue
-        found[name]["tried"] = []
-        for attempt in fit.search(name, config, devices, limit, blocks, lambda changed: run(name, changed)):
+        found[name]["tried"] = tried = []
+        others = fit.search(
+            name, config, outcome, devices, limit, blocks, lambda other: run(name, other, f"{name}.{len(tried) + 1}")
+        )
+        for attempt in others:
             say(report.attempt_text(attempt))
-            found[name]["tried"].append({"options": attempt.options} | report.as_dict(attempt.outcome))
-        say(report.advice(found[name]["tried"]))
+            tried.append({"options": attempt.options} | report.as_dict(attempt.outcome))
+        say(report.advice(tried))
     return {
         "topology": topology,
         "slices": slices,

@@ -1,17 +1,6 @@
-"""What makes a program fit that does not: settings, tried in the order of what they cost.
+"""Finds settings under which a program fits that does not fit as it is, with few compilations."""
 
-1. More micro-batches: the same training, with fewer rows at once. With 'fsdp', each gathers the weights once more.
-2. Remat "block": the same training. Each layer runs forward twice, which is up to a third more FLOPs.
-3. Both.
-4. 'fsdp' over all chips: the same training. Parameters and optimizer are split, and weights are gathered.
-5. 'tensor' beside it: activations are split too, and each layer waits for its neighbours twice.
-6. A smaller batch: another training, with other results.
-
-Where the state of training alone is too large, 1 to 3 cannot help, and are left out. Scoring has one way out: fewer
-rows at once.
-"""
-
-import dataclasses
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,8 +8,9 @@ import jax
 
 from lfr_jax.compile import programs
 from lfr_jax.compile.examine import Examined
+from lfr_jax.compile.ladders import ladders, options
 from lfr_jax.compile.memory import TooLarge, per_chip
-from lfr_jax.config import Config, flat
+from lfr_jax.config import Config
 
 
 class Attempt(NamedTuple):
@@ -32,91 +22,111 @@ class Attempt(NamedTuple):
     @property
     def fits(self) -> bool:
         """Whether these settings are a way out."""
-        return isinstance(self.outcome, Examined) and self.outcome.memory.fits
+        return fits(self.outcome)
 
 
 def search(
     program: str,
     config: Config,
+    outcome: Examined | TooLarge,
     devices: Sequence[jax.Device],
     limit: float,
     blocks: int,
     run: Callable[[Config], Examined | TooLarge],
 ) -> Iterator[Attempt]:
-    """Tries settings until some fit, which are then the last attempt.
+    """Tries settings, ladder by ladder, until it is known of one ladder which is its first rung that fits.
+
+    That rung need not be the last attempt. Ladders are left out for which the state of training alone is too large.
 
     Args:
+      outcome: of `config` itself, which does not fit.
       limit: GiB that a chip has.
       blocks: of the corpus.
       run: compiles the program under other settings.
     """
-    seen = {""}
-    for candidate in candidates(program, config, devices, limit, blocks):
-        words = options(config, candidate)
-        if words in seen:
-            continue
-        seen.add(words)
+    for number, rungs in enumerate(ladders(program, config, devices)):
         try:
-            attempt = Attempt(words, run(candidate))
+            fixed = fixed_gib(program, rungs[0], devices, blocks)
         except ValueError as error:  # such as heads that 'tensor' does not divide
-            attempt = Attempt(words, str(error))
-        yield attempt
-        if attempt.fits:
+            yield Attempt(options(config, rungs[0]), str(error))
+            continue
+        if fixed >= limit:
+            continue
+        done = False
+        for rung, found in climb(program, rungs, outcome if number == 0 else None, fixed, limit, run):
+            yield Attempt(options(config, rung), found)
+            done |= fits(found)
+        if done:
             return
 
 
-def candidates(
-    program: str, config: Config, devices: Sequence[jax.Device], limit: float, blocks: int
-) -> Iterator[Config]:
-    """The settings to try, in order. Some may be the same again, or not go with the model."""
-    mesh = programs.mesh_of(config, devices)
-    if program == "score":
-        sizes = halved(programs.rows(program, config), rows_of(mesh))
-        yield from (changed(config, train={"score_batch_size": size}) for size in sizes)
-        return
-    state = programs.abstract_state(config, mesh, blocks)
-    if per_chip(state) + per_chip(state.params) < limit:  # gradients are like the parameters
-        rematted = changed(config, model={"remat": "block"})
-        for pieces in (2, 4, None):
-            yield in_pieces(config, rows_of(mesh), pieces)
-        for pieces in (1, 2, 4, None):
-            yield in_pieces(rematted, rows_of(mesh), pieces)
-    for tensor in (1, 2, 4):
-        if len(devices) % tensor:
-            continue
-        fsdp = len(devices) // tensor
-        split = changed(config, model={"remat": "block"}, mesh=dict(data=1, fsdp=fsdp, tensor=tensor))
-        yield in_pieces(split, fsdp, None)
-    for size in halved(config.train.batch_size, fsdp):
-        yield in_pieces(changed(split, train={"batch_size": size}), fsdp, None)
+def climb(
+    program: str,
+    rungs: Sequence[Config],
+    first: Examined | TooLarge | None,
+    fixed: float,
+    limit: float,
+    run: Callable[[Config], Examined | TooLarge],
+) -> Iterator[tuple[Config, Examined | TooLarge]]:
+    """Compiles rungs of a ladder until it is known which is the first that fits, or that none does.
+
+    Each outcome says where to look next, as memory is nearly a straight line over the rows at once. So of most ladders
+    three rungs or fewer are compiled. Where nothing is known yet, the last rung is, and with it whether the ladder is
+    of any use.
+
+    Args:
+      first: the outcome of the first rung, where it is known: it does not fit.
+      fixed: GiB that are taken without any row.
+    """
+    rows = [rows_at_once(program, rung) for rung in rungs]
+    low, high = 0, len(rungs)  # no rung before `low` fits; that at `high` does, if there is one
+    points = [(0.0, fixed)]  # rows at once, GiB
+    if first is not None:
+        low = 1
+        points += known(rows[0], first)
+    while low < high:
+        most = room(points, limit)
+        guess = next((at for at, some in enumerate(rows) if some <= most), high)  # no number is <= NaN
+        at = min(max(guess, low), high - 1)
+        found = run(rungs[at])
+        yield rungs[at], found
+        low, high = (low, at) if fits(found) else (at + 1, high)
+        points += known(rows[at], found)
 
 
-def rows_of(mesh: jax.sharding.Mesh) -> int:
-    """Over how many chips the rows of a batch are split."""
-    return mesh.shape["data"] * mesh.shape["fsdp"]
+def fits(outcome: Examined | TooLarge | str) -> bool:
+    """Whether a chip has room for the program."""
+    return isinstance(outcome, Examined) and outcome.memory.fits
 
 
-def halved(size: int, least: int) -> list[int]:
-    """A half, a quarter, ... of `size`, down to `least`."""
-    sizes = [size // 2**power for power in range(1, size.bit_length())]
-    return [size for size in sizes if size >= least and size % least == 0]
+def known(rows: float, found: Examined | TooLarge) -> list[tuple[float, float]]:
+    """The rows at once and the GiB that they take. Nothing, where the compiler gave no number."""
+    gib = found.memory.total if isinstance(found, Examined) else found.needed
+    return [] if math.isnan(gib) else [(rows, gib)]
 
 
-def in_pieces(config: Config, rows: int, factor: int | None) -> Config:
-    """With `factor` times as many micro-batches; None: with so many that each chip has one row at once."""
-    train = config.train
-    most = max(1, train.batch_size // rows)
-    steps = most if factor is None else min(most, train.grad_accum_steps * factor)
-    return changed(config, train={"grad_accum_steps": steps})
+def room(points: Sequence[tuple[float, float]], limit: float) -> float:
+    """How many rows fill `limit` GiB, on a straight line through the last two of some points; NaN of one point.
+
+    >>> room([(0, 99), (2, 10), (4, 14)], limit=20)
+    7.0
+    """
+    if len(points) < 2:
+        return math.nan
+    (less, gib), (more, more_gib) = sorted(points[-2:])
+    return less + (limit - gib) * (more - less) / max(more_gib - gib, 1e-9)
 
 
-def changed(config: Config, **sections: dict) -> Config:
-    """The settings with some fields of some sections changed."""
-    new = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in sections.items()}
-    return dataclasses.replace(config, **new)
+def rows_at_once(program: str, config: Config) -> float:
+    """Rows of all chips together that are in memory at once."""
+    return programs.rows(program, config) / (config.train.grad_accum_steps if program == "train" else 1)
 
 
-def options(before: Config, after: Config) -> str:
-    """The options that turn one configuration into another."""
-    old, new = flat(before), flat(after)
-    return " ".join(f"--{name.replace('_', '-')} {value}" for name, value in new.items() if value != old[name])
+def fixed_gib(program: str, config: Config, devices: Sequence[jax.Device], blocks: int) -> float:
+    """GiB on a chip that no number of rows changes: the state, and gradients, which are like the parameters.
+
+    Raises:
+      ValueError: the model or the batches do not go with the mesh.
+    """
+    state = programs.abstract_state(config, programs.mesh_of(config, devices), blocks)
+    return per_chip(state) + (per_chip(state.params) if program == "train" else 0.0)

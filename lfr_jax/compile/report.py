@@ -73,9 +73,15 @@ def attempt_text(attempt: Attempt) -> str:
 
 def advice(tried: Sequence[dict[str, Any]]) -> str:
     """What to do, by the settings that were tried."""
-    if tried and tried[-1]["fits"]:
-        return f"  it fits with {tried[-1]['options']}"
+    if best := way_out(tried):
+        return f"  it fits with {best['options']}"
     return "  nothing that was tried fits: take a smaller model, or more chips"
+
+
+def way_out(tried: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Of the settings that were tried and fit, those of the least bound."""
+    ways = [attempt for attempt in tried if attempt["fits"]]
+    return min(ways, key=lambda attempt: attempt["bound_seconds"]["step"], default=None)
 
 
 def by_kind(collectives: Sequence[Collective]) -> list[tuple[str, int, int, int]]:
