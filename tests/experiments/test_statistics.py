@@ -1,4 +1,4 @@
-"""Differences and their intervals: against values by hand, against bootstraps, and in experiments whose truth is known."""
+"""Differences and their intervals: by hand, beside bootstraps, and in experiments whose truth is known."""
 
 import math
 
@@ -29,6 +29,16 @@ def test_seeds_alone_are_a_paired_t_test():
     assert found.seeds == 4 and found.notes == ()
 
 
+def test_documents_alone_are_a_t_test():
+    """Catches: n / (n − 1) left out for documents; degrees of freedom of the seeds; documents not in the interval."""
+    by_document = np.array([0.5, -0.1, 0.4, 0.3, 0.2])
+    documents = Documents(np.full(5, 10.0), np.full(5, 40.0), np.array(["code"] * 5))
+    baseline = Losses((1, 2, 3), np.full((3, 5), 50.0))
+    found = paired_difference(baseline._replace(nll_SxD=50 + np.tile(10 * by_document, (3, 1))), baseline, documents)
+    expected = stats.ttest_1samp(by_document, 0)
+    np.testing.assert_allclose(found[:4], [0.26, *expected.confidence_interval(), expected.pvalue], rtol=1e-9)
+
+
 def test_runs_are_paired_by_their_seed():
     """Catches: pairs by position; variances of the arm and of the baseline added, as if they were not pairs."""
     arm, baseline = runs([-0.03, 0.01, -0.04, -0.02])
@@ -42,9 +52,9 @@ def test_runs_are_paired_by_their_seed():
 
 @pytest.mark.parametrize("measure", [Measure(), Measure("macro"), Measure("prose", "byte")])
 def test_variances_are_those_of_bootstraps(measure):
-    """Catches: n / (n − 1) left out, for seeds or documents; documents drawn across domains; seeds drawn for each run
-    alone; the size of what is drawn taken as fixed."""
-    (arms, baseline, documents), draws = next(experiments(1, 4, documents=24)), 20000
+    """Catches: S / (S − 1) left out; documents drawn across domains; seeds drawn for each run alone; the size of what
+    is drawn taken as fixed; domains left out."""
+    (arms, baseline, documents), draws = next(experiments(1, 4, documents=240)), 4000
     chosen, contrast = [arms[0], *baseline[1:3]], np.array([1.0, -0.5, -0.5])
     _, part_Cx1 = contrasts(moments(chosen, documents, measure), contrast[None])
     rng = np.random.default_rng(0)
@@ -52,35 +62,35 @@ def test_variances_are_those_of_bootstraps(measure):
 
     loss_RxS = mean_loss(nll_RxSxD, documents, measure)
     by_seed = rng.multinomial(4, np.full(4, 1 / 4), draws) / 4 @ (contrast @ loss_RxS)
-    assert by_seed.var() * 4 / 3 == pytest.approx(part_Cx1[0, 0], rel=0.05)
+    assert by_seed.var() * 4 / 3 == pytest.approx(part_Cx1[0, 0], rel=0.12)
 
     variance = 0.0
     for name in set(documents.domain_D.tolist()):  # one after the other: their variances add up
-        drawn = np.ones((draws, 24))
+        drawn = np.ones((draws, 240))
         its = documents.domain_D == name
         drawn[:, its] = rng.multinomial(its.sum(), np.full(its.sum(), 1 / its.sum()), draws)
         pool_GxD, size_D = measure.pools(documents), measure.sizes(documents)
         nats_RxBxG = np.einsum("rd,bd,gd->rbg", nll_RxSxD.mean(axis=1), drawn, pool_GxD)
         sizes_BxG = np.maximum((drawn * size_D) @ pool_GxD.T, 1e-9)
         variance += (contrast @ (nats_RxBxG / sizes_BxG).mean(axis=-1)).var() * its.sum() / (its.sum() - 1)
-    assert part_Cx1[1:].sum() == pytest.approx(variance, rel=0.08)
+    assert part_Cx1[1:].sum() == pytest.approx(variance, rel=0.12)
     assert len(part_Cx1) == (2 if measure.of == "prose" else 4)
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_intervals_of_nothing_hold_nothing(seeds):
-    """In 600 experiments without a difference. Catches: a normal distribution in place of t; seeds or documents left
+    """In 400 experiments without a difference. Catches: a normal distribution in place of t; seeds or documents left
     out; p-values that do not belong to the interval; S − 1 degrees of freedom where documents make the variance."""
     covered, low_p, widths, values = 0, 0, [], []
-    for (arm,), baseline, documents in experiments(600, seeds, run_sd=0.01):
+    for (arm,), baseline, documents in experiments(400, seeds, run_sd=0.01):
         found = paired_difference(arm, baseline[2], documents, Measure("macro"))
         covered += found.low <= 0 <= found.high
         low_p += found.p < 0.05
         widths.append(found.high - found.low)
         values.append(found.value)
-    assert covered + low_p == 600
-    assert allowed(600, 0.95)[0] <= covered <= allowed(600, 0.975)[1]
-    assert abs(np.mean(values)) < 4 * np.std(values) / math.sqrt(600)
+    assert covered + low_p == 400
+    assert allowed(400, 0.95)[0] <= covered <= allowed(400, 0.975)[1]
+    assert abs(np.mean(values)) < 4 * np.std(values) / math.sqrt(400)
     ideal = 2 * stats.t.ppf(0.975, seeds - 1) * np.std(values)  # if seeds were all there is to it
     assert 0.5 * ideal < np.mean(widths) < 1.05 * ideal
 
