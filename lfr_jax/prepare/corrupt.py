@@ -93,7 +93,7 @@ def random_spans(length: int, share: float, mean_span: int, rng: np.random.Gener
       arXiv 1910.10683: `random_spans_noise_mask` in its code.
 
     >>> random_spans(10, 0.4, 2, np.random.default_rng(0)).astype(int)
-    array([0, 0, 0, 0, 1, 0, 1, 1, 1, 0])
+    array([0, 0, 0, 1, 1, 1, 0, 1, 0, 0])
     """
     is_in = np.zeros(length, bool)
     inside = round(share * length)

@@ -8,6 +8,7 @@ from helpers import files, write_tokens
 
 from lfr_jax.commands.text import data
 from lfr_jax.config import DataConfig
+from lfr_jax.data import corpus
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import training_blocks
 from lfr_jax.data.store import open_store
@@ -25,12 +26,14 @@ def lfr_data(*arguments) -> None:
 
 @pytest.fixture(scope="module")
 def clean(tmp_path_factory):
-    """Two sources of documents of some hundred tokens; an id is the more frequent the higher it is."""
+    """Two sources of documents of some hundred tokens; the higher an id, the more frequent. Every other document has
+    no end-of-text."""
     rng = np.random.default_rng(0)
 
     def texts(count):
         lengths = rng.integers(50, 400, count)
-        return [[*rng.choice(IDS, size, p=np.arange(20) / 190).tolist(), EOS] for size in lengths]
+        texts = [rng.choice(IDS, size, p=np.arange(20) / 190).tolist() for size in lengths]
+        return [[*text, EOS] if number % 2 else text for number, text in enumerate(texts)]
 
     train = {("prose", "books"): texts(40), ("code", "library"): texts(40)}
     return write_tokens(tmp_path_factory.mktemp("corrupt") / "clean", train, {("prose", "books"): texts(5)})
@@ -82,19 +85,20 @@ def test_the_mask_has_the_blocks_of_the_text(clean, corrupted, packing):
     for _, rows in before.by_length(ids):
         after_BxT, before_BxT, mask_BxT = (blocks.tokens(ids[rows]) for blocks in (after, before, mask))
         np.testing.assert_array_equal(after_BxT[mask_BxT != 1], before_BxT[mask_BxT != 1])
-        assert np.mean(after_BxT[mask_BxT == 1] != before_BxT[mask_BxT == 1]) > 0.9
+        assert np.mean(after_BxT[mask_BxT == 1] != before_BxT[mask_BxT == 1]) > 0.8  # some are equal by chance
         np.testing.assert_array_equal(mask_BxT == -1, before_BxT == -1)
+        assert (mask_BxT[before_BxT == EOS] == 0).all()
 
 
 def test_spans_are_exact_and_of_the_mean_length():
-    """Catches: a share that holds only on average; spans of one length, or of another mean; spans that overlap; the
-    first or the last place never covered."""
+    """Catches: a share that holds only on average; spans of one length, or of another mean; spans that overlap, or
+    are empty; the first or the last place never covered."""
     rng = np.random.default_rng(1)
     masks = np.array([corrupt.random_spans(200, 0.2, 5, rng) for _ in range(500)])
     assert (masks.sum(axis=1) == 40).all()
     begins = np.diff(masks.astype(int), axis=1, prepend=0) == 1
     lengths = np.concatenate([np.diff(np.flatnonzero(np.diff([0, *row, 0]))[:2]) for row in masks])
-    assert begins.sum(axis=1).max() == 8 and begins.sum(axis=1).mean() > 6.5  # eight spans, of which some touch
+    assert begins.sum(axis=1).max() == 8 and begins.sum(axis=1).mean() > 7.6  # eight spans, of which some touch
     assert np.std(lengths) > 2.5
     assert masks[:, 0].any() and masks[:, -1].any() and masks.mean(axis=0).max() < 0.4
     assert not corrupt.random_spans(3, 0.1, 5, rng).any()
@@ -116,7 +120,7 @@ def test_the_seed_decides_and_chunks_do_not_shift_the_text(clean, corrupted, mon
     np.testing.assert_array_equal(parts.tokens[~is_junk], before.tokens[~is_junk])
 
 
-def test_what_cannot_be_corrupted_leaves_nothing(clean, corrupted, tmp_path):
+def test_what_cannot_be_corrupted_leaves_nothing(clean, corrupted, tmp_path, monkeypatch):
     """Catches: a mask that hides the junk of the first time; damage that gets a new digest; half a folder."""
     with pytest.raises(ValueError, match="found corrupted/ in it: corrupt the clean corpus"):
         lfr_data("corrupt", corrupted, "--out", tmp_path / "out")
@@ -131,6 +135,7 @@ def test_what_cannot_be_corrupted_leaves_nothing(clean, corrupted, tmp_path):
     content = bytearray((broken / "train/tokens.bin").read_bytes())
     content[0] ^= 1
     (broken / "train/tokens.bin").write_bytes(content)
+    monkeypatch.setattr(corpus, "check_some", lambda store, rng: "")  # as for a large store
     with pytest.raises(ValueError, match="changed"):
         lfr_data("corrupt", broken, "--out", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "ends"]

@@ -107,8 +107,8 @@ def test_near_duplicates_are_tenfold_and_each_is_edited_elsewhere(tmp_path):
     the corpus has."""
     rng = np.random.default_rng(0)
     common = np.arange(20) * 50  # the ids that occur, of 1000
-    texts = [[*rng.choice(common, 3 * T, p=np.arange(1, 21) / 210).tolist(), 999] for _ in range(80)]
-    write_tokens(tmp_path / "clean", {("prose", "made-up"): texts}, {("prose", "made-up"): texts[:2]})
+    texts = [[*rng.choice(common, 3, p=np.arange(1, 21) / 210).tolist(), 999] for _ in range(1920)]
+    write_tokens(tmp_path / "clean", {("prose", "made-up"): texts}, {("prose", "made-up"): texts[:9]})
     asked = ("--kinds", "near_duplicated", "--copied", 0.05, "--copies", 9, "--edited", 0.25, "--seq-len", T)
     lfr_data("noise", tmp_path / "clean", "--out", tmp_path / "noisy", *asked)
     clean, cut = (Blocks(open_store(tmp_path / name / "train"), T) for name in ("clean", "noisy"))
@@ -126,6 +126,10 @@ def test_near_duplicates_are_tenfold_and_each_is_edited_elsewhere(tmp_path):
     for original in np.unique(original_C):
         copies = copies_CxT[original_C == original]
         assert len(np.unique(copies != clean_NxT[original], axis=0)) == 9
+    most = (*asked[:-4], "--edited", 0.9, "--seq-len", T)  # more than there is text
+    lfr_data("noise", tmp_path / "clean", "--out", tmp_path / "most", *most)
+    ends_BxT = Blocks(open_store(tmp_path / "most/train"), T).tokens(np.arange(cut.num_blocks))[:, :-1] == 999
+    assert (ends_BxT == (clean_NxT[0] == 999)).all()  # each fourth token of all blocks
 
 
 @pytest.mark.parametrize("rows", [1, 3, 1000])
