@@ -1,10 +1,9 @@
 """What a run begins from, where that is a checkpoint of another run: all of its state, or its weights.
 
-A branch (`init.run`) goes on from the whole state: step, weights, optimizer, schedule, and what was spent. It must be
-the run that would have come to this state under its own settings. So all that has decided the state must be equal, but
-for numbers of the optimizer and options of the policy, which count from here on; and the phases so far, and the order
-of their data, must be the same. Then a branch has the same bits as a run of its own, wherever that run would have been
-in the same state.
+A branch (`init.run`) goes on from the whole state: step, weights, optimizer, schedule, and what was spent. What has
+decided this state must be equal in both runs: settings, data, the phases so far, and the order of their data. Numbers
+of the optimizer and options of the policy may differ, and count from here on. Where they had no say before, as a decay
+that begins later, a branch has the same bits as a run of its own.
 
 The weights alone (`init.params`) need the same model and tokenizer, and nothing else.
 """
