@@ -100,6 +100,8 @@ def lfr(arguments: list[str]) -> None:
     """`lfr ARGUMENTS` in this process."""
     if arguments[0] in ("train", "compare"):
         arguments = [*arguments, *SMALL_RUN]
+    if "--init.run" in arguments:  # the other run has as many steps
+        arguments = [*arguments, "--train.steps", "18"]
     if "--embedded" in arguments:
         arguments = [*arguments, *SMALL_CORPUS]
     with pytest.MonkeyPatch.context() as patch:

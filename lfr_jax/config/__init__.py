@@ -3,6 +3,7 @@
 from lfr_jax.config.files import read_config as read_config
 from lfr_jax.config.saved import RENAMED as RENAMED
 from lfr_jax.config.saved import check_resumable as check_resumable
+from lfr_jax.config.saved import differing_settings as differing_settings
 from lfr_jax.config.saved import flat as flat
 from lfr_jax.config.saved import from_dict as from_dict
 from lfr_jax.config.saved import from_saved as from_saved
@@ -11,6 +12,7 @@ from lfr_jax.config.settings import Config as Config
 from lfr_jax.config.settings import Curriculum as Curriculum
 from lfr_jax.config.settings import DataConfig as DataConfig
 from lfr_jax.config.settings import DistributedConfig as DistributedConfig
+from lfr_jax.config.settings import InitConfig as InitConfig
 from lfr_jax.config.settings import MeshConfig as MeshConfig
 from lfr_jax.config.settings import ModelConfig as ModelConfig
 from lfr_jax.config.settings import OptimizerConfig as OptimizerConfig

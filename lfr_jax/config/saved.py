@@ -24,8 +24,8 @@ RENAMED = {
 OLD_VALUES = {"model.remat": {False: "products", True: "block"}}
 
 LONGER = (
-    ". No run can be made longer: train.steps fixes its phases and its learning rate, which has decayed by its end. "
-    "Train a new one, with all the steps that it is to have"
+    ". A run is not made longer in its own folder, as train.steps fixes its phases and its learning rate. Go on from "
+    "its last checkpoint in another folder: --init.run {run} --run-dir OTHER (docs/runs.md)"
 )
 
 
@@ -34,14 +34,21 @@ def check_resumable(saved: Config, new: Config) -> None:
 
     >>> check_resumable(Config(), Config(run_dir="elsewhere"))
     """
-    before, now, free = flat(saved), flat(new), resumable_settings(Config)
-    differing = [name for name in before | now if before.get(name) != now.get(name) and name not in free]
+    differing = differing_settings(saved, new)
     if differing:
-        changes = [f"{name}: {before.get(name)!r} when it began, now {now.get(name)!r}" for name in differing]
+        changes = [f"{name}: {before!r} when it began, now {now!r}" for name, (before, now) in differing.items()]
+        longer = LONGER.format(run=new.run_dir) if "train.steps" in differing else ""
         raise ValueError(
             f"the run in {new.run_dir} cannot go on with other settings: {'; '.join(changes)}; "
-            "go back to the first ones, or choose another run_dir" + (LONGER if "train.steps" in differing else "")
+            f"go back to the first ones, or choose another run_dir{longer}"
         )
+
+
+def differing_settings(saved: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """Name -> (saved value, new value) of the settings that differ, but for those that may change."""
+    before, now, free = flat(saved), flat(new), resumable_settings(Config)
+    names = [name for name in before | now if before.get(name) != now.get(name) and name not in free]
+    return {name: (before.get(name), now.get(name)) for name in names}
 
 
 def resumable_settings(cls: type, prefix: str = "") -> set[str]:

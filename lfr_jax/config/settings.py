@@ -170,6 +170,22 @@ class ScheduleConfig(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class InitConfig(Section):
+    """What a run begins from: random weights, or a checkpoint of another run, RUN@STEP; RUN alone is its newest one."""
+
+    run: str = ""  # branch: goes on from the whole state, at STEP, with the learning rate and the end of this run
+    params: str = ""  # begins at step 0 from the weights alone: fine-tuning, other data, another policy
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.run and self.params:
+            raise ValueError(
+                f"found init.run={self.run} and init.params={self.params}: a run begins from one checkpoint; leave one "
+                "of the two out"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig(Section):
     """The optimizer, its learning rate (a warm-up and one of three schedules), and clipping."""
 
@@ -237,6 +253,7 @@ class Config:
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     schedule: ScheduleConfig = dataclasses.field(default_factory=ScheduleConfig)
+    init: InitConfig = dataclasses.field(default_factory=InitConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)

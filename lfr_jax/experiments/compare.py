@@ -12,7 +12,7 @@ from lfr_jax.distributed import cluster
 from lfr_jax.experiments import page, report
 from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.terminal import show
-from lfr_jax.train import block_info, flops, policy
+from lfr_jax.train import block_info, flops, initial, policy
 from lfr_jax.train.loop import train
 
 
@@ -33,6 +33,7 @@ def compare_policies(config: Config, policies: list[str], given: Mapping[str, st
     `flops.Expected`); the table shows what they did cost.
     """
     with cluster.initialize(config.distributed) as peers:
+        initial.refuse_branches(config)
         page.require_replaceable(as_path(config.run_dir) / "report")  # before any training
         blocks = open_corpus(config.data).train
         steps, passes = count_steps_and_passes(config, policies, given)

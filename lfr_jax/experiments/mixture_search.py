@@ -19,7 +19,7 @@ from lfr_jax.experiments.mixing_law import best_mixture, draw_mixtures, fit_law,
 from lfr_jax.storage.mirror import atomic_file_at
 from lfr_jax.storage.paths import Path, as_path
 from lfr_jax.terminal import printable, show
-from lfr_jax.train import policy
+from lfr_jax.train import initial, policy
 from lfr_jax.train.loop import train
 
 PROXY = f"{__name__}:proxy"
@@ -60,6 +60,7 @@ def search_mixture(config: Config, proxies: int, goal: Goal) -> Path | None:
       2606.07597 (read: the abstract); and those of `mixing_law`.
     """
     with cluster.initialize(config.distributed) as peers:
+        initial.refuse_branches(config)
         blocks = open_corpus(config.data).train
         shares_MxD, part = planned(config, blocks, proxies, goal)
         held_out = []

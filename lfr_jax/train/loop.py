@@ -20,7 +20,7 @@ from lfr_jax.distributed.preemption import PREEMPTED, sigterm_noticed
 from lfr_jax.schedule import objective_weights, weight_variance
 from lfr_jax.storage.checkpoint import Checkpointer, latest_step
 from lfr_jax.storage.run_dir import RunDir
-from lfr_jax.train import evaluate, flops, optimizer, policy, reference, score, signals, start, steps
+from lfr_jax.train import evaluate, flops, initial, optimizer, policy, reference, score, signals, start, steps
 from lfr_jax.train.begin import begin_compiled
 from lfr_jax.train.compiled import CompiledAhead, compiled_off_the_clock
 from lfr_jax.train.held_out import HeldOutBatches
@@ -62,7 +62,10 @@ def train(config: Config, quiet: bool = False) -> Result:
             ref = reference.load(config.schedule.ref_model, corpus, config.data.seq_len, mesh)
         cluster.assert_equal_across_processes(peers, start.must_agree(config, corpus))
         run_dir = RunDir(config.run_dir)
-        block_info = stack.enter_context(start.claim_run_dir(run_dir, config, corpus, sched, peers))
+        origin = start.origin(corpus) | ({"reference": ref.identity} if ref else {})
+        given = initial.load(config, run_dir, corpus, sched, mesh, origin)
+        claim = start.claim_run_dir(run_dir, config, corpus, sched, peers, given.block_info)
+        block_info = stack.enter_context(claim)
         stack.enter_context(jax.set_mesh(mesh))
 
         # The jitted functions. Compiling does not count as time worked, so that runs can be compared.
@@ -149,28 +152,31 @@ def train(config: Config, quiet: bool = False) -> Result:
             with clock.stage("saving"):
                 run_dir.upload()
                 spent_so_far = {"seconds": clock.seconds, "stages": clock.stages, "spent": spent}
-                checkpoints.save(state, origin | spent_so_far | {"evaluated": evaluated})
+                checkpoints.save(state, origin | spent_so_far | {"evaluated": evaluated, "began": began})
 
-        # Restore, or begin.
-        origin = start.origin(corpus) | ({"reference": ref.identity} if ref else {})
-        restored = checkpoints.restore(abstract)
+        # Restore, branch, or begin.
+        restored = checkpoints.restore(abstract) or given.restored
         if restored is None:
-            state, spent, evaluated = steps.init_state(*parts, config.train.seed), flops.Spent(), []
+            state = steps.init_state(*parts, config.train.seed, given.params)
+            spent, evaluated, began = flops.Spent(), [], given.began
         else:
             state, meta = restored
             start.check_meta(meta, origin, config)
             spent = flops.Spent(*meta["spent"])
-            evaluated = meta.get("evaluated", [])  # checkpoints of older releases do not say it
+            # Checkpoints of older releases do not say the following.
+            evaluated, began = meta.get("evaluated", []), initial.Began(*meta.get("began", ()))
             clock.credit(meta.get("stages", {"training": meta["seconds"]}))  # older releases add up all work
         step = int(state.step)
         # The tables may be ahead of the checkpoint, as a kill may come between two: what follows it goes.
         run_dir.download()
-        tracker.rewind(step, evaluated, evaluate.num_losses(corpus.valid))
-        probes.rewind(step, evaluated)
+        tracker.rewind(step, evaluated, evaluate.num_losses(corpus.valid), began.step)
+        probes.rewind(step, evaluated, began.step)
         probes.last, *_ = peers.gather(probes.last)  # all processes measure next, or none does
         if step == num_steps:
             return Result(state, run_dir.load_summary())
         tracker.progress.note(f"policy {policy.described(config.schedule)}")
+        if began.checkpoint:
+            tracker.progress.note(f"began at step {began.step}, from {began.checkpoint}")
         num_probed = probes.num_computed(config.train.eval_every)
         tracker.progress.note(flops.forecast(config, sched.phases, corpus.train, num_probed, sched.extra))
         for note in filter(None, (compilation_cache.described(), corpus.train.summary(), *corpus.unchecked)):
@@ -257,6 +263,7 @@ def train(config: Config, quiet: bool = False) -> Result:
         losses = measure()
         summary = {
             "policy": config.schedule.policy,
+            "init": began.checkpoint,
             "steps": num_steps,
             **spent._asdict(),
             "seconds": clock.seconds,

@@ -46,8 +46,17 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         )
     decays = {"cosine": half_cosine, "wsd": optax.linear_schedule, "constant": lambda *_: optax.constant_schedule(peak)}
     after = optax.join_schedules([optax.constant_schedule(peak), decays[shape](peak, end, decay)], [stable])
-    whole = optax.join_schedules([optax.linear_schedule(0.0, peak, max(1, warmup)), after], [warmup])
+    whole = optax.join_schedules([warm_up(peak, max(1, warmup)), after], [warmup])
     return lambda count: whole(count + 1)
+
+
+def warm_up(peak: float, steps: int) -> optax.Schedule:
+    """Linear from 0 at 0 to `peak` at `steps`. One product, so it has the same bits in every program.
+
+    Compilers fuse the product and the sum of `optax.linear_schedule` in some programs, and not in others. A run would
+    then have another warm-up than the run from which it branches at a later step.
+    """
+    return lambda count: count * (peak / steps)
 
 
 def half_cosine(start: float, stop: float, steps: int) -> optax.Schedule:

@@ -39,17 +39,18 @@ class Probes:
         self.losses = Table(folder / "probes.csv", LOSSES, writes)
         self.rates = Table(folder / "rates.csv", RATES, writes)
 
-    def rewind(self, step: int, evaluated: Iterable[int] = ()) -> None:
-        """Drops the rows of later steps; at step 0 all rows.
+    def rewind(self, step: int, evaluated: Iterable[int] = (), began: int = 0) -> None:
+        """Drops the rows of later steps; where the run begins, after `began` steps of another one, all rows.
 
         Warns if a phase that the run has entered is missing, or the losses after one of the steps `evaluated`.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        rows = max(1, len(self.ids))
-        entered = {phase.start for phase in self.phases if phase.start < step}
-        measured = {at for at in entered if at > 0} | {at for at in evaluated if at < step or at not in self.in_passes}
-        self.losses.rewind(step, measured if len(self.ids) else (), rows)
-        self.rates.rewind(step, entered if len(self.ids) else (), rows)
+        rows, last = max(1, len(self.ids)), step if step > began else 0
+        entered = {phase.start for phase in self.phases if phase.start < last and phase.stop > began}
+        measured = {at for at in entered if at >= max(1, began)}
+        measured |= {at for at in evaluated if at < step or at not in self.in_passes}
+        self.losses.rewind(last, measured if len(self.ids) else (), rows)
+        self.rates.rewind(last, entered if len(self.ids) else (), rows)
 
     @property
     def last(self) -> tuple[int, int]:

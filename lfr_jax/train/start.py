@@ -91,15 +91,20 @@ def must_agree(config: Config, corpus: Corpus) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def claim_run_dir(run: RunDir, config: Config, corpus: Corpus, sched: Schedule, peers: Peers) -> Iterator[BlockInfo]:
+def claim_run_dir(
+    run: RunDir, config: Config, corpus: Corpus, sched: Schedule, peers: Peers, told: BlockInfo | None = None
+) -> Iterator[BlockInfo]:
     """Locks the run directory, saves the settings in it, and yields what the schedule is told of the blocks.
 
     One process does this for all. The others wait, then read what it saved.
+
+    Args:
+      told: of another run, of which this one is a branch.
     """
     with contextlib.ExitStack() as held:
         if peers.first:
             run.check_config(config)  # before what depends on the settings is read
-            info = block_info.load_or_compute(run.path, config, corpus.train)
+            info = told or block_info.load_or_compute(run.path, config, corpus.train)
             info = block_info.with_documents(sched, info, corpus.train)
             block_info.check(sched, info)
             held.enter_context(run.lock())
@@ -131,7 +136,7 @@ def check_meta(meta: dict[str, Any], now: dict[str, Any], config: Config) -> Non
     if "spent" not in meta:
         raise ValueError(
             f"the checkpoint in {config.run_dir} does not say what the run has cost so far: an older release wrote it; "
-            "go on with that one, or choose another run_dir"
+            "go on with that one, or begin a new run"
         )
     # Checkpoints of older releases name the training text alone.
     differing = [
@@ -142,5 +147,5 @@ def check_meta(meta: dict[str, Any], now: dict[str, Any], config: Config) -> Non
     if differing:
         raise ValueError(
             f"the run in {config.run_dir} cannot go on with other data or flags (data.store is {config.data.store}): "
-            f"{'; '.join(differing)}; put back what it began with, or choose another run_dir"
+            f"{'; '.join(differing)}; put back what it began with, or begin a new run"
         )

@@ -34,8 +34,13 @@ class TrainState(NamedTuple):
 PARAMS = 0  # purposes that the run's key is folded with
 
 
-def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh, seed: int) -> TrainState:
+def init_state(
+    config: ModelConfig, optimizer, schedule: Schedule, block_info, mesh, seed: int, params: Any = None
+) -> TrainState:
     """The state before the first step. Each array is created on the mesh, in its own sharding.
+
+    Args:
+      params: to begin from, on the mesh; None: random ones.
 
     Raises:
       ValueError: a dimension of the model is not divisible by the mesh axis that splits it.
@@ -52,7 +57,7 @@ def init_state(config: ModelConfig, optimizer, schedule: Schedule, block_info, m
 
     # Flags of JAX's generator do not change what a seed means.
     with jax.set_mesh(mesh), jax.threefry_partitionable(True):
-        params, opt_state = new(np.uint32(seed))
+        params, opt_state = new(np.uint32(seed)) if params is None else (params, jax.jit(optimizer.init)(params))
     # The schedule's arrays are not constants of a jitted function: they may hold 10**8 blocks.
     rest = (np.int32(0), schedule.init(block_info))
     step, schedule_state = jax.tree.map(functools.partial(on_every_device, mesh), rest)

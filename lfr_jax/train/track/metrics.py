@@ -32,17 +32,18 @@ class MetricsWriter:
         self.eval_table = Table(self.folder / "eval.csv", EVAL)
         self.events: Events | None = None
 
-    def rewind(self, step: int, evaluated: Iterable[int] = (), num_losses: int = 1) -> None:
-        """Drops the rows of later steps. At step 0 a run begins, and all rows go.
+    def rewind(self, step: int, evaluated: Iterable[int] = (), num_losses: int = 1, began: int = 0) -> None:
+        """Drops the rows of later steps. Where the run begins, after `began` steps of another one, all rows go.
 
         Warns if rows of earlier steps are missing, or of the evaluations after the steps `evaluated`, each of which has
         `num_losses`.
         """
         self.close()
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.train_table.rewind(step, due=range(1, step + 1))
-        self.eval_table.rewind(step, due=evaluated, rows_per_step=num_losses)
-        self.events = Events(self.folder / "tensorboard", step)
+        last = step if step > began else 0
+        self.train_table.rewind(last, due=range(began + 1, last + 1))
+        self.eval_table.rewind(last, due=evaluated, rows_per_step=num_losses)
+        self.events = Events(self.folder / "tensorboard", last)
 
     def train(self, rows: list[dict[str, Any]]) -> None:
         """Writes one row a step, with the columns `TRAIN`, in the order of the steps."""

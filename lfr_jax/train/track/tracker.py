@@ -59,12 +59,12 @@ class Tracker:
         self.progress.close()
         self.metrics.close()
 
-    def rewind(self, step: int, evaluated: Iterable[int] = (), num_losses: int = 1) -> None:
+    def rewind(self, step: int, evaluated: Iterable[int] = (), num_losses: int = 1, began: int = 0) -> None:
         """Drops what the tables hold of steps after `step`: they are taken again. See `MetricsWriter.rewind`."""
         if self.writes:
-            if not step and self.metrics.train_table.has_rows:
-                self.note(0, "there is no checkpoint: the run begins anew, and what its tables held is dropped")
-            self.metrics.rewind(step, evaluated, num_losses)
+            if step == began and self.metrics.train_table.has_rows:
+                self.note(step, "there is no checkpoint: the run begins anew, and what its tables held is dropped")
+            self.metrics.rewind(step, evaluated, num_losses, began)
 
     def step(self, record: StepRecord) -> None:
         """Takes in a step that was just dispatched; writes and shows earlier ones when `log_every` of them wait.
