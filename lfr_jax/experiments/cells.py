@@ -87,20 +87,21 @@ class Cell:
         return with_texts(value, place)
 
 
-def run_content(config: Config, measured: Cell) -> dict[str, Any]:
+def run_content(config: Config, measured: Cell | None) -> dict[str, Any]:
     """What decides a run and its held-out losses: its settings that are not the defaults.
 
     Settings that change no result are left out. A setting that a later release adds changes no key; if a default
     changes, or what a setting means, `VERSION` has to.
 
     Args:
-      measured: the store whose held-out documents are measured.
+      measured: the store whose held-out documents are measured; None: no losses by document are wanted.
     """
     left_out, defaults = resumable_settings(Config), flat(Config())
     settings = {name: value for name, value in flat(config).items() if name not in left_out}
     settings = {name: value for name, value in settings.items() if name not in defaults or value != defaults[name]}
     files = {text: digest for text in texts_of(config) if (digest := file_digest(text))}
-    return {"settings": settings, "store": config.data.store, "measured": measured.mark, "files": files}
+    store = config.data.store
+    return {"settings": settings, "store": store, "measured": measured.mark if measured else "", "files": files}
 
 
 def texts_of(config: Config) -> list[str]:

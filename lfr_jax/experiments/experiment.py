@@ -124,7 +124,7 @@ def outcome(cell: Cell, plan: Plan, out: pathlib.Path) -> str:
     record = read_record(cell, out)
     if "diverged" in record:
         return f"diverged: {record['diverged']}"
-    if cell.kind != "train":
+    if not cell.held_out(out).exists():
         return "made"
     half = HALF if cell.name.startswith("tuning/") else plan.half
     return f"loss {loss_of_run(cell, out, plan.measure, half):.4f}"

@@ -18,7 +18,7 @@ from lfr_jax.config.dotted import with_settings, with_texts
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.corpus import open_corpus
 from lfr_jax.data.store import open_store
-from lfr_jax.experiments import tuning
+from lfr_jax.experiments import trunk, tuning
 from lfr_jax.experiments.cells import Cell, run_content
 from lfr_jax.experiments.plan import BASELINE, REF_MODEL, SETTING_OF_COLUMN, Arm, Plan, names_in
 from lfr_jax.schedule import Schedule
@@ -83,6 +83,7 @@ class Maker:
             for name, store in plan.stores.items():
                 if name not in self.stores and set(names_in(store.commands)) - {"out"} <= set(self.stores):
                     self.stores[name] = self.store(name)
+        self.of_seed: dict[int, dict[float, Cell]] = {}
         self.tuning_runs: dict[tuple[int, int], Cell] = {}
         self.tuning = self.tuned_settings = None
         if not plan.tuned:
@@ -91,7 +92,10 @@ class Maker:
             grid = tuning.grid(plan)
             self.tuning_runs = {
                 (number, seed): self.run(
-                    f"tuning/{tuning.words(settings)}/seed{seed}", Arm({**plan.baseline.settings, **settings}), 1.0, seed
+                    f"tuning/{tuning.words(settings)}/seed{seed}",
+                    Arm({**plan.baseline.settings, **settings}),
+                    1.0,
+                    seed,
                 ).run
                 for seed in plan.tuning_seeds
                 for number, settings in enumerate(grid)
@@ -129,11 +133,21 @@ class Maker:
         return whole_cost(config, sched, self.blocks(config, self.stores[self.plan.store]))
 
     def planned(self, name: str, arm: Arm, budget: float, seed: int) -> Planned:
+        """The run of an arm, with the tuned settings; of the baseline, as a branch where that is possible."""
         tuned = dataclasses.replace(arm, settings={**(self.tuned_settings or {}), **arm.settings})
         planned = self.run(f"{name}/{budget:g}x/seed{seed}", tuned, budget, seed)  # refused before the grid is decided
         if self.tuned_settings is None:
             raise Unknown("the grid of the baseline has to be decided first")
+        if name == BASELINE and trunk.is_possible(planned.run.config):
+            return Planned(self.branches(seed, tuned)[budget])
         return planned
+
+    def branches(self, seed: int, tuned: Arm) -> dict[float, Cell]:
+        """The baseline's runs of a seed, by budget."""
+        if seed not in self.of_seed:
+            runs = {b: self.run(f"{BASELINE}/{b:g}x/seed{seed}", tuned, b, seed).run for b in self.plan.curve}
+            self.of_seed[seed] = trunk.branched(runs, self.run_cell)
+        return self.of_seed[seed]
 
     def run(self, name: str, arm: Arm, budget: float, seed: int) -> Planned:
         """The run of an arm, with as many steps as its budget pays for."""
@@ -144,7 +158,7 @@ class Maker:
         charged: list[Cell] = []
         for column, reference in arm.references.items():
             model = self.reference(reference, seed)
-            told[column] = model if column == REF_MODEL else self.scores(reference, model, config, store, blocks)
+            told[column] = model if column == REF_MODEL else self.scores(model, config, store, blocks)
             charged += [model, told[column]]
         charged = list(dict.fromkeys(charged))
         config = with_settings(config, settings_for(config, told))
@@ -157,9 +171,12 @@ class Maker:
         """The plan's config with these settings, and with cells in place of the names of stores."""
         return with_texts(with_settings(self.config, {**settings, **decided}), self.marked)
 
-    def run_cell(self, name: str, config: Config, spent: int, told: Iterable[Cell] = ()) -> Cell:
+    def run_cell(
+        self, name: str, config: Config, spent: float, told: Iterable[Cell] = (), measured: bool = True
+    ) -> Cell:
+        """The cell of a run. `measured`: whether its losses by held-out document count."""
         optimizer.learning_rate(config.optimizer, config.train.steps)  # refused now, if it does not fit
-        content = run_content(config, self.stores[self.plan.store])
+        content = run_content(config, self.stores[self.plan.store] if measured else None)
         needs = (cell for cell in dict.fromkeys([*self.stores.values(), *told]) if cell.mark in str(content))
         return Cell(name, "train", content, tuple(needs), config, spent)
 
@@ -171,9 +188,10 @@ class Maker:
         config = self.config_of(reference.settings, {"data.store": store.mark, **of_seed})
         sched = policy.build(config.schedule, config.train.steps)
         spent = whole_cost(config, sched, self.blocks(config, store))
-        return self.run_cell(f"reference/{name}" + (f"/seed{seed}" if of_seed else ""), config, int(spent))
+        name = f"reference/{name}" + (f"/seed{seed}" if of_seed else "")
+        return self.run_cell(name, config, int(spent), measured=False)
 
-    def scores(self, name: str, model: Cell, config: Config, store: Cell, blocks: Blocks) -> Cell:
+    def scores(self, model: Cell, config: Config, store: Cell, blocks: Blocks) -> Cell:
         """The losses of all blocks of an arm's store under a reference."""
         cut = {name: getattr(config.data, name) for name in ("seq_len", "packing", "shortest")}
         content = {"run": model.mark, "store": store.mark, **cut}
@@ -181,7 +199,8 @@ class Maker:
             model.config, data=config.data, schedule=dataclasses.replace(model.config.schedule, score_fraction=1.0)
         )
         spent = flops.expected(scoring, blocks).scoring_pass
-        return Cell(f"scores/{model.name}/{store.name}", "scores", content, (model, store), flops=int(spent))
+        name = f"scores/{'/'.join(each.name.partition('/')[2] for each in (model, store))}"
+        return Cell(name, "scores", content, (model, store), flops=int(spent))
 
 
 def whole_cost(config: Config, sched: Schedule, blocks: Blocks) -> Fraction:

@@ -72,8 +72,8 @@ def make_run(cell: Cell, out: pathlib.Path, lock: int) -> dict[str, Any]:
         summary = train(config, quiet=True).summary
     except NonFiniteLoss as diverged:
         return {"diverged": str(diverged)}
-    measured = cell.placed(cell.content["measured"], out)
-    load_run.write_document_losses(load_run.load(run_dir), measured, cell.held_out(out))
+    if measured := cell.placed(cell.content["measured"], out):
+        load_run.write_document_losses(load_run.load(run_dir), measured, cell.held_out(out))
     return {"summary": summary}
 
 

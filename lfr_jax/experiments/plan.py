@@ -150,7 +150,9 @@ class Plan:
         if 1.0 not in self.curve:
             raise ValueError(f"curve is {shown(self.curve)}, expected 1.0 among the budgets of the baseline")
         if bool(self.tuned) != bool(self.tuning_seeds):
-            raise ValueError(f"found tuned={shown(dict(self.tuned))} and tuning_seeds={self.tuning_seeds}, expected both")
+            raise ValueError(
+                f"found tuned={shown(dict(self.tuned))} and tuning_seeds={self.tuning_seeds}, expected both"
+            )
         for name, values in self.tuned.items():
             require_kind(f"tuned[{name!r}]", values, (tuple, list))
             if name in DECIDED or name in self.baseline.settings or not values:
@@ -247,7 +249,9 @@ def require_kind(name: str, value: Any, kind: Any) -> None:
 
 def require_known(name: str, value: Any, known: Iterable[str]) -> None:
     if value not in known:
-        raise ValueError(f"{name} is {shown(value)}; {nearest(str(value), known)}there are {', '.join(known) or 'none'}")
+        raise ValueError(
+            f"{name} is {shown(value)}; {nearest(str(value), known)}there are {', '.join(known) or 'none'}"
+        )
 
 
 def check_list(name: str, values: Any, kind: Any) -> None:

@@ -29,7 +29,9 @@ def test_another_policy_begins_with_its_own_options(changes, policy, options):
 def test_settings_of_a_section_are_changed_together():
     """Catches: one setting after the other, where only both fit together."""
     config = Config(model=ModelConfig(dim=768, num_heads=12))
-    model = with_settings(config, {"model.dim": 10, "model.num_heads": 5, "model.num_kv_heads": 5, "run_dir": "a"}).model
+    model = with_settings(
+        config, {"model.dim": 10, "model.num_heads": 5, "model.num_kv_heads": 5, "run_dir": "a"}
+    ).model
     assert (model.dim, model.num_heads) == (10, 5)
 
 

@@ -60,7 +60,10 @@ def test_a_plan_is_carried_out_at_equal_flops(stores, made):
     is; a reference that the result does not count."""
     found = found_in(plans.plan(stores), made)
     assert not found.missing
-    expected = {*itertools.product(["baseline"], [0.5, 1.0], [0, 1]), *itertools.product(["oracle", "reducible"], [1.0], [0, 1])}
+    expected = {
+        *itertools.product(["baseline"], [0.5, 1.0], [0, 1]),
+        *itertools.product(["oracle", "reducible"], [1.0], [0, 1]),
+    }
     assert {(run.arm, run.budget, run.seed) for run in found.runs} == expected
     step = Spent().train(plans.config().model, 8, 32).flops
     for run in found.runs:
@@ -93,7 +96,10 @@ def test_a_changed_plan_runs_only_what_is_new(stores, made, tmp_path):
     """Catches: a run that is made again, under its old key or a new one, because an arm was added."""
     out, events = copied(made, tmp_path), []
     before = stamps(out)
-    more = plans.plan(stores).arms | {"longer": Arm({"train.log_every": 3}, budgets=(0.5, 1.0)), "half": Arm(store="clean", budgets=(0.5,))}
+    more = plans.plan(stores).arms | {
+        "longer": Arm({"train.log_every": 3}, budgets=(0.5, 1.0)),
+        "half": Arm(store="clean", budgets=(0.5,)),
+    }
     plan = plans.plan(stores, arms=more)
     make_cells(plan, out, "second", events.append)
     assert [event.cell.name for event in events if event.kind == "finished"] == ["half/0.5x/seed0", "half/0.5x/seed1"]
@@ -116,7 +122,9 @@ def test_a_killed_process_loses_its_cell_alone(stores, made, tmp_path, moment, c
     events = []
     make_cells(plans.plan(stores), out, "again", events.append)
     assert before.items() <= stamps(out).items()
-    assert len([event for event in events if event.kind == "finished"]) == len(list(out.glob("cells/*"))) - len(finished)
+    assert len([event for event in events if event.kind == "finished"]) == len(list(out.glob("cells/*"))) - len(
+        finished
+    )
     assert losses(out) == losses(made)
 
 

@@ -33,7 +33,9 @@ def test_references_and_scoring_are_charged(stores, tmp_path):
     step = Spent().train(model, 8, 32).flops
     small = laid_out(plan, tmp_path).runs["reducible", 1.0, 0].references[0].config.model
     needed = 3 * 3 * 8 * 32 * forward_flops_per_token(small, 32)  # of the reference
-    needed += junk.num_tokens * forward_flops_per_token(small, 32) + junk.num_tokens * forward_flops_per_token(model, 32)
+    needed += junk.num_tokens * forward_flops_per_token(small, 32) + junk.num_tokens * forward_flops_per_token(
+        model, 32
+    )
     left = (16 * step - needed) // step
     expected = {("baseline", 1.0): 16, ("baseline", 0.5): 8, ("oracle", 1.0): 16, ("reducible", 1.0): left}
     assert 0 < left < 14 and steps_of(layout) == expected
@@ -55,7 +57,9 @@ def test_a_reference_for_two_columns_is_charged_once(stores, tmp_path):
 
 def test_a_reference_that_reads_batches_is_charged_by_the_step(stores, tmp_path):
     """Catches: an arm that cannot be planned before its reference is trained; its passes over batches uncharged."""
-    arm = Arm({"schedule.policy": "token_selection", "schedule.options": {"by": "excess"}}, references={"ref_model": "small"})
+    arm = Arm(
+        {"schedule.policy": "token_selection", "schedule.options": {"by": "excess"}}, references={"ref_model": "small"}
+    )
     layout = laid_out(plans.plan(stores, arms={"tokens": arm}), tmp_path)
     run, (reference,) = layout.runs["tokens", 1.0, 0]
     assert run.config.schedule.ref_model == reference.mark
@@ -131,10 +135,16 @@ def test_a_text_of_a_setting_names_a_store(stores, tmp_path):
 @pytest.mark.parametrize(
     "arm, error",
     [
-        (Arm({"schedule.policy": "reducible", "schedule.options": {"rounds": 2}}, references={"ref_loss": "small"}), "arm a, budget 1: found .* FLOPs for the run itself"),
+        (
+            Arm({"schedule.policy": "reducible", "schedule.options": {"rounds": 2}}, references={"ref_loss": "small"}),
+            "arm a, budget 1: found .* FLOPs for the run itself",
+        ),
         (Arm({"schedule.policy": "ranked"}), "arm a, budget 1: .*--schedule.columns quality=FILE"),
         (Arm({"schedule.policy": "unifrom"}), "arm a, budget 1: no policy is called 'unifrom'"),
-        (Arm({"optimizer.warmup_steps": 9}), "arm a, budget 1: optimizer.warmup_steps=9 steps .* do not fit into a run"),
+        (
+            Arm({"optimizer.warmup_steps": 9}),
+            "arm a, budget 1: optimizer.warmup_steps=9 steps .* do not fit into a run",
+        ),
     ],
 )
 def test_an_arm_that_cannot_be_run_is_refused_before_any_run(stores, tmp_path, arm, error):
@@ -143,7 +153,7 @@ def test_an_arm_that_cannot_be_run_is_refused_before_any_run(stores, tmp_path, a
     grid = dict(tuned={"optimizer.peak_lr": (1e-3, 2e-3)}, tuning_seeds=(9,))
     for more in ({}, grid):
         with pytest.raises(ValueError, match=error):
-            laid_out(plans.plan(stores, config=config, arms={"a": arm}, **more), tmp_path)
+            laid_out(plans.plan(stores, config=config, curve=(1.0,), arms={"a": arm}, **more), tmp_path)
 
 
 def test_a_run_measures_at_its_end_alone_unless_it_is_asked_to(stores, tmp_path):
@@ -156,7 +166,9 @@ def test_a_run_measures_at_its_end_alone_unless_it_is_asked_to(stores, tmp_path)
 
 def test_budgets_are_exact_fractions(stores, tmp_path):
     """Catches: a step lost to the rounding of 0.7 × the budget."""
-    layout = laid_out(plans.plan(stores, config=plans.config(**{"train.steps": 10}), arms={}, curve=(0.7, 1.0)), tmp_path)
+    layout = laid_out(
+        plans.plan(stores, config=plans.config(**{"train.steps": 10}), arms={}, curve=(0.7, 1.0)), tmp_path
+    )
     assert steps_of(layout)["baseline", 0.7] == 7
     assert Fraction(0.7) * 10 < 7  # so it is when the number is taken for what its bits say
 
@@ -165,3 +177,48 @@ def test_cells_of_a_kind_differ_by_content():
     """Catches: a key that forgets the kind, or depends on the order of names."""
     first = Cell("x", "store", {"a": 1, "b": 2})
     assert first == Cell("y", "store", {"b": 2, "a": 1}) != Cell("x", "scores", {"a": 1, "b": 2})
+
+
+def on_a_trunk(stores, **changes):
+    config = plans.config(
+        **{"train.steps": 20, "optimizer.lr_schedule": "wsd", "optimizer.decay_fraction": 0.3} | changes
+    )
+    return plans.plan(stores, config=config, arms={"same": Arm(budgets=(0.5,))}, seeds=(0,), curve=(0.5, 1.0, 2.0))
+
+
+def test_the_baseline_branches_from_a_trunk(stores, tmp_path):
+    """Catches: a decay that begins at another step than the branch; a trunk that decays; a part of it trained twice,
+    or measured; an arm that is a branch too."""
+    layout = laid_out(on_a_trunk(stores), tmp_path)
+    runs = {cell.name: cell for cell in layout.cells if cell.config}
+    steps = {name: cell.config.train.steps for name, cell in runs.items()}
+    assert steps == {
+        "baseline/trunk7/seed0": 7, "baseline/trunk14/seed0": 14, "baseline/1x/seed0": 20, "baseline/0.5x/seed0": 10,
+        "baseline/trunk28/seed0": 28, "baseline/2x/seed0": 40, "same/0.5x/seed0": 10,
+    }  # fmt: skip
+    begun = {name: cell.config.init.run for name, cell in runs.items()}
+    first, second, third = (runs[f"baseline/trunk{step}/seed0"] for step in (7, 14, 28))
+    assert begun == {
+        "baseline/trunk7/seed0": "", "baseline/trunk14/seed0": f"{first.mark}@7",
+        "baseline/trunk28/seed0": f"{second.mark}@14", "baseline/0.5x/seed0": f"{first.mark}@7",
+        "baseline/1x/seed0": f"{second.mark}@14", "baseline/2x/seed0": f"{third.mark}@28", "same/0.5x/seed0": "",
+    }  # fmt: skip
+    shapes = {cell.config.optimizer.lr_schedule for cell in (first, second, third)}
+    assert shapes == {"constant"} and runs["baseline/2x/seed0"].config.optimizer.lr_schedule == "wsd"
+    assert [bool(cell.content["measured"]) for cell in runs.values()].count(False) == 3
+    of_step = Spent().train(runs["baseline/1x/seed0"].config.model, 8, 32).flops
+    assert sum(cell.flops for cell in runs.values()) == of_step * (28 + 3 + 6 + 12 + 10)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer.lr_schedule": "cosine"},
+        {"schedule.policy": "random_drop"},
+        {"data.packing": "by_length", "data.shortest": 32},
+    ],
+)
+def test_no_trunk_where_runs_of_other_length_begin_otherwise(stores, tmp_path, changes):
+    """Catches: a branch that is not the run of its own."""
+    layout = laid_out(on_a_trunk(stores, **changes), tmp_path)
+    assert not [cell for cell in layout.cells if cell.config and cell.config.init.run]

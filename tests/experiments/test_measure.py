@@ -19,14 +19,7 @@ NLL = np.array([[20.0, 40.0, 60.0, 60.0], [10.0, 40.0, 60.0, 90.0]])
         (Measure("a"), [120 / 60, 150 / 60]),
         (Measure("b"), [60 / 40, 50 / 40]),
         (Measure("micro", "byte"), [180 / 400 / math.log(2), 200 / 400 / math.log(2)]),
-<<<<<<< HEAD
-        (
-            Measure("macro", "byte"),
-            [(60 / 120 + 120 / 280) / 2 / math.log(2), (50 / 120 + 150 / 280) / 2 / math.log(2)],
-        ),
-=======
         (Measure("macro", "byte"), [(60 / 120 + 120 / 280) / math.log(4), (50 / 120 + 150 / 280) / math.log(4)]),
->>>>>>> h-stats
     ],
 )
 def test_by_hand(measure, expected):
@@ -37,11 +30,7 @@ def test_by_hand(measure, expected):
 
 @pytest.mark.parametrize("measure", [Measure(), Measure("macro"), Measure("a", "byte")])
 def test_influence_is_the_slope_by_how_often_a_document_is_drawn(measure):
-<<<<<<< HEAD
-    """Catches: the size of a pool taken as fixed; documents of other domains in the influence; means of pools as sums."""
-=======
     """Catches: the size of a pool taken as fixed; documents of other domains in the influence; sums of pools."""
->>>>>>> h-stats
     found = influence(NLL, DOCUMENTS, measure)
     for d in range(4):
         more_D = 1 + 1e-6 * np.eye(4)[d]

@@ -63,7 +63,13 @@ def test_the_digest_is_of_the_whole_plan():
     """Catches: a primary figure, a question or a seed that can be changed after the fact without another digest."""
     first = plans.plan(HERE)
     assert first.digest == plans.plan(HERE).digest
-    changes = [dict(primary="oracle"), dict(question="?"), dict(seeds=(0, 2)), dict(half="report"), dict(measure="macro")]
+    changes = [
+        dict(primary="oracle"),
+        dict(question="?"),
+        dict(seeds=(0, 2)),
+        dict(half="report"),
+        dict(measure="macro"),
+    ]
     changed = {plans.plan(HERE, **change).digest for change in changes}
     assert len(changed | {first.digest}) == len(changes) + 1
 
@@ -72,9 +78,12 @@ START = """
 from lfr_jax.config import Config, TrainConfig
 from lfr_jax.experiments.plan import Arm, Plan, Store
 """
-WHOLE = START + """
+WHOLE = (
+    START
+    + """
 plan = Plan(config=Config(train=TrainConfig(steps=5)), stores={"a": Store(path="x")}, store="a", arms={}, seeds=(1,))
 """
+)
 
 
 def test_a_plan_is_a_python_file(tmp_path):
