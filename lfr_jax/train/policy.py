@@ -86,8 +86,8 @@ def check_score_fraction(config: ScheduleConfig, options: dict[str, Any], scorin
       scoring: whether any phase asks for a scoring pass.
     """
     fraction = config.score_fraction
-    by_pass_alone = options.get("scores", "pass") == "pass" and options.get("unmeasured") == "hardest"
-    if scoring and fraction < 1 and by_pass_alone:
+    by_pass_alone = "pass" in (options.get("scores", "pass"), options.get("scores_before"))
+    if scoring and fraction < 1 and by_pass_alone and options.get("unmeasured") == "hardest":
         raise ValueError(
             f"schedule.score_fraction is {fraction}, and the blocks without a score would count as hardest under "
             f"{config.policy}: give them the mean loss of their group, by the option "

@@ -11,10 +11,11 @@ import pytest
 from helpers import tiny
 
 from lfr_jax import schedule
+from lfr_jax.config import ScheduleConfig
 from lfr_jax.data import clusters, score_files
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.store import open_store
-from lfr_jax.train import block_info
+from lfr_jax.train import block_info, policy
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +163,25 @@ def edited(tmp_path_factory, blocks):
     info = block_info.info_of(blocks, **told)
     block_info.save(folder, info, blocks)
     return folder, (folder / block_info.FILE).read_bytes()
+
+
+def test_two_files_of_scores_decide_before_the_run_begins(asking, blocks):
+    """The losses are 2 i and 3 i, so that the first blocks differ least. Catches: score files that are no columns; the
+    difference turned round; domains that compete, so that the one of the first ids gets all draws."""
+    weak, strong = asking.schedule.weak_scores, asking.schedule.strong_scores
+
+    def drawn(column, minus, **files):
+        options = dict(column=column, minus=minus, keep=0.5)
+        chosen = ScheduleConfig("ranked", options, stratify="domain", **files)
+        config = dataclasses.replace(asking, schedule=chosen)
+        sched, info = policy.build(chosen, 10), block_info.info_of(blocks, **block_info.compute(config, blocks))
+        return np.asarray(sched.rates(sched.begin(sched.init(info), 0))) > 0
+
+    drawn_N = drawn("prior", "target", columns=(f"prior={weak}", f"target={strong}"))
+    for domain in np.unique(blocks.domain_N):
+        of_domain = drawn_N[blocks.domain_N == domain]
+        assert of_domain.tolist() == sorted(of_domain, reverse=True) and of_domain.sum() == -(-len(of_domain) // 2)
+    np.testing.assert_array_equal(drawn("weak_loss", "strong_loss", weak_scores=weak, strong_scores=strong), drawn_N)
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,9 @@ def test_a_sample_needs_a_stand_in_for_the_rest(scores, unmeasured):
             policy.build(config, 100)
         with pytest.raises(ValueError, match="would count as hardest"):  # the defaults
             policy.build(dataclasses.replace(config, options={}), 100)
+        with pytest.raises(ValueError, match="would count as hardest"):  # of two kinds of losses, one
+            options = dict(scores="mixed", scores_before="pass")
+            policy.build(dataclasses.replace(config, policy="progress", options=options), 100)
         config = dataclasses.replace(config, score_fraction=1.0)
     assert policy.build(config, 100).phases[-1].stop == 100
 

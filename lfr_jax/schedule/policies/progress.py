@@ -15,6 +15,8 @@ from lfr_jax.schedule.phases import consecutive, num_chosen
 from lfr_jax.schedule.types import Schedule, num_blocks
 from lfr_jax.schedule.unscored import drawn_rates
 
+PASSES = ("pass", "mixed")  # the values of `scores` that ask for a scoring pass
+
 
 class ProgressState(NamedTuple):
     """State of a policy by progress."""
@@ -35,6 +37,7 @@ def progress(
     keep: float = 0.5,
     relative_to: Literal["", "domain", "cluster"] = "",
     scores: Scores = "pass",
+    scores_before: Literal["", "pass", "train", "detrended", "mixed"] = "",
     unmeasured: Unmeasured = "hardest",
 ) -> Schedule:
     r"""Draws all blocks, watches how far the loss of each falls, then draws those whose loss has fallen furthest.
@@ -58,17 +61,22 @@ def progress(
     bandit. Its use for blocks, and all that is said above, is ours.
 
     Args:
-      warmup: length of the first phase in steps. Give it a pass over the blocks at least, if `scores` needs losses of
-        training.
-      watch, focus: lengths of the other two. With "pass", each is preceded by a scoring pass.
+      warmup: length of the first phase in steps. Give it a pass over the blocks at least, if `scores` or
+        `scores_before` needs losses of training.
+      watch, focus: lengths of the other two. With "pass", each is preceded by a scoring pass, unless `scores_before`
+        says otherwise.
       reps: how often 'watch' and 'focus' follow one another.
       keep: share of the blocks that 'focus' draws.
       relative_to: "": all blocks compete, so the domain that is learned just now may get all draws, as tables do in the
         short run of the picture. "domain", "cluster": a fall counts in comparison with those of its group. Then no
         domain wins as a whole; but one that is all noise is not found.
       scores: as of `lfr`. "train" and "detrended" cost nothing; compare with "detrended".
+      scores_before: the same for the losses before the watch alone; "": as `scores`. With "detrended", the losses of
+        the warm-up take the place of the first of two passes. The trend that they lack is one number for all blocks,
+        so falls keep their order.
       unmeasured: as of `lfr`, but "domain" and "cluster" give a block the mean fall of its group. A block counts as
-        measured if it was measured before and after the watch.
+        measured if it was measured before and after the watch. Each scoring pass over a sample draws another one: a
+        share q of the blocks in each is q² of them in both. With `scores_before="detrended"` it is q.
 
     Returns:
       The schedule, with the phases 'warmup', 'watch' and 'focus'; 'watch.1', 'focus.1', ... if `reps` is more than 1.
@@ -96,14 +104,15 @@ def progress(
     """
     one_of("scores", scores, Scores)
     one_of("unmeasured", unmeasured, Unmeasured)
+    before = scores_before or scores
+    one_of("scores_before", before, Scores)
     one_of("relative_to", relative_to, Literal["", "domain", "cluster"])
     keep = real_number("keep", keep, KEEP)
     reps = positive_int("reps", reps, most=PHASES)
     parts = [("warmup", warmup)]
     for rep in range(1, reps + 1):
         suffix = f".{rep}" if reps > 1 else ""
-        passes = scores in ("pass", "mixed")
-        parts += [("watch" + suffix, watch, passes), ("focus" + suffix, focus, passes)]
+        parts += [("watch" + suffix, watch, before in PASSES), ("focus" + suffix, focus, scores in PASSES)]
     phases = consecutive(parts)
     filled_by = "" if unmeasured == "hardest" else unmeasured
 
@@ -120,7 +129,7 @@ def progress(
         return state._replace(drawn=jnp.ones_like(state.drawn))
 
     def begin_watch(state):
-        before_N = jnp.copy(estimate(state.measured, scores))  # a copy: no array may be in two fields
+        before_N = jnp.copy(estimate(state.measured, before))  # a copy: no array may be in two fields
         return draw_all(state)._replace(before=before_N, newest=jnp.max(state.measured.step))
 
     def begin_focus(state):
@@ -138,4 +147,4 @@ def progress(
     def begin(state, phase_index):
         return phase_switch(functions, phase_index, state)
 
-    return Schedule(phases, init, fold, begin, drawn_rates, observe_train=scores != "pass")
+    return Schedule(phases, init, fold, begin, drawn_rates, observe_train={scores, before} != {"pass"})

@@ -1,5 +1,6 @@
 """Falling losses by hand."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -58,6 +59,26 @@ def test_detrended_losses_of_training():
             state = s.begin(state, (time + 1) // 8) if time % 8 == 7 else state
         found[scores] = np.mean(learned_N[np.flatnonzero(s.rates(state))])
     assert found["train"] < 0.7 and found["detrended"] == 1
+
+
+def test_one_pass_and_losses_of_the_warm_up():
+    """Catches: a pass before the watch all the same; losses of training not asked for; those of the watch in place of
+    the pass, or of the warm-up; a trend that is left in, by which those that came early have fallen furthest."""
+    n = 256
+    s = schedule.progress(warmup=n, watch=8, focus=8, keep=0.25, scores_before="detrended")
+    assert [phase.score for phase in s.phases] == [False, False, True] and s.observe_train
+    state, learned_N = s.begin(s.init(schedule.BlockInfo(n)), 0), np.arange(n) % 4 == 0
+    observe = jax.jit(s.observe)
+    for step in range(n):  # of one block each; the loss falls from 9 to 5
+        state = observe(state, jnp.array([step]), jnp.array([9 - step / 64]), step)
+    state = s.begin(state, 1)
+    state = observe(state, jnp.arange(n), jnp.arange(n, dtype=jnp.float32), n + 4)  # of training
+    after_N = jnp.array(np.where(learned_N, 3.0, 5.0), jnp.float32)
+    state = s.begin(observe(state, jnp.arange(n), after_N, n + 8), 2)
+    assert np.flatnonzero(s.rates(state)).tolist() == np.flatnonzero(learned_N).tolist()
+    assert not any(phase.score for phase in schedule.progress(scores="detrended", scores_before="train").phases)
+    with pytest.raises(ValueError, match="scores_before is 'both', expected one of 'pass', 'train', "):
+        schedule.progress(scores_before="both")
 
 
 def test_phases_and_errors():
