@@ -18,7 +18,7 @@ config = Config(
     data=DataConfig(seq_len=T),
     model=llama(2, 128, num_heads=4, num_kv_heads=2, mlp_dim=384, vocab_size=1024, max_len=256, tied_head=True),
     optimizer=OptimizerConfig(peak_lr=1e-3, end_lr=0.0, lr_schedule="wsd", warmup_steps=20, decay_fraction=0.3),
-    train=TrainConfig(steps=600, batch_size=16, score_batch_size=64),
+    train=TrainConfig(steps=400, batch_size=16, score_batch_size=64),
 )
 
 if TEXT:
