@@ -62,6 +62,7 @@ NOT_HERE = {
 PYTHON_RUNS_IN = {
     "README.md": "tests/test_readme.py",
     "add_a_policy.md": "tests/policies.py",
+    "experiments.md": "tests/experiments/test_experiment_plan.py",
     "policy_from_scratch.md": "tests/policies.py",
     "your_trainer.md": "tests/schedule/test_outsiders_*.py",
     "scale.md": "nowhere: the lines need several hosts",
@@ -100,6 +101,8 @@ def lfr(arguments: list[str]) -> None:
     """`lfr ARGUMENTS` in this process."""
     if arguments[0] in ("train", "compare"):
         arguments = [*arguments, *SMALL_RUN]
+    if arguments[0] == "experiment" and "--dry-run" not in arguments:
+        arguments = [*arguments, "--dry-run"]
     if "--init.run" in arguments:  # the other run has as many steps
         arguments = [*arguments, "--train.steps", "18"]
     if "--embedded" in arguments:
