@@ -50,6 +50,7 @@ NOT_HERE = {
     r"--distributed\.coordinator": "needs two machines; tests/distributed has two processes",
     r"JAX_PLATFORMS=cuda": "needs a GPU",
     r"^lfr mixture": "trains many runs; tests/experiments/test_mixture_search.py",
+    r"^lfr report \S+\.py": "reads an experiment; tests/experiments/test_evidence_report.py",
     r"^lfr compile|tools/tpu_table": "needs libtpu, and minutes; tests/compile",
     r"tools/bench_|tools/score_study": "measures for minutes; tests/test_tools.py runs the tools with small sizes",
     r"^tools/test|^EXTRAS=": "is the test suite",
