@@ -50,6 +50,7 @@ NOT_HERE = {
     r"--distributed\.coordinator": "needs two machines; tests/distributed has two processes",
     r"JAX_PLATFORMS=cuda": "needs a GPU",
     r"^lfr mixture": "trains many runs; tests/experiments/test_mixture_search.py",
+    r"^lfr report \S+\.py": "reads an experiment; tests/experiments/test_evidence_report.py",
     r"^lfr compile|tools/tpu_table": "needs libtpu, and minutes; tests/compile",
     r"tools/bench_|tools/score_study": "measures for minutes; tests/test_tools.py runs the tools with small sizes",
     r"^tools/test|^EXTRAS=": "is the test suite",
@@ -62,6 +63,7 @@ NOT_HERE = {
 PYTHON_RUNS_IN = {
     "README.md": "tests/test_readme.py",
     "add_a_policy.md": "tests/policies.py",
+    "experiments.md": "tests/experiments/test_experiment_plan.py",
     "policy_from_scratch.md": "tests/policies.py",
     "your_trainer.md": "tests/schedule/test_outsiders_*.py",
     "scale.md": "nowhere: the lines need several hosts",
@@ -100,6 +102,8 @@ def lfr(arguments: list[str]) -> None:
     """`lfr ARGUMENTS` in this process."""
     if arguments[0] in ("train", "compare"):
         arguments = [*arguments, *SMALL_RUN]
+    if arguments[0] == "experiment" and "--dry-run" not in arguments:
+        arguments = [*arguments, "--dry-run"]
     if "--init.run" in arguments:  # the other run has as many steps
         arguments = [*arguments, "--train.steps", "18"]
     if "--embedded" in arguments:

@@ -95,21 +95,34 @@ def experiment(args: list[str]) -> None:
 
 
 def report(args: list[str]) -> None:
-    """figures of single blocks:        lfr report runs/smoke/lfr runs/smoke/uniform"""
+    """figures of runs, or evidence:    lfr report runs/smoke/lfr runs/smoke/uniform"""
 
     @checked
     def arguments(
-        run: Positional[str], other: Positional[str] = "", out: str = "", phase: str = "", threshold: NotNegative = 0.0
+        run: Positional[str],
+        other: Positional[str] = "",
+        out: str = "",
+        phase: str = "",
+        threshold: NotNegative = 0.0,
+        half: str = "",
     ):
-        """Draws how the losses of the probe blocks changed, in one run or in two: figures, and an HTML page of them.
+        """Draws how the losses of the probe blocks changed, in one run or in two; or what an experiment has found.
+
+        Both give figures, and an HTML page of them. `lfr report PLAN.py --out DIR` shows the experiment in DIR.
 
         Args:
-          run: Run directory.
-          other: Another one on the same data, to compare with.
-          out: Folder for the page and the figures; by default RUN/report.
+          run: Run directory; or the plan of an experiment, a file whose name ends with .py.
+          other: Another run on the same data, to compare with.
+          out: Folder for the page and the figures; by default RUN/report. Of an experiment: its folder DIR, as in
+            `lfr experiment`; the page is DIR/report/report.html.
           phase: Follow the blocks that the phase of this name kept or dropped; by default the first that dropped any.
           threshold: Nats by which a loss must move to count as a fall or rise; 0: by the noise in the runs.
+          half: Of an experiment: which held-out documents, "choose", "report" or "all"; by default as the plan says.
         """
+        if run.endswith(".py"):
+            refuse("of a run, and no option of an experiment", other=other, phase=phase, threshold=threshold)
+            return report_of_experiment(run, out, half)
+        refuse("of an experiment, and no option of a run", half=half)
         from lfr_jax.experiments.report import write_report
         from lfr_jax.storage.paths import as_path
 
@@ -117,3 +130,24 @@ def report(args: list[str]) -> None:
         return write_report(runs, as_path(out) if out else runs[0] / "report", phase, threshold)
 
     print(tyro.cli(arguments, args=args, prog="lfr report"))
+
+
+def report_of_experiment(plan: str, out: str, half: str) -> str:
+    """Writes the report of an experiment, and returns what it says in short."""
+    if not out:
+        raise ValueError(f"found no --out, expected the folder of the experiment: lfr report {plan} --out DIR")
+    with imports_uncollected():
+        import jax
+
+        from lfr_jax.experiments.evidence_report import write_report
+        from lfr_jax.storage.paths import require_local
+
+    jax.config.update("jax_platforms", "cpu")  # nothing is trained here
+    return write_report(plan, require_local(out), half)
+
+
+def refuse(why: str, **given: object) -> None:
+    """Raises ValueError for an argument that belongs to another use of a command."""
+    for name, value in given.items():
+        if value:
+            raise ValueError(f"found {name} {value!r}, which is {why}; leave it out")

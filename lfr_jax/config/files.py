@@ -24,7 +24,7 @@ def read_config(path: str) -> Config:
       ValueError: the file does not hold settings, or they are out of their ranges. Where Python failed in the file,
         the message names the line.
     """
-    file = require_file(path, "configuration", "Python that sets `config`, or a run's config.json")
+    file = require_file(path, "configuration", "a Python file that sets `config`, or a run's config.json")
     if file.suffix == ".json":
         return from_saved(parsed(file.read_bytes(), path), path)
     return set_in(path, "config", Config)
@@ -35,7 +35,7 @@ def require_file(path: str, kind: str, holds: str) -> pathlib.Path:
 
     Args:
       kind: what the file is called in errors: "configuration".
-      holds: what is expected in it.
+      holds: what is expected, in words.
 
     Raises:
       FileNotFoundError, OSError: as `read_config`.
@@ -43,10 +43,10 @@ def require_file(path: str, kind: str, holds: str) -> pathlib.Path:
     file = pathlib.Path(path)
     if file.exists() and not file.is_file():
         found = "a folder" if file.is_dir() else "a named pipe" if file.is_fifo() else "a device or a socket"
-        raise OSError(f"{path!r} is {found}, expected a file: {holds}")
+        raise OSError(f"{path!r} is {found}, expected {holds}")
     if not file.is_file():
         known = sorted(str(file) for file in pathlib.Path("configs").rglob("*.py"))
-        hint = nearest(path, known) or f"name a file: {holds}"
+        hint = nearest(path, known) or f"name {holds}"
         raise FileNotFoundError(f"no {kind} file {path!r}; {hint.strip()}")
     return file
 

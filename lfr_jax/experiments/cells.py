@@ -132,8 +132,8 @@ def taken(cell: Cell, out: pathlib.Path) -> Iterator[int | None]:
             os.close(claimed.lock)
 
 
-def write_record(cell: Cell, out: pathlib.Path, file: str, **values: Any) -> None:
-    """Writes `done.json` or `failed.json`."""
+def write_record(cell: Cell, out: pathlib.Path, file: str = DONE, **values: Any) -> None:
+    """Writes `done.json`, or another file of what became of a cell."""
     about = {"name": cell.name, "kind": cell.kind, "key": cell.key, "content": cell.content}
     write_atomically(cell.folder(out) / file, json.dumps(about | values, indent=1) + "\n")
 
@@ -145,3 +145,14 @@ def read_record(cell: Cell, out: pathlib.Path, file: str = DONE) -> dict[str, An
         return from_json(path.read_bytes(), dict[str, Any], path)
     except FileNotFoundError:
         return {}
+
+
+def record_failure(cell: Cell, out: pathlib.Path, error: str, command: str) -> None:
+    """Writes `failed.json`: why, and that this command has tried it; other commands may try too."""
+    commands = read_record(cell, out, FAILED).get("commands", [])
+    write_record(cell, out, FAILED, error=error, commands=[*commands, command])
+
+
+def has_failed(cell: Cell, out: pathlib.Path, command: str) -> bool:
+    """Whether this command has tried the cell in vain."""
+    return command in read_record(cell, out, FAILED).get("commands", [])

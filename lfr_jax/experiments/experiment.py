@@ -1,9 +1,7 @@
 """Runs what is missing of an experiment, in a folder that any number of such commands may share."""
 
 import contextlib
-import csv
 import datetime
-import io
 import json
 import pathlib
 import signal
@@ -22,7 +20,6 @@ from lfr_jax.storage.files import write_atomically
 from lfr_jax.terminal import printable, show
 
 PLANS = "plans.csv"
-COLUMNS = ("plan", "started")
 
 
 def run_experiment(plan: Plan, out: pathlib.Path, workers: int = 0) -> int:
@@ -55,13 +52,10 @@ def record_plan(plan: Plan, out: pathlib.Path) -> None:
     if whole.exists():
         return
     whole.parent.mkdir(parents=True, exist_ok=True)
-    row = io.StringIO()
-    writer = csv.writer(row, lineterminator="\n")
-    if not table.exists():
-        writer.writerow(COLUMNS)
-    writer.writerow([plan.digest, datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")])
+    with contextlib.suppress(FileExistsError), open(table, "x", encoding="utf-8") as file:
+        file.write("plan,started\n")
     with open(table, "a", encoding="utf-8") as file:
-        file.write(row.getvalue())
+        file.write(f"{plan.digest},{datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}\n")
     write_atomically(whole, json.dumps(plan.as_json, indent=1) + "\n")
 
 

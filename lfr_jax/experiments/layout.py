@@ -257,13 +257,14 @@ def quiet_on_the_way(config: Config) -> Config:
 
 
 def unique(roots: list[Cell]) -> list[Cell]:
-    """Cells and all that they need, each once, after what it needs."""
+    """Cells and all that they need, each once, after what it needs; but no folders that are there."""
     found: dict[str, Cell] = {}
 
     def add(cell: Cell) -> None:
         for need in cell.needs:
             add(need)
-        found.setdefault(cell.key, cell)
+        if not cell.path:
+            found.setdefault(cell.key, cell)
 
     for root in roots:
         add(root)

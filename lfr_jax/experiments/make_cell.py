@@ -11,7 +11,7 @@ from typing import Any
 
 import lfr_jax
 from lfr_jax.config.dotted import with_settings
-from lfr_jax.experiments.cells import DONE, FAILED, Cell, write_record
+from lfr_jax.experiments.cells import FAILED, Cell, write_record
 from lfr_jax.train import load_run
 from lfr_jax.train.loop import train
 from lfr_jax.train.track.recorder import NonFiniteLoss
@@ -28,10 +28,10 @@ def make(cell: Cell, out: pathlib.Path, lock: int) -> float:
       Exception: whatever failed.
     """
     began = time.monotonic()
-    (cell.folder(out) / FAILED).unlink(missing_ok=True)
     found = MAKERS[cell.kind](cell, out, lock)
     seconds = time.monotonic() - began
-    write_record(cell, out, DONE, seconds=seconds, flops=float(cell.flops), **found)
+    write_record(cell, out, seconds=seconds, flops=float(cell.flops), **found)
+    (cell.folder(out) / FAILED).unlink(missing_ok=True)
     return seconds
 
 

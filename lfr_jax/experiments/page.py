@@ -3,6 +3,7 @@
 import base64
 import os
 import pathlib
+from collections.abc import Iterable
 from html import escape
 
 import matplotlib
@@ -35,6 +36,8 @@ caption {{ text-align: left; font-weight: bold; padding: .5rem 0 }}
 th, td {{ padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ddd; white-space: nowrap }}
 th:first-child {{ text-align: left }}
 .differs {{ background: #fdf3dc }}
+.lead {{ font-size: 1.25rem; padding: .8rem 1rem; border-left: .3rem solid #1a1a1a; background: #f6f6f6 }}
+.caution {{ padding: .5rem 1rem; border-left: .3rem solid #1a1a1a; background: #fdf3dc }}
 dt {{ float: left; clear: left; width: 9.5rem; font-style: italic }}
 dd {{ margin-left: 9.5rem }}
 </style></head><body>
@@ -65,14 +68,18 @@ as a rise; we do not know what counted there.</p>
 """
 
 
-def require_replaceable(folder: Path) -> None:
+def require_replaceable(folder: Path, figures: Iterable[str] = FIGURES, others: Iterable[str] = ()) -> None:
     """Refuses to write a report to `folder`, if files of other origin would be overwritten. An earlier report may be.
+
+    Args:
+      figures: of the report, without `.png`.
+      others: more files of it.
 
     Raises:
       FileExistsError: a file there has a name of the report's, and the page is not there or is none of ours.
       OSError: the page is a folder or a named pipe, or cannot be read.
     """
-    names = [FILE, *(f"{figure}.{kind}" for figure in FIGURES for kind in ("png", "svg"))]
+    names = names_of(figures, others)
     with explain_errors(folder):
         there = [name for name in names if exists(folder / name)]
         if there and not (there[0] == FILE and is_page(folder / FILE)):
@@ -80,6 +87,11 @@ def require_replaceable(folder: Path) -> None:
                 f"{folder}: found {there[0]!r}, and no report that `lfr` wrote; expected a new folder, or an earlier "
                 "report: choose another --out, or move the file away"
             )
+
+
+def names_of(figures: Iterable[str], others: Iterable[str] = ()) -> list[str]:
+    """The files of a report, the page first."""
+    return [FILE, *(f"{figure}.{kind}" for figure in figures for kind in ("png", "svg")), *others]
 
 
 def is_page(path: Path) -> bool:
@@ -92,11 +104,19 @@ def write_page(path: pathlib.Path, names: str, content: list[str]) -> None:
     write_atomically(path, PAGE.format(title=escape(TITLE + names), content="\n".join(content)))
 
 
-def move_report(made: pathlib.Path, folder: pathlib.Path) -> None:
-    """Moves a report's files into `folder`. The page is first: it says that the figures beside it may be replaced."""
-    for name in [FILE, *sorted(os.listdir(made))]:
+def move_report(
+    made: pathlib.Path, folder: pathlib.Path, figures: Iterable[str] = FIGURES, others: Iterable[str] = ()
+) -> None:
+    """Moves a report's files into `folder`, and removes those of an earlier one that it has not.
+
+    The page is first: it says that the files beside it may be replaced.
+    """
+    names = names_of(figures, others)
+    for name in [FILE, *sorted(names[1:])]:
         if (made / name).exists():
             os.replace(made / name, folder / name)
+        else:
+            (folder / name).unlink(missing_ok=True)
 
 
 def save_figure(drawing: Figure, path: pathlib.Path, caption: str) -> str:

@@ -4,6 +4,7 @@
 - A warm colour, or a grey, is the class of a block (learned, forgotten, ...).
 - A line style is a policy: the first one is solid, the second dashed. Policies have no colours.
 - A light grey band is a phase that leaves blocks out, such as Focus. A hatched band is a scoring pass.
+- In figures of an experiment, a filled black mark is charged with everything, a hollow grey one is amortised.
 
 Colour-blind people can tell them apart: a test measures it. Green, sky blue, vermilion and orange are those of Okabe
 and Ito (2008). The others are chosen so that any two of the first three domains are far apart for every eye.
@@ -30,6 +31,8 @@ LEAVES_OUT = "0.92"  # the band of a phase that leaves blocks out
 SCORING = dict(facecolor="none", edgecolor="0.7", hatch="////", lw=0.0)  # the band of a scoring pass
 RATES = "Greys"  # a colour map: how often a block is drawn
 EDGE, FAINT_TEXT, WHITE = "0.85", "0.35", "white"  # of phases: their edges, their names; between boxes
+CHARGED, AMORTISED = "black", "0.5"  # what an arm of an experiment spent: all of it, or without its references
+REFERENCE_LINE, INTERVAL = "0.45", "0.9"  # lines to compare with, such as no difference; the band of an interval
 
 # In points, for figures 11 inches wide: readable on a slide, and at the 900 pixels that GitHub gives a picture.
 STYLE: dict[str, Any] = {

@@ -226,7 +226,7 @@ def load_plan(path: str) -> Plan:
       FileNotFoundError, OSError: there is no such file, or it is none.
       ValueError: it sets no plan, or one that `Plan` refuses, then with the line.
     """
-    require_file(path, "plan", "Python that sets `plan`")
+    require_file(path, "plan", "a Python file that sets `plan`")
     return set_in(path, "plan", Plan)
 
 

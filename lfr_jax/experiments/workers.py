@@ -19,10 +19,11 @@ from typing import Literal, NamedTuple
 from lfr_jax.data.worker_process import begin_worker
 from lfr_jax.distributed import compilation_cache, malloc
 from lfr_jax.distributed.preemption import PREEMPTED
-from lfr_jax.experiments.cells import FAILED, Cell, read_record, taken, write_record
+from lfr_jax.experiments.cells import Cell, has_failed, record_failure, taken
 from lfr_jax.experiments.layout import laid_out
 from lfr_jax.experiments.make_cell import make
 from lfr_jax.experiments.plan import Plan
+from lfr_jax.prepare.workers import cores
 from lfr_jax.terminal.faults import explained, one_line
 
 PAUSE = 0.3  # seconds until a worker looks again for a cell that is free
@@ -53,6 +54,7 @@ class Crew:
         self.cores = cores_of(count)
         self.at_work: dict[multiprocessing.connection.Connection, tuple[int, multiprocessing.process.BaseProcess]] = {}
         self.crashes: dict[Cell, int] = {}
+        self.idle_deaths = 0
 
     def __enter__(self) -> "Crew":
         for number in range(len(self.cores)):
@@ -79,7 +81,7 @@ class Crew:
         """What the workers do, until all have ended. A worker that dies is replaced, and its cell is free again.
 
         Raises:
-          OSError: a worker died before it began with a cell.
+          OSError: of `died_idle`.
         """
         began: dict[multiprocessing.connection.Connection, Cell] = {}
         while self.at_work:
@@ -89,8 +91,12 @@ class Crew:
                 except EOFError:
                     number, process = self.at_work.pop(pipe)
                     process.join()
+                    cell = began.pop(pipe, None)
+                    if process.exitcode and cell:
+                        yield self.crashed(cell, process.exitcode)
+                    elif process.exitcode:
+                        self.died_idle(process)
                     if process.exitcode:
-                        yield self.crashed(began.pop(pipe, None), process)
                         self.start(number)
                     continue
                 began |= {pipe: event.cell}
@@ -98,17 +104,22 @@ class Crew:
                     del began[pipe]
                 yield event
 
-    def crashed(self, cell: Cell | None, process: multiprocessing.process.BaseProcess) -> Event:
+    def crashed(self, cell: Cell, code: int) -> Event:
         """After `CRASHES` of a cell it counts as failed, as it may need more memory than there is."""
-        how = f"its process ended with {ending(process.exitcode)}"
-        if cell is None:
-            raise OSError(f"{process.name} has made no cell: {how}; {self.out / 'logs'} has what it wrote")
+        how = f"its process ended with {ending(code)}"
         self.crashes[cell] = self.crashes.get(cell, 0) + 1
         if self.crashes[cell] < CRASHES:
             return Event("crashed", cell, f"{how}; it is tried once more")
         text = f"{how}, {CRASHES} times; perhaps for want of memory: take fewer with --workers"
-        write_record(cell, self.out, FAILED, error=text, command=self.command)
+        record_failure(cell, self.out, text, self.command)
         return Event("failed", cell, text)
+
+    def died_idle(self, process: multiprocessing.process.BaseProcess) -> None:
+        """Raises OSError if workers die again and again before they begin with a cell."""
+        self.idle_deaths += 1
+        if self.idle_deaths > CRASHES:
+            how = ending(process.exitcode)
+            raise OSError(f"{process.name} ended with {how} and made nothing; {self.out / 'logs'} has what it wrote")
 
 
 def ending(code: int) -> str:
@@ -127,11 +138,11 @@ def work(plan: Plan, out: pathlib.Path, command: str, events: multiprocessing.co
 
 def make_cells(plan: Plan, out: pathlib.Path, command: str, tell: Callable[[Event], None]) -> None:
     """Makes cells that are free, until none is left that could be made."""
-    layout, finished = laid_out(plan, out), -1
+    layout, left_then = laid_out(plan, out), -1
     while True:
         left = [cell for cell in layout.cells if not cell.finished(out)]
-        if layout.unknown and len(left) != finished:
-            layout, finished = laid_out(plan, out), len(left)
+        if layout.unknown and len(left) != left_then:  # what has been finished since may make more known
+            layout, left_then = laid_out(plan, out), len(left)
             continue
         free = [
             cell
@@ -154,14 +165,9 @@ def attempt(cell: Cell, out: pathlib.Path, command: str, tell: Callable[[Event],
             tell(Event("finished", cell, seconds=make(cell, out, lock)))
         except Exception as error:
             text = one_line(explained(error))
-            write_record(cell, out, FAILED, error=text, command=command)
+            record_failure(cell, out, text, command)
             tell(Event("failed", cell, text))
         return True
-
-
-def has_failed(cell: Cell, out: pathlib.Path, command: str) -> bool:
-    """Whether this command has tried the cell in vain."""
-    return read_record(cell, out, FAILED).get("command") == command
 
 
 def write_to(path: pathlib.Path) -> None:
@@ -176,24 +182,24 @@ def cores_of(count: int) -> list[set[int]]:
     """The cores of each of `count` workers: equal shares of those that this process may use; none, if unknown."""
     if not hasattr(os, "sched_getaffinity"):
         return [set()] * count
-    cores = sorted(os.sched_getaffinity(0))
-    if count >= len(cores):
-        return [{cores[number % len(cores)]} for number in range(count)]
-    return [set(cores[number * len(cores) // count : (number + 1) * len(cores) // count]) for number in range(count)]
+    own = sorted(os.sched_getaffinity(0))
+    if count >= len(own):
+        return [{own[number % len(own)]} for number in range(count)]
+    return [set(own[number * len(own) // count : (number + 1) * len(own) // count]) for number in range(count)]
 
 
 @contextlib.contextmanager
-def on_cores(cores: set[int]) -> Iterator[None]:
+def on_cores(chosen: set[int]) -> Iterator[None]:
     """Within it, a process that begins has these cores, and leaves Ctrl-C to this one: it inherits both."""
     main = threading.current_thread() is threading.main_thread()
-    before = os.sched_getaffinity(0) if cores else set()
+    before = os.sched_getaffinity(0) if chosen else set()
     handler = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
     try:
-        if cores:
-            os.sched_setaffinity(0, cores)
+        if chosen:
+            os.sched_setaffinity(0, chosen)
         yield
     finally:
-        if cores:
+        if chosen:
             os.sched_setaffinity(0, before)
         if main:
             signal.signal(signal.SIGINT, handler)
@@ -204,8 +210,8 @@ def default_workers() -> int:
 
     Another process asks JAX, as one that has asked holds the accelerator's memory.
     """
-    asked = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
-    on_cpu = os.environ.get("JAX_PLATFORMS") == "cpu"
-    if not on_cpu:
-        on_cpu = subprocess.run(asked, capture_output=True, text=True).stdout.strip() == "cpu"
-    return len(cores_of(1)[0]) or os.cpu_count() or 1 if on_cpu else 1
+    platform = os.environ.get("JAX_PLATFORMS")
+    if platform != "cpu":
+        asked = [sys.executable, "-c", "import jax; print(jax.default_backend())"]
+        platform = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
+    return cores() if platform == "cpu" else 1

@@ -6,7 +6,9 @@ import re
 
 import plans
 import pytest
+from helpers import write_tokens
 
+from lfr_jax.experiments.layout import laid_out
 from lfr_jax.experiments.plan import Arm, Plan, Reference, Store, load_plan
 
 HERE = pathlib.Path("data")  # plans are not carried out here
@@ -108,6 +110,31 @@ def test_a_file_without_a_plan_is_refused(tmp_path, text, error):
         load_plan(str(tmp_path / "plan.py"))
     with pytest.raises(FileNotFoundError, match="no plan file"):
         load_plan(str(tmp_path / "other.py"))
+
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def test_the_plan_of_the_page_is_one():
+    """Catches: a page that shows a plan of names that do not exist."""
+    text = (ROOT / "docs" / "experiments.md").read_text()
+    (block,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
+    shipped = load_plan(str(ROOT / "configs" / "experiments" / "smoke.py"))
+    names = {"config": shipped.config}
+    exec(block, names)
+    assert isinstance(names["plan"], Plan) and set(names["plan"].stores) == set(shipped.stores)
+
+
+def test_the_shipped_plan_can_be_paid(tmp_path):
+    """Its stores stand for 360 steps an epoch. Catches: an arm whose references and scoring passes are dearer than its
+    budget; a setting that no policy takes."""
+    shipped = load_plan(str(ROOT / "configs" / "experiments" / "smoke.py"))
+    tokens = [list(range(100, 228)) * (16 * 360)]
+    store = write_tokens(tmp_path / "store", {("text", "a"): tokens}, {("text", "a"): tokens}, vocab_size=1024)
+    here = {name: Store(path=str(store)) for name in shipped.stores}
+    layout = laid_out(dataclasses.replace(shipped, stores=here, tuned={}, tuning_seeds=()), tmp_path)
+    assert not layout.unknown and len(layout.runs) == 3 * (5 + 3)
+    assert {run.run.config.train.steps >= 200 for run in layout.runs.values()} == {True}
 
 
 def test_a_plan_cannot_be_changed():
