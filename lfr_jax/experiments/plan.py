@@ -25,7 +25,7 @@ SETTING_OF_COLUMN = {
     REF_MODEL: "schedule.ref_model",
 }
 # What the experiment itself decides of each run.
-DECIDED = ("run_dir", "data.store", "train.seed", *SETTING_OF_COLUMN.values())
+DECIDED = ("run_dir", "data.store", "init.run", "init.params", "train.seed", *SETTING_OF_COLUMN.values())
 OF_ARMS = ("train.steps",)  # and of an arm's, by its budget
 
 

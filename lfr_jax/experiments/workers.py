@@ -138,16 +138,18 @@ def work(plan: Plan, out: pathlib.Path, command: str, events: multiprocessing.co
 
 def make_cells(plan: Plan, out: pathlib.Path, command: str, tell: Callable[[Event], None]) -> None:
     """Makes cells that are free, until none is left that could be made."""
-    layout, left_then = laid_out(plan, out), -1
+    layout, known_with = laid_out(plan, out), None
     while True:
-        left = [cell for cell in layout.cells if not cell.finished(out)]
-        if layout.unknown and len(left) != left_then:  # what has been finished since may make more known
-            layout, left_then = laid_out(plan, out), len(left)
+        done = {cell for cell in layout.cells if cell.finished(out)}
+        if layout.unknown and done != known_with:  # what has been finished since may make more known
+            layout, known_with = laid_out(plan, out), done
             continue
         free = [
             cell
-            for cell in left
-            if all(need.finished(out) for need in cell.needs) and not has_failed(cell, out, command)
+            for cell in layout.cells
+            if cell not in done
+            and all(need.finished(out) for need in cell.needs)
+            and not has_failed(cell, out, command)
         ]
         if not free:
             return

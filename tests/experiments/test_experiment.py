@@ -149,6 +149,21 @@ def test_two_workers_share_the_work_though_one_is_killed(stores, made, tmp_path)
         assert read_document_losses(run.held_out).nll == pytest.approx(read_document_losses(other).nll, rel=1e-5)
 
 
+@pytest.mark.slow
+def test_a_branch_of_the_trunk_is_the_run_of_its_own(stores, tmp_path):
+    """Catches: another decay, another order of the data, or other costs, than an arm of the same settings has."""
+    wsd = {"train.steps": 20, "optimizer.lr_schedule": "wsd", "optimizer.decay_fraction": 0.3}
+    own = Arm(budgets=(0.5, 1.0))
+    plan = plans.plan(stores, config=plans.config(**wsd), arms={"own": own}, seeds=(0,))
+    make_cells(plan, tmp_path, "first", lambda event: None)
+    runs = {(run.arm, run.budget): run for run in found_in(plan, tmp_path).runs}
+    for budget in own.budgets:
+        branch, other = runs["baseline", budget], runs["own", budget]
+        assert branch.run_dir != other.run_dir and branch.held_out.read_text() == other.held_out.read_text()
+        assert (branch.steps, branch.flops, branch.trained_tokens) == (other.steps, other.flops, other.trained_tokens)
+        assert len(rows(branch.run_dir)) == 6 * budget  # the decay alone was trained
+
+
 def is_free(cell: pathlib.Path) -> bool:
     """Whether no process holds the lock of a cell."""
     if claimed := claim(cell):

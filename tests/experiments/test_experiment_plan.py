@@ -22,6 +22,7 @@ WRONG = {
     "budget": (dict(arms={"a": Arm(budgets=(3.0,))}), r"arms\['a'\].budgets has 3.0, .*add it to curve"),
     "setting": (dict(arms={"a": Arm({"train.step": 1})}), "no setting 'train.step'; did you mean 'train.steps'."),
     "value": (dict(arms={"a": Arm({"optimizer.peak_lr": -1})}), r"arms\['a'\].settings: optimizer.peak_lr is -1"),
+    "branch": (dict(arms={"a": Arm({"init.run": "runs/a"})}), "'init.run', which the experiment decides"),
     "decided": (dict(arms={"a": Arm({"train.seed": 1})}), "'train.seed', which the experiment decides"),
     "steps": (dict(arms={"a": Arm({"train.steps": 9})}), "'train.steps', which the experiment decides"),
     "arm": (dict(arms={"a b": Arm()}), "arms has 'a b', expected a name of letters"),
