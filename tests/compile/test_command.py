@@ -74,19 +74,24 @@ def test_what_is_found_and_said(config, stand_in, tmp_path):
         assert words in text
 
 
-def test_what_does_not_fit_is_said_with_what_was_tried(config, stand_in, monkeypatch):
-    """Catches: exit code 0, or a report of success, for a run that would end in an error on the TPU."""
-    monkeypatch.setattr(command, "examine", lambda *_: TooLarge(40, "Used 40G of 31G"))
+def test_what_does_not_fit_is_said_with_what_was_tried(config, stand_in, monkeypatch, tmp_path):
+    """Catches: exit code 0, or a report of success, for a run that would end in an error on the TPU; the text of one
+    program written over that of another."""
+
+    def too_large(name, config, place, mesh, blocks, options, keep):
+        keep(f"{config.train.score_batch_size} rows")
+        return TooLarge(40, "Used 40G of 31G")
+
+    monkeypatch.setattr(command, "examine", too_large)
     lines = []
-    found = compile_run(config, "v6e-8", names=["score"], say=lines.append)
+    found = compile_run(config, "v6e-8", names=["score"], keep_hlo=str(tmp_path / "hlo"), say=lines.append)
     score = found["programs"]["score"]
     assert not score["fits"] and score["needed_gib"] == 40
-    assert [attempt["options"] for attempt in score["tried"]] == [
-        f"--train.score-batch-size {size}" for size in (32, 16, 8)
-    ]
-    assert (
-        "DOES NOT FIT" in lines[1] and lines[-1] == "  nothing that was tried fits: take a smaller model, or more chips"
-    )
+    assert [attempt["options"] for attempt in score["tried"]] == [f"--train.score-batch-size {n}" for n in (32, 8)]
+    assert "DOES NOT FIT" in lines[1]
+    assert lines[-1] == "  nothing that was tried fits: take a smaller model, or more chips"
+    texts = {path.name: path.read_text() for path in (tmp_path / "hlo").iterdir()}
+    assert texts == {"score.hlo": "64 rows", "score.1.hlo": "32 rows", "score.2.hlo": "8 rows"}
 
 
 @pytest.mark.parametrize(

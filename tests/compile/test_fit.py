@@ -55,12 +55,12 @@ def test_the_first_rung_that_fits_is_found_at_once_where_memory_goes_with_the_ro
 @pytest.mark.parametrize("base", [0, 4, 12])
 @pytest.mark.parametrize("pieces", [2, 4, 8, 16, 32, 64])
 def test_what_is_found_is_the_first_of_its_ladder(config, pieces, base, says):
-    """Catches: a search that passes over the first rung that fits, or compiles all; one that needs the numbers that the
-    compiler does not always give."""
+    """Catches: a search that passes over the first rung that fits, or compiles all, or the settings themselves again;
+    one that needs the numbers that the compiler does not always give."""
     config = changed(config, train__batch_size=512)
     tried = searched(config, Compiler(base, {"products": (LIMIT - base) * pieces / 512}, says))
     fitting = [int(attempt.options.rpartition(" ")[2]) for attempt in tried if attempt.fits]
-    assert min(fitting) == pieces and len(tried) <= 4
+    assert min(fitting) == pieces and len(tried) <= 4 and all(attempt.options for attempt in tried)
 
 
 def test_a_ladder_that_is_of_no_use_takes_few_compilations(config):
