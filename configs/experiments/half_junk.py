@@ -25,7 +25,7 @@ plan = Plan(
     store="junk",
     seeds=(1, 2, 3),
     curve=(0.5, 0.7, 1.0, 1.4, 2.0, 2.8),
-    tuned={"optimizer.peak_lr": (5e-4, 1e-3, 2e-3), "optimizer.weight_decay": (0.1, 1.0)},
+    tuned={"optimizer.peak_lr": (1e-3, 2e-3, 4e-3), "optimizer.weight_decay": (0.1, 0.3, 1.0)},
     tuning_seeds=(0,),
     references={
         "reference": Reference("reference", tiny | {"train.steps": 300, "optimizer.peak_lr": 4e-3}),
