@@ -1,7 +1,8 @@
-"""The files in configs/: their sizes are what their names say, and they fit eight devices."""
+"""The files in configs/: their sizes are what their names say, and they fit eight devices; plans can be carried out."""
 
 import dataclasses
 import functools
+import gzip
 import importlib.util
 import itertools
 import pathlib
@@ -15,11 +16,16 @@ from jax.sharding import NamedSharding
 import lfr_jax.schedule
 from lfr_jax.compile import programs, topologies
 from lfr_jax.config import Config
+from lfr_jax.config.dotted import with_settings
 from lfr_jax.config.words import overridden
 from lfr_jax.distributed.mesh import BATCH, make_mesh
+from lfr_jax.experiments.experiment import dry_run
+from lfr_jax.experiments.plan import load_plan
 from lfr_jax.model import decoder
+from lfr_jax.train import policy
 
 FOLDER = pathlib.Path(__file__).parents[1] / "configs"
+PLANS = [path.stem for path in sorted((FOLDER / "experiments").glob("*.py")) if path.stem != "common"]  # they share it
 TABLE = runpy.run_path(str(FOLDER.parent / "tools" / "tpu_table.py"))
 
 # (parameters, the vocabulary they are counted with)
@@ -110,3 +116,34 @@ def test_fits_every_place_with_the_options_of_the_table(name, place):
 def test_every_big_config_is_tested():
     """Catches: a file added to configs/ without its count."""
     assert {path.stem for path in FOLDER.glob("*.py")} - {"smoke"} == set(SIZES)
+
+
+def make_text(folder: pathlib.Path) -> str:
+    """A folder as LFR_TEXT names it, whose name has a space."""
+    for side in ("train", "valid"):
+        (folder / "own text" / "prose").mkdir(parents=True, exist_ok=True)
+        with gzip.open(folder / "own text" / "prose" / f"0.{side}.jsonl.gz", "wt") as file:
+            file.write('{"text": "What is read."}\n')
+    return str(folder / "own text")
+
+
+@pytest.mark.parametrize("own_text", [False, True])
+@pytest.mark.parametrize("name", PLANS)
+def test_every_plan_is_one_with_policies_that_exist(name, own_text, tmp_path, monkeypatch):
+    """Catches: a plan that is refused, alone or with LFR_TEXT; a policy without this option; a file that sets no plan;
+    a text of one's own that is not read."""
+    monkeypatch.setenv("LFR_TEXT", make_text(tmp_path) if own_text else "")
+    plan = load_plan(str(FOLDER / "experiments" / f"{name}.py"))
+    commands = " ".join(command for store in plan.stores.values() for command in store.commands)
+    assert ("own text" in commands) == (own_text and name != "smoke")  # that one is always of Python's text
+    for arm in (plan.baseline, *plan.arms.values()):
+        policy.build(with_settings(plan.config, arm.settings).schedule, plan.config.train.steps)
+    assert f"store/{plan.store}" in dry_run(plan, tmp_path / "out")
+    assert plan.primary and plan.question and plan.expected
+
+
+def test_an_empty_folder_is_no_text(tmp_path, monkeypatch):
+    """Catches: a plan that would prepare nothing, and say so when its store is made."""
+    monkeypatch.setenv("LFR_TEXT", str(tmp_path))
+    with pytest.raises(ValueError, match=r"found no \*/\*.train.jsonl.gz in .*, expected files of text"):
+        load_plan(str(FOLDER / "experiments" / "clean.py"))

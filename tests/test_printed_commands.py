@@ -22,6 +22,7 @@ from lfr_jax import cli
 from lfr_jax.commands import experiments, tpu
 from lfr_jax.config import Config
 from lfr_jax.config.words import overridden
+from lfr_jax.experiments.plan import load_plan
 from lfr_jax.prepare import corrupt, inspect, link, noise, prepare, subset
 from lfr_jax.prepare.clean import clean
 
@@ -195,6 +196,18 @@ def test_printed_commands_run_in_the_order_of_reading(tmp_path, monkeypatch):
                 what = text if language else what
                 failed.append(f"{page.relative_to(ROOT)}: {what}\n    {type(error).__name__}: {error}")
     assert not failed, "\n".join(failed)
+
+
+def test_plans_make_their_stores_by_commands_that_exist(monkeypatch):
+    """Catches: a store of a plan in configs/experiments that fails after the command has begun: by an option that does
+    not exist."""
+    monkeypatch.delenv("LFR_TEXT", raising=False)
+    plans = [path for path in (ROOT / "configs" / "experiments").glob("*.py") if path.stem != "common"]
+    stores = [store for path in plans for store in load_plan(str(path)).stores.values()]
+    assert len(stores) > 10
+    for store in stores:
+        for command in store.commands:
+            parse(shlex.split(command))
 
 
 def test_a_reason_is_needed(tmp_path):

@@ -2,6 +2,8 @@
 
     lfr experiment configs/experiments/clean.py --out runs/clean
     lfr report configs/experiments/clean.py --out runs/clean
+
+The text is that which Python carries, or another with LFR_TEXT (see common.py).
 """
 
 import pathlib
@@ -26,7 +28,9 @@ plan = Plan(
     tuned={"optimizer.peak_lr": (5e-4, 1e-3, 2e-3), "optimizer.weight_decay": (0.1, 0.3, 1.0, 3.0)},
     tuning_seeds=(0,),
     arms={
-        "lfr": policy("lfr", "LFR as published: one cycle, half of the blocks dropped in Focus, 70 % in Focus 2.", reps=1),
+        "lfr": policy(
+            "lfr", "LFR as published: one cycle, half of the blocks dropped in Focus, 70 % in Focus 2.", reps=1
+        ),
         "lfr-mild": policy("lfr", "LFR by losses of training, a fifth dropped, Review over the cooldown.", **mild),
         "random-drop": policy("random_drop", "The phases of LFR, with random blocks dropped.", reps=1),
         "infobatch": policy("infobatch", "Blocks below the mean loss are drawn less often, and count more."),

@@ -1,4 +1,4 @@
-"""What the experiments share: a model of half a million parameters, and text in three parts that have no document in common.
+"""What the experiments share: a model of half a million parameters, and text in parts that have no document in common.
 
 The text is that which Python carries. With LFR_TEXT in the environment, it is that of another folder, which holds
 DOMAIN/*.train.jsonl.gz and DOMAIN/*.valid.jsonl.gz.
@@ -6,6 +6,7 @@ DOMAIN/*.train.jsonl.gz and DOMAIN/*.valid.jsonl.gz.
 
 import os
 import pathlib
+import shlex
 import sysconfig
 
 from lfr_jax.config import Config, DataConfig, OptimizerConfig, TrainConfig, llama
@@ -21,10 +22,19 @@ config = Config(
     train=TrainConfig(steps=400, batch_size=16, score_batch_size=64),
 )
 
+
+def files(folder: str, pattern: str) -> str:
+    """The files of a folder, as words of a command."""
+    found = sorted(map(str, pathlib.Path(folder).glob(pattern)))
+    if not found:
+        raise ValueError(f"found no {pattern} in {folder}, expected files of text; LFR_TEXT is {TEXT!r}")
+    return shlex.join(found)
+
+
 if TEXT:
-    parts = {side: " ".join(sorted(map(str, pathlib.Path(TEXT).glob(f"*/*.{side}.jsonl.gz")))) for side in ("train", "valid")}
-    prepare = f"prepare {parts['train']} --valid {parts['valid']} --sample 0.3"
-    python = " ".join(sorted(map(str, pathlib.Path(sysconfig.get_path("stdlib")).glob("*.py"))))
+    train, valid = files(TEXT, "*/*.train.jsonl.gz"), files(TEXT, "*/*.valid.jsonl.gz")
+    prepare = f"prepare {train} --valid {valid} --sample 0.3"
+    python = files(sysconfig.get_path("stdlib"), "*.py")
     JUNK = f"--kinds shuffled hex foreign --foreign {python}"  # code is foreign to this text
 else:
     prepare = "prepare --embedded --valid-fraction 0.05"

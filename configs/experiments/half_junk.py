@@ -2,6 +2,8 @@
 
     lfr experiment configs/experiments/half_junk.py --out runs/half_junk
     lfr report configs/experiments/half_junk.py --out runs/half_junk
+
+The text is that which Python carries, or another with LFR_TEXT (see common.py).
 """
 
 import pathlib
@@ -38,8 +40,8 @@ plan = Plan(
         "two-tiny-models": Arm(
             best_half("young", "reference"),
             references={"young": "young", "reference": "reference"},
-            about="The half with the highest excess loss of two tiny models: one after 50 steps on this text, and one of "
-            "300 steps on other clean text.",
+            about="The half with the highest excess loss of two tiny models: one after 50 steps on this text, and one "
+            "of 300 steps on other clean text.",
         ),
         "tiny-progress": Arm(
             best_half("early", "late"),

@@ -2,6 +2,8 @@
 
     lfr experiment configs/experiments/imbalanced.py --out runs/imbalanced
     lfr report configs/experiments/imbalanced.py --out runs/imbalanced
+
+The text is that which Python carries, or another with LFR_TEXT (see common.py).
 """
 
 import pathlib
@@ -32,5 +34,6 @@ plan = Plan(
     },
     primary="equal",
     question="One domain is most of the text, and all domains count alike. What are other shares of the draws worth?",
-    expected="Equal shares should win (1.15 to 1.3 by arithmetic), and then be the baseline for policies that learn shares.",
+    expected="Equal shares should win (1.15 to 1.3 by arithmetic), and then be the baseline for policies that learn "
+    "shares.",
 )

@@ -2,6 +2,8 @@
 
     lfr experiment configs/experiments/near_duplicates.py --out runs/near_duplicates
     lfr report configs/experiments/near_duplicates.py --out runs/near_duplicates
+
+The text is that which Python carries, or another with LFR_TEXT (see common.py).
 """
 
 import pathlib
@@ -30,5 +32,6 @@ plan = Plan(
     },
     primary="lfr-free",
     question="Near-duplicates are 31 % of the blocks. What is it worth not to read them?",
-    expected="The text without copies is worth up to 1 / (1 − 0.31) = 1.45. Easy blocks are the copies, so LFR may find them.",
+    expected="The text without copies is worth up to 1 / (1 − 0.31) = 1.45. Easy blocks are the copies, so LFR may "
+    "find them.",
 )

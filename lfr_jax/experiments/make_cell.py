@@ -11,7 +11,7 @@ from typing import Any
 
 import lfr_jax
 from lfr_jax.config.dotted import with_settings
-from lfr_jax.experiments.cells import FAILED, Cell, write_record
+from lfr_jax.experiments.cells import FAILED, Cell, read_record, write_record
 from lfr_jax.train import load_run
 from lfr_jax.train.loop import train
 from lfr_jax.train.track.recorder import NonFiniteLoss
@@ -28,11 +28,18 @@ def make(cell: Cell, out: pathlib.Path, lock: int) -> float:
       Exception: whatever failed.
     """
     began = time.monotonic()
-    found = MAKERS[cell.kind](cell, out, lock)
+    found = diverged_before(cell, out) or MAKERS[cell.kind](cell, out, lock)
     seconds = time.monotonic() - began
     write_record(cell, out, seconds=seconds, flops=float(cell.flops), **found)
     (cell.folder(out) / FAILED).unlink(missing_ok=True)
     return seconds
+
+
+def diverged_before(cell: Cell, out: pathlib.Path) -> dict[str, Any]:
+    """What becomes of a cell that needs a run which has diverged: it has too. Nothing, if there is no such run."""
+    records = {need.name: read_record(need, out) for need in cell.needs}
+    reasons = [f"{name}: {record['diverged']}" for name, record in records.items() if "diverged" in record]
+    return {"diverged": reasons[0]} if reasons else {}
 
 
 def make_store(cell: Cell, out: pathlib.Path, lock: int) -> dict[str, Any]:

@@ -87,6 +87,19 @@ def test_a_cell_that_fails_does_not_stop_the_others(stores, tmp_path, monkeypatc
     assert not read_record(scores, tmp_path, FAILED) and not found_in(plan, tmp_path).missing
 
 
+def test_what_needs_a_run_that_diverged_has_diverged(stores, tmp_path, monkeypatch, fake):
+    """Catches: scores of a reference that are tried, and fail, by every command; a run of an arm that then counts as
+    missing for ever, and not as diverged; other arms that suffer from it."""
+    run = make_cell.MAKERS["train"]
+    wild = lambda cell, *args: {"diverged": "the loss is nan"} if "small" in cell.name else run(cell, *args)  # noqa: E731
+    monkeypatch.setitem(make_cell.MAKERS, "train", wild)
+    plan = plans.plan(stores, seeds=(0,))
+    events = events_of(plan, tmp_path)
+    assert not names(events, "failed") and len(names(events, "finished")) == len(laid_out(plan, tmp_path).cells)
+    because = "scores/small/seed0/junk: reference/small/seed0: the loss is nan"
+    assert found_in(plan, tmp_path).missing == (f"reducible/1x/seed0 diverged: {because}",)
+
+
 def test_a_cell_that_another_process_makes_is_left_to_it(stores, tmp_path, fake):
     """Catches: a lock that is not asked for; a cell made again that was finished while one waited for the lock."""
     cell = next(cell for cell in laid_out(plans.plan(stores), tmp_path).cells if cell.kind == "train")

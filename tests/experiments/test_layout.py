@@ -56,7 +56,8 @@ def test_a_reference_for_two_columns_is_charged_once(stores, tmp_path):
 
 
 def test_a_reference_that_reads_batches_is_charged_by_the_step(stores, tmp_path):
-    """Catches: an arm that cannot be planned before its reference is trained; its passes over batches uncharged."""
+    """Catches: an arm that cannot be planned before its reference is trained; its passes over batches uncharged, or
+    the second product of its head, which weights by losses need."""
     arm = Arm(
         {"schedule.policy": "token_selection", "schedule.options": {"by": "excess"}}, references={"ref_model": "small"}
     )
@@ -64,9 +65,9 @@ def test_a_reference_that_reads_batches_is_charged_by_the_step(stores, tmp_path)
     run, (reference,) = layout.runs["tokens", 1.0, 0]
     assert run.config.schedule.ref_model == reference.mark
     batch = 8 * 32 * forward_flops_per_token(reference.config.model, 32)
-    own = Spent().train(run.config.model, 8, 32).flops
+    of_baseline, own = (Spent().train(run.config.model, 8, 32, weighs).flops for weighs in (False, True))
     assert run.flops == run.config.train.steps * (own + batch)
-    assert 16 * own - (own + batch) < run.flops + reference.flops <= 16 * own
+    assert 16 * of_baseline - (own + batch) < run.flops + reference.flops <= 16 * of_baseline
 
 
 def test_runs_of_a_seed_are_a_pair(stores, tmp_path):
