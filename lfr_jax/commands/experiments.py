@@ -63,7 +63,7 @@ def mixture(args: list[str]) -> None:
 
 
 def experiment(args: list[str]) -> None:
-    """evidence, from a declared plan:  lfr experiment configs/experiments/smoke.py --out runs/evidence"""
+    """evidence, from a declared plan:  lfr experiment configs/experiments/half_junk.py --out runs/half_junk"""
 
     @checked
     def arguments(plan: Positional[str], out: str, workers: AtLeast0 = 0, dry_run: bool = False):
