@@ -2,6 +2,8 @@
 
     lfr experiment configs/experiments/target_domain.py --out runs/target_domain
     lfr report configs/experiments/target_domain.py --out runs/target_domain
+
+The text is that which Python carries, or another with LFR_TEXT (see common.py).
 """
 
 import pathlib
@@ -33,7 +35,9 @@ plan = Plan(
         "conditional": Reference("target", tiny | {"train.steps": 200, "optimizer.peak_lr": 4e-3}),
     },
     arms={
-        "half": Arm(best(0.5), references=models, about="Half of the blocks, by two tiny models: one of them on the target."),
+        "half": Arm(
+            best(0.5), references=models, about="Half of the blocks, by two tiny models: one of them on the target."
+        ),
         "third": Arm(best(0.33), references=models, about="A third of the blocks, by the same two models."),
         "lfr": Arm(
             {"schedule.policy": "lfr", "schedule.options": {"reps": 1}},
