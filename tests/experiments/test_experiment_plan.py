@@ -116,26 +116,28 @@ def test_a_file_without_a_plan_is_refused(tmp_path, text, error):
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def test_the_plan_of_the_page_is_one():
+def test_the_plan_of_the_page_is_one(monkeypatch):
     """Catches: a page that shows a plan of names that do not exist."""
+    monkeypatch.delenv("LFR_TEXT", raising=False)
     text = (ROOT / "docs" / "experiments.md").read_text()
     (block,) = re.findall("```python\n(.*?)```", text, re.DOTALL)
-    shipped = load_plan(str(ROOT / "configs" / "experiments" / "smoke.py"))
+    shipped = load_plan(str(ROOT / "configs" / "experiments" / "half_junk.py"))
     names = {"config": shipped.config}
     exec(block, names)
     assert isinstance(names["plan"], Plan) and set(names["plan"].stores) == set(shipped.stores)
 
 
-def test_the_shipped_plan_can_be_paid(tmp_path):
+def test_the_shipped_plan_can_be_paid(tmp_path, monkeypatch):
     """Its stores stand for 360 steps an epoch. Catches: an arm whose references and scoring passes are dearer than its
     budget; a setting that no policy takes."""
-    shipped = load_plan(str(ROOT / "configs" / "experiments" / "smoke.py"))
+    monkeypatch.delenv("LFR_TEXT", raising=False)
+    shipped = load_plan(str(ROOT / "configs" / "experiments" / "half_junk.py"))
     tokens = [list(range(100, 228)) * (16 * 360)]
     store = write_tokens(tmp_path / "store", {("text", "a"): tokens}, {("text", "a"): tokens}, vocab_size=1024)
     here = {name: Store(path=str(store)) for name in shipped.stores}
     layout = laid_out(dataclasses.replace(shipped, stores=here, tuned={}, tuning_seeds=()), tmp_path)
-    assert not layout.unknown and len(layout.runs) == 3 * (5 + 3)
-    assert {run.run.config.train.steps >= 200 for run in layout.runs.values()} == {True}
+    assert not layout.unknown and len(layout.runs) == 3 * (6 + 5)
+    assert {run.run.config.train.steps >= 50 for run in layout.runs.values()} == {True}
 
 
 def test_a_plan_cannot_be_changed():
