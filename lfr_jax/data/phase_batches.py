@@ -11,7 +11,6 @@ from lfr_jax.data import pipeline
 from lfr_jax.data.blocks import Blocks
 from lfr_jax.data.lengths import LengthBlocks
 from lfr_jax.schedule import Purpose
-from lfr_jax.schedule.draws.plan import is_equal
 
 NUMBERS, PLACES, TURNS = 0, -1, -2  # numbers of keys for `Purpose.LENGTHS`; the draws of a length have the length
 # The odds of a batch of bucket 0 (the longest), 1, 2, ...
@@ -65,7 +64,7 @@ def plan_batches(
 
 def is_prefix_of_longer(rates_N: np.ndarray, data: DataConfig) -> bool:
     """Whether the batches of a phase are the first ones of the same phase with more steps: shuffled epochs are."""
-    return data.packing != "by_length" and is_equal(rates_N)
+    return data.packing != "by_length" and schedule.rates_are_equal(rates_N)
 
 
 def order(

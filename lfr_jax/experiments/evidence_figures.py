@@ -99,7 +99,7 @@ def draw_multipliers(found: Evidence, primary: str) -> Figure:
     use_log_axis(axes, (1, 1.5, 2, 3, 5, 7), FuncFormatter(lambda x, _: times(x)))
     label_rows(axes, [point.name for point in found.arms], {p.name for p in found.arms if p.arm == primary})
     few = "\none seed: no intervals, an anecdote" if all(estimate.seeds == 1 for estimate in known) else ""
-    axes.set_xlabel(f"effective-token multiplier: how many times the FLOPs {BASELINE} needs for the same loss{few}")
+    axes.set_xlabel(f"effective-token multiplier: how many times the FLOPs the {BASELINE} needs for the same loss{few}")
     add_legend(drawing, cost_key(found.arms))
     return drawing
 
@@ -127,7 +127,7 @@ def draw_domains(found: Evidence, primary: str) -> Figure:
         axes.tick_params(labelbottom=True)
         label_rows(axes, list(rows), {"all, micro", "all, macro"})
     drawing.supxlabel(
-        f"difference of held-out loss to {BASELINE}, nats per token: left of the line is better",
+        f"difference of held-out loss to the {BASELINE}, nats per token: left of the line is better",
         fontsize=palette.STYLE["axes.labelsize"],
     )
     return drawing

@@ -31,7 +31,7 @@ or `token_weights`. `check_trainer` raises if the loop does less than the schedu
   for random choices; `init_drawn`, `ignore_losses` and `drawn_rates`, if no loss matters.
 - What blocks count in the loss: `objective_weights`, `weight_variance`, `take_blocks`.
 - `DrawnSource`: the draws of a phase as a data source of Grain, or a data set of torch.
-- Draws and random numbers: `plan`, `checked_rates`, `systematic_sample`, `Purpose`, `numpy_key`, ...
+- Draws and random numbers: `plan`, `checked_rates`, `rates_are_equal`, `systematic_sample`, `Purpose`, `numpy_key`, ...
 
 To add a policy here: write it in a file of its own name in `policies/`, and add its import below.
 
@@ -53,7 +53,7 @@ from lfr_jax.schedule.by_domain import DomainState
 from lfr_jax.schedule.by_loss import ScoredState, scored
 from lfr_jax.schedule.by_phase import check_phase, of_phase, phase_switch
 from lfr_jax.schedule.draws.drawn_source import DrawnSource
-from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan
+from lfr_jax.schedule.draws.plan import Plan, checked_rates, plan, rates_are_equal
 from lfr_jax.schedule.draws.systematic import systematic_sample
 from lfr_jax.schedule.epochs import in_epochs
 from lfr_jax.schedule.hashing import mix32, mix64

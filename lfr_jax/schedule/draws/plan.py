@@ -63,7 +63,7 @@ def plan(rates: np.ndarray, num_draws: int, seed: int, phase: int) -> "Plan":
     num_draws, seed, phase = operator.index(num_draws), int64("seed", seed), int64("phase", phase)
     if num_draws <= 0:
         raise ValueError(f"num_draws is {num_draws}, expected at least 1")
-    if is_equal(rates_N):
+    if rates_are_equal(rates_N):
         return Epochs(num_draws, seed, phase, int(np.count_nonzero(rates_N)), 0, drawn(rates_N))
     copies_M, num_passes = systematic_sample(rates_N, num_draws, seed, phase)
     return Spread(num_draws, seed, phase, *divmod(num_draws, num_passes), num_passes, copies_M)
@@ -184,8 +184,20 @@ def checked_rates(rates: np.ndarray) -> np.ndarray:
     return rates_N
 
 
-def is_equal(rates_N: np.ndarray) -> bool:
-    """Whether all rates that are not 0 are the same."""
+def rates_are_equal(rates_N: np.ndarray) -> bool:
+    """Whether all rates that are not 0 are the same.
+
+    Then `plan` gives shuffled epochs, and the draws of a longer phase begin with those of a shorter one.
+
+    Args:
+      rates_N: float[N], as `checked_rates` returns them.
+
+    Examples:
+      >>> import numpy as np
+      >>> from lfr_jax import schedule
+      >>> schedule.rates_are_equal(np.array([2.0, 0.0, 2.0])), schedule.rates_are_equal(np.array([2.0, 1.0]))
+      (True, False)
+    """
     most = rates_N.max()
     return all(((rates_N[part] == 0) | (rates_N[part] == most)).all() for part in chunks(len(rates_N)))
 
