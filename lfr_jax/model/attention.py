@@ -14,8 +14,9 @@ from jax.sharding import PartitionSpec as P
 from lfr_jax.model.blocked_attention import KEEP, blocked
 from lfr_jax.model.local_batch import on_local_batch
 
-# `remat` keeps the results of these kernels for the backward pass, and what has the name KEEP.
-KERNELS = ("pallas_call", "dot_product_attention_fwd", "dot_product_attention_fwd_wrapper")
+# `remat` keeps the results of these kernels for the backward pass, and what has the name KEEP. Not those of splash as
+# they are: it gives the log-sum-exp of each query 128 times, and names it when it has taken one of these.
+KERNELS = ("dot_product_attention_fwd", "dot_product_attention_fwd_wrapper")
 
 
 def attend(
@@ -128,7 +129,9 @@ def splash(q_BxTxHxP, k_BxTxKxP, v_BxTxKxP, segments_BxT=None, *, interpret: boo
     _, T, H, head_dim = q_BxTxHxP.shape
     check_splash_length(T)
     mask = kernels.MultiHeadMask([kernels.CausalMask((T, T))] * H)
-    kernel = kernels.make_splash_mha(mask, head_shards=1, q_seq_shards=1, interpret=interpret)
+    kernel = kernels.make_splash_mha(
+        mask, head_shards=1, q_seq_shards=1, residual_checkpoint_name=KEEP, interpret=interpret
+    )
 
     def one(q_TxHxP, k_TxKxP, v_TxKxP, segments_T=None):
         heads_first = (x.swapaxes(0, 1) for x in (q_TxHxP * head_dim**-0.5, k_TxKxP, v_TxKxP))

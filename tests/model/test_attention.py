@@ -1,11 +1,13 @@
 """Attention against a loop in float64, and the kernels' way through vmap, shard_map, scan and remat."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.interpreters import partial_eval
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -92,14 +94,33 @@ def test_a_layer_does_not_run_a_kernel_forward_twice():
     with jax.set_mesh(make_mesh(2, 2, 2)):
         q = jax.device_put(random(4, 128, 2, 8), jax.P(*BATCH, None, "tensor", None))
 
-        def loss(q, policy):
-            return jnp.sum(jax.vmap(jax.checkpoint(lambda q: kernel(q, q, q), policy=policy))(q))
+        def runs(name):
+            layer = jax.vmap(jax.checkpoint(lambda q: kernel(q, q, q), policy=POLICIES[name]))
+            traced = jax.make_jaxpr(jax.grad(lambda q: jnp.sum(jnp.sin(layer(q)))))(q).jaxpr
+            needed, _ = partial_eval.dce_jaxpr(traced, [True])  # as the compiler does
+            return kernels_in(needed)
 
-        runs = [
-            str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(q, p)).count("= pallas_call")
-            for p in (POLICIES["products"], POLICIES["block"])
-        ]
-    assert runs == [3, 4]  # forward, and two backward: of the queries, and of keys and values
+        assert runs("products") == 3  # forward, and two backward: of the queries, and of keys and values
+        assert runs("block") == 4
+
+
+def kernels_in(jaxpr) -> int:
+    """How often a kernel is run. The text of a jaxpr writes what occurs twice once."""
+    inner = (getattr(value, "jaxpr", value) for each in jaxpr.eqns for value in each.params.values())
+    here = sum(each.primitive.name == "pallas_call" for each in jaxpr.eqns)
+    return here + sum(kernels_in(value) for value in inner if hasattr(value, "eqns"))
+
+
+def test_a_kernel_keeps_one_number_of_each_query():
+    """Beside the output, as the kernel itself gives each query's log-sum-exp 128 times. Catches: these kept."""
+    kernel = on_local_batch(functools.partial(splash, interpret=True))
+    B, T, H, head_dim = 4, 128, 2, 8
+    with jax.set_mesh(make_mesh(1, 1, 1)):
+        layer = jax.vmap(jax.checkpoint(lambda q: kernel(q, q, q), policy=POLICIES["products"]))
+        backward = jax.eval_shape(lambda q: jax.vjp(layer, q)[1], random(B, T, H, head_dim))
+    kept = sorted(x.shape for x in jax.tree.leaves(backward))
+    of_queries = [shape for shape in kept if math.prod(shape) > T]  # the rest says what the mask hides
+    assert of_queries == [(B, H, T), (B, H, T, head_dim), (B, T, H, head_dim)]  # log-sum-exp, output, q
 
 
 def test_a_kernel_takes_what_is_not_batched():
