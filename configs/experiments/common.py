@@ -15,8 +15,8 @@ from lfr_jax.experiments.plan import Store
 TEXT = os.environ.get("LFR_TEXT", "")
 T = 128  # tokens in a block
 
-# With a warm-up of 20 steps some runs fall late: shuffled epochs of the half junk ended at 4.36 and 4.75 with two seeds, and
-# with 80 steps at 4.28 and 4.28.
+# With a warm-up of 20 steps the loss of some runs falls late: shuffled epochs of half junk ended at 4.36 and 4.75 with
+# two seeds, and with 80 steps at 4.28 and 4.28.
 config = Config(
     data=DataConfig(seq_len=T),
     model=llama(2, 128, num_heads=4, num_kv_heads=2, mlp_dim=384, vocab_size=1024, max_len=256, tied_head=True),
