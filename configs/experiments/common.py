@@ -55,5 +55,5 @@ def junk(share: float) -> Store:
 
 
 # A model of 0.09 of the FLOPs a token.
-tiny = {"model.num_layers": 1, "model.dim": 32, "model.mlp_dim": 96}
+tiny = {"model.num_layers": 1, "model.dim": 32, "model.mlp_dim": 96, "optimizer.warmup_steps": 20}
 constant = {"optimizer.lr_schedule": "constant"}
