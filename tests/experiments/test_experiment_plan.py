@@ -136,7 +136,7 @@ def test_the_shipped_plan_can_be_paid(tmp_path, monkeypatch):
     store = write_tokens(tmp_path / "store", {("text", "a"): tokens}, {("text", "a"): tokens}, vocab_size=1024)
     here = {name: Store(path=str(store)) for name in shipped.stores}
     layout = laid_out(dataclasses.replace(shipped, stores=here, tuned={}, tuning_seeds=()), tmp_path)
-    assert not layout.unknown and len(layout.runs) == 3 * (6 + 5)
+    assert not layout.unknown and len(layout.runs) == 3 * (6 + 6)
     assert {run.run.config.train.steps >= 50 for run in layout.runs.values()} == {True}
 
 
