@@ -55,8 +55,8 @@ plan = Plan(
         ),
         "lfr": Arm(
             {"schedule.policy": "lfr", "schedule.options": {"reps": 1}, "optimizer.warmup_steps": 20},
-            about="LFR as published: one cycle, half of the blocks dropped in Focus, 70 % in Focus 2. Its scoring passes "
-            "leave it 93 steps, so its warm-up is shorter.",
+            about="LFR as published: one cycle, half of the blocks dropped in Focus, 70 % in Focus 2. Its scoring "
+            "passes leave it 93 steps, so its warm-up is shorter.",
         ),
         "lfr-free": Arm(
             {"schedule.policy": "lfr", "schedule.options": {"reps": 1, "scores": "detrended"}},
