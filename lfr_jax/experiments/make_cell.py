@@ -54,7 +54,8 @@ def make_store(cell: Cell, out: pathlib.Path, lock: int) -> dict[str, Any]:
         # Of the interpreter's options, -P keeps modules in the working directory out.
         ended = subprocess.run(
             [sys.executable, "-P", "-m", "lfr_jax.cli", *words],
-            env=environment, pass_fds=(lock,), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            env=environment, pass_fds=(lock,), stdin=subprocess.DEVNULL, capture_output=True,
+            encoding="utf-8", errors="replace",
         )  # fmt: skip
         if ended.returncode:
             said = ended.stderr.strip().splitlines() or [f"exit code {ended.returncode}"]

@@ -175,7 +175,7 @@ def attempt(cell: Cell, out: pathlib.Path, command: str, tell: Callable[[Event],
 def write_to(path: pathlib.Path) -> None:
     """What this process and its libraries write goes into a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as file:
+    with open(path, "a", encoding="utf-8", errors="replace") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
 
